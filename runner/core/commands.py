@@ -1,0 +1,178 @@
+"""What the shell must do. Commands are imperative, frozen and idempotent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runner.core.values import CheckpointRecord, FailureRecord, SegmentRecord, ValueRecord
+from runner.ids import ClientId, FunctionId, MachineId, ObjectId, TaskId
+
+
+# ---- to machines ----
+@dataclass(frozen=True, slots=True)
+class SendFunction:
+    """Precedes the first StartAttempt that needs it; once per machine generation."""
+
+    machine_id: MachineId
+    generation: int
+    function_id: FunctionId
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendPackage:
+    machine_id: MachineId
+    generation: int
+    package_id: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StartAttempt:
+    machine_id: MachineId
+    generation: int
+    task_id: TaskId
+    attempt: int
+    slot: int
+    payload: bytes  # serialised TaskSpec
+    client_id: ClientId
+    dependencies: tuple[tuple[ObjectId, ValueRecord], ...] = ()
+    gpu_ids: tuple[int, ...] = ()
+    checkpoint: CheckpointRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopAttempt:
+    machine_id: MachineId
+    generation: int
+    task_id: TaskId
+    attempt: int
+    reason: str  # "cancelled", "fenced", "drain"
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAttempt:
+    """The blocked attempt has its CPUs again."""
+
+    machine_id: MachineId
+    generation: int
+    task_id: TaskId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyCheckpoint:
+    """Tell the agent whether its checkpoint was committed."""
+
+    machine_id: MachineId
+    generation: int
+    task_id: TaskId
+    attempt: int
+    step: int
+    accepted: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FenceAgent:
+    """This generation is over: whoever speaks in its name must exit."""
+
+    machine_id: MachineId
+    generation: int
+    reason: str
+
+
+# ---- to the provider ----
+@dataclass(frozen=True, slots=True)
+class CreateMachine:
+    machine_id: MachineId
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyMachine:
+    machine_id: MachineId
+    reason: str
+
+
+# ---- to clients and watchers ----
+@dataclass(frozen=True, slots=True)
+class NotifyReady:
+    """One object is final: exactly one of value and failure is set."""
+
+    client_id: ClientId
+    object_id: ObjectId
+    value: ValueRecord | None
+    failure: FailureRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class NoteTaskState:
+    """For watchers: the task moved. `failure` is set when it failed."""
+
+    task_id: TaskId
+    name: str
+    client_id: ClientId
+    state: str
+    attempt: int
+    machine_id: MachineId | None
+    failure: FailureRecord | None = None
+    resumed_from_step: int | None = None  # with state "running" of a new attempt: its checkpoint's step, -1 if none
+
+
+@dataclass(frozen=True, slots=True)
+class NoteCheckpoint:
+    task_id: TaskId
+    name: str
+    client_id: ClientId
+    attempt: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoteMachineState:
+    machine_id: MachineId
+    state: str
+    generation: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetTask:
+    """No ref to it is left and it is no run: its events, logs and checkpoints may go."""
+
+    task_id: TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class FreeSegment:
+    object_id: ObjectId
+    segment: SegmentRecord
+
+
+@dataclass(frozen=True, slots=True)
+class DropCheckpoint:
+    """A newer one was committed, or the task is forgotten."""
+
+    task_id: TaskId
+    checkpoint: CheckpointRecord
+
+
+Command = (
+    SendFunction
+    | SendPackage
+    | StartAttempt
+    | StopAttempt
+    | ResumeAttempt
+    | ReplyCheckpoint
+    | FenceAgent
+    | CreateMachine
+    | DestroyMachine
+    | NotifyReady
+    | NoteTaskState
+    | NoteCheckpoint
+    | NoteMachineState
+    | ForgetTask
+    | FreeSegment
+    | DropCheckpoint
+)

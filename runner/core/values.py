@@ -1,0 +1,108 @@
+"""Plain records shared by events, facts and commands. `payload` bytes are protobuf that the core never reads."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from runner.ids import ClientId, FunctionId, MachineId, ObjectId, TaskId
+
+# Fixed point: UNIT is one CPU, one GPU, one of a custom resource. "memory" is in bytes, unscaled.
+UNIT = 10_000
+CPU, GPU, MEMORY = "CPU", "GPU", "memory"
+
+# Resource amounts in units, sorted by name; hashable, so it is also the key of a queue.
+Shape = tuple[tuple[str, int], ...]
+
+
+def make_shape(amounts: Mapping[str, int]) -> Shape:
+    """Canonical shape: sorted, without zeros."""
+    return tuple(sorted((name, amount) for name, amount in amounts.items() if amount))
+
+
+class FailureKind(enum.IntEnum):
+    """Same numbers as the wire's FailureKind."""
+
+    USER = 1
+    WORKER_CRASHED = 2
+    OUT_OF_MEMORY = 3
+    MACHINE_LOST = 4
+    CANCELLED = 5
+    TIMEOUT = 6
+    UNSCHEDULABLE = 7
+    OBJECT_LOST = 8
+    SETUP = 9
+    STORE_FULL = 10
+
+
+class FailureRecord(NamedTuple):
+    """Why something ended without a result; made by an agent (with `payload`) or by the core (without)."""
+
+    kind: FailureKind
+    message: str
+    payload: bytes = b""  # serialised Failure as reported; empty when the core made it
+    task_id: TaskId = TaskId("")
+    task_name: str = ""
+    attempt: int = 0
+    machine_id: MachineId = MachineId("")
+    history: tuple[str, ...] = ()
+
+
+class SegmentRecord(NamedTuple):
+    host_id: str
+    path: str
+    size_bytes: int
+
+
+class ValueRecord(NamedTuple):
+    payload: bytes  # serialised Value: inline bytes or a segment
+    contained: tuple[ObjectId, ...] = ()
+    segment: SegmentRecord | None = None
+
+
+class CheckpointRecord(NamedTuple):
+    step: int
+    uri: str
+    sha256: str
+    size_bytes: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """What was submitted. Never changes."""
+
+    task_id: TaskId
+    client_id: ClientId
+    function_id: FunctionId
+    payload: bytes  # serialised TaskSpec
+    shape: Shape = ((CPU, UNIT),)
+    name: str = ""  # for people: the run's name or the function's
+    dependencies: tuple[ObjectId, ...] = ()  # must be ready first
+    contained: tuple[ObjectId, ...] = ()  # refs nested in the arguments: pinned, not awaited
+    num_returns: int = 1
+    max_retries: int = 3  # -1: no limit
+    retry_user_errors: bool = False
+    is_run: bool = False
+    detached: bool = False
+    priority: int = 0
+    parent: tuple[TaskId, int] | None = None  # (task, attempt) that submitted it
+    submitted_unix_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CoreConfig:
+    """Limits and times of the core, in seconds."""
+
+    embedded: bool = False
+    lost_after_s: float = 60.0
+    boot_deadline_s: float = 120.0
+    client_lost_after_s: float = 30.0
+    backoff_first_s: float = 0.5  # doubles per retry
+    backoff_max_s: float = 30.0
+    poison_after: int = 3  # executors killed by one task before it fails whatever its retries
+    chain_depth_max: int = 16  # attempts queued on a machine behind one slot
+    chain_target_s: float = 0.02  # expected work queued behind one slot
+    use_leases: bool = True  # False: the pipe of embedded local machines tells

@@ -1,0 +1,358 @@
+from runner.rpc.gen import client_pb2 as _client_pb2
+from runner.rpc.gen import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class StopReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STOP_REASON_UNSPECIFIED: _ClassVar[StopReason]
+    STOP_REASON_CANCELLED: _ClassVar[StopReason]
+    STOP_REASON_TIMEOUT: _ClassVar[StopReason]
+    STOP_REASON_FENCED: _ClassVar[StopReason]
+    STOP_REASON_DRAIN: _ClassVar[StopReason]
+STOP_REASON_UNSPECIFIED: StopReason
+STOP_REASON_CANCELLED: StopReason
+STOP_REASON_TIMEOUT: StopReason
+STOP_REASON_FENCED: StopReason
+STOP_REASON_DRAIN: StopReason
+
+class RegisterRequest(_message.Message):
+    __slots__ = ("peer", "machine_id", "join_token", "csr_pem", "agent_instance_id", "total", "provider_machine_id", "pid", "phases", "resumed")
+    class PhasesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
+    JOIN_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CSR_PEM_FIELD_NUMBER: _ClassVar[int]
+    AGENT_INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    PHASES_FIELD_NUMBER: _ClassVar[int]
+    RESUMED_FIELD_NUMBER: _ClassVar[int]
+    peer: _types_pb2.Peer
+    machine_id: str
+    join_token: str
+    csr_pem: bytes
+    agent_instance_id: str
+    total: _types_pb2.Resources
+    provider_machine_id: str
+    pid: int
+    phases: _containers.ScalarMap[str, float]
+    resumed: bool
+    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., machine_id: _Optional[str] = ..., join_token: _Optional[str] = ..., csr_pem: _Optional[bytes] = ..., agent_instance_id: _Optional[str] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., phases: _Optional[_Mapping[str, float]] = ..., resumed: bool = ...) -> None: ...
+
+class RegisterReply(_message.Message):
+    __slots__ = ("peer", "cluster_id", "generation", "certificate_pem", "fleet_address", "store_path", "artefact_path", "heartbeat_s", "lost_after_s", "destroy_after_s")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
+    FLEET_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    STORE_PATH_FIELD_NUMBER: _ClassVar[int]
+    ARTEFACT_PATH_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_S_FIELD_NUMBER: _ClassVar[int]
+    LOST_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    DESTROY_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    peer: _types_pb2.Peer
+    cluster_id: str
+    generation: int
+    certificate_pem: bytes
+    fleet_address: str
+    store_path: str
+    artefact_path: str
+    heartbeat_s: float
+    lost_after_s: float
+    destroy_after_s: float
+    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., cluster_id: _Optional[str] = ..., generation: _Optional[int] = ..., certificate_pem: _Optional[bytes] = ..., fleet_address: _Optional[str] = ..., store_path: _Optional[str] = ..., artefact_path: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., lost_after_s: _Optional[float] = ..., destroy_after_s: _Optional[float] = ...) -> None: ...
+
+class AssignmentsRequest(_message.Message):
+    __slots__ = ("machine_id", "generation", "agent_instance_id")
+    MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    AGENT_INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    machine_id: str
+    generation: int
+    agent_instance_id: str
+    def __init__(self, machine_id: _Optional[str] = ..., generation: _Optional[int] = ..., agent_instance_id: _Optional[str] = ...) -> None: ...
+
+class AgentCommands(_message.Message):
+    __slots__ = ("acked_report_seq", "acked_sent_s", "commands")
+    ACKED_REPORT_SEQ_FIELD_NUMBER: _ClassVar[int]
+    ACKED_SENT_S_FIELD_NUMBER: _ClassVar[int]
+    COMMANDS_FIELD_NUMBER: _ClassVar[int]
+    acked_report_seq: int
+    acked_sent_s: float
+    commands: _containers.RepeatedCompositeFieldContainer[AgentCommand]
+    def __init__(self, acked_report_seq: _Optional[int] = ..., acked_sent_s: _Optional[float] = ..., commands: _Optional[_Iterable[_Union[AgentCommand, _Mapping]]] = ...) -> None: ...
+
+class AgentCommand(_message.Message):
+    __slots__ = ("function", "package", "start", "stop", "resume", "free_segment", "relay", "preload", "exit", "checkpoint_committed")
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    PACKAGE_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    FREE_SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    RELAY_FIELD_NUMBER: _ClassVar[int]
+    PRELOAD_FIELD_NUMBER: _ClassVar[int]
+    EXIT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    function: _types_pb2.Function
+    package: _types_pb2.Package
+    start: Assignment
+    stop: StopAttempt
+    resume: ResumeAttempt
+    free_segment: FreeSegment
+    relay: RelayToExecutor
+    preload: Preload
+    exit: Exit
+    checkpoint_committed: CommitCheckpointReply
+    def __init__(self, function: _Optional[_Union[_types_pb2.Function, _Mapping]] = ..., package: _Optional[_Union[_types_pb2.Package, _Mapping]] = ..., start: _Optional[_Union[Assignment, _Mapping]] = ..., stop: _Optional[_Union[StopAttempt, _Mapping]] = ..., resume: _Optional[_Union[ResumeAttempt, _Mapping]] = ..., free_segment: _Optional[_Union[FreeSegment, _Mapping]] = ..., relay: _Optional[_Union[RelayToExecutor, _Mapping]] = ..., preload: _Optional[_Union[Preload, _Mapping]] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ..., checkpoint_committed: _Optional[_Union[CommitCheckpointReply, _Mapping]] = ...) -> None: ...
+
+class AttemptKey(_message.Message):
+    __slots__ = ("task_id", "attempt")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    attempt: int
+    def __init__(self, task_id: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
+
+class Assignment(_message.Message):
+    __slots__ = ("key", "slot", "spec", "dependencies", "gpu_ids", "checkpoint", "client_id")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    DEPENDENCIES_FIELD_NUMBER: _ClassVar[int]
+    GPU_IDS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    slot: int
+    spec: bytes
+    dependencies: _containers.RepeatedCompositeFieldContainer[_client_pb2.ObjectReady]
+    gpu_ids: _containers.RepeatedScalarFieldContainer[int]
+    checkpoint: _types_pb2.Checkpoint
+    client_id: str
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., slot: _Optional[int] = ..., spec: _Optional[bytes] = ..., dependencies: _Optional[_Iterable[_Union[_client_pb2.ObjectReady, _Mapping]]] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., checkpoint: _Optional[_Union[_types_pb2.Checkpoint, _Mapping]] = ..., client_id: _Optional[str] = ...) -> None: ...
+
+class StopAttempt(_message.Message):
+    __slots__ = ("key", "reason", "force")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    reason: StopReason
+    force: bool
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., reason: _Optional[_Union[StopReason, str]] = ..., force: bool = ...) -> None: ...
+
+class ResumeAttempt(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ...) -> None: ...
+
+class FreeSegment(_message.Message):
+    __slots__ = ("path",)
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    def __init__(self, path: _Optional[str] = ...) -> None: ...
+
+class RelayToExecutor(_message.Message):
+    __slots__ = ("executor_id", "reply")
+    EXECUTOR_ID_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    executor_id: str
+    reply: _client_pb2.SessionReply
+    def __init__(self, executor_id: _Optional[str] = ..., reply: _Optional[_Union[_client_pb2.SessionReply, _Mapping]] = ...) -> None: ...
+
+class Preload(_message.Message):
+    __slots__ = ("modules",)
+    MODULES_FIELD_NUMBER: _ClassVar[int]
+    modules: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, modules: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Exit(_message.Message):
+    __slots__ = ("reason", "drain")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    drain: bool
+    def __init__(self, reason: _Optional[str] = ..., drain: bool = ...) -> None: ...
+
+class CommitCheckpointReply(_message.Message):
+    __slots__ = ("key", "step", "accepted", "reason")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    step: int
+    accepted: bool
+    reason: str
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., step: _Optional[int] = ..., accepted: bool = ..., reason: _Optional[str] = ...) -> None: ...
+
+class AgentReport(_message.Message):
+    __slots__ = ("machine_id", "generation", "first_seq", "sent_s", "items")
+    MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    SENT_S_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    machine_id: str
+    generation: int
+    first_seq: int
+    sent_s: float
+    items: _containers.RepeatedCompositeFieldContainer[ReportItem]
+    def __init__(self, machine_id: _Optional[str] = ..., generation: _Optional[int] = ..., first_seq: _Optional[int] = ..., sent_s: _Optional[float] = ..., items: _Optional[_Iterable[_Union[ReportItem, _Mapping]]] = ...) -> None: ...
+
+class ReportReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReportItem(_message.Message):
+    __slots__ = ("started", "ended", "returned", "blocked", "unblocked", "metrics", "logs", "checkpoint", "relay", "executor_gone", "phase")
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    RETURNED_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_FIELD_NUMBER: _ClassVar[int]
+    UNBLOCKED_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    LOGS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    RELAY_FIELD_NUMBER: _ClassVar[int]
+    EXECUTOR_GONE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    started: AttemptStarted
+    ended: AttemptEnded
+    returned: AttemptReturned
+    blocked: AttemptBlocked
+    unblocked: AttemptUnblocked
+    metrics: Metrics
+    logs: LogLines
+    checkpoint: CheckpointSaved
+    relay: RelayFromExecutor
+    executor_gone: ExecutorGone
+    phase: BootPhase
+    def __init__(self, started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., returned: _Optional[_Union[AttemptReturned, _Mapping]] = ..., blocked: _Optional[_Union[AttemptBlocked, _Mapping]] = ..., unblocked: _Optional[_Union[AttemptUnblocked, _Mapping]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., logs: _Optional[_Union[LogLines, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSaved, _Mapping]] = ..., relay: _Optional[_Union[RelayFromExecutor, _Mapping]] = ..., executor_gone: _Optional[_Union[ExecutorGone, _Mapping]] = ..., phase: _Optional[_Union[BootPhase, _Mapping]] = ...) -> None: ...
+
+class AttemptStarted(_message.Message):
+    __slots__ = ("key", "executor_id")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    EXECUTOR_ID_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    executor_id: str
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., executor_id: _Optional[str] = ...) -> None: ...
+
+class AttemptEnded(_message.Message):
+    __slots__ = ("key", "returns", "failure", "retryable", "duration_s", "executor_id", "borrowed_refs")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    RETURNS_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    RETRYABLE_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    EXECUTOR_ID_FIELD_NUMBER: _ClassVar[int]
+    BORROWED_REFS_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    returns: Returns
+    failure: _types_pb2.Failure
+    retryable: bool
+    duration_s: float
+    executor_id: str
+    borrowed_refs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., returns: _Optional[_Union[Returns, _Mapping]] = ..., failure: _Optional[_Union[_types_pb2.Failure, _Mapping]] = ..., retryable: bool = ..., duration_s: _Optional[float] = ..., executor_id: _Optional[str] = ..., borrowed_refs: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Returns(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedCompositeFieldContainer[_types_pb2.Value]
+    def __init__(self, values: _Optional[_Iterable[_Union[_types_pb2.Value, _Mapping]]] = ...) -> None: ...
+
+class AttemptReturned(_message.Message):
+    __slots__ = ("key", "reason")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    reason: str
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class AttemptBlocked(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ...) -> None: ...
+
+class AttemptUnblocked(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ...) -> None: ...
+
+class Metrics(_message.Message):
+    __slots__ = ("key", "index", "step", "values")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    index: int
+    step: int
+    values: bytes
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., index: _Optional[int] = ..., step: _Optional[int] = ..., values: _Optional[bytes] = ...) -> None: ...
+
+class LogLines(_message.Message):
+    __slots__ = ("key", "first_index", "stream", "lines", "lines_dropped")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    FIRST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    LINES_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    first_index: int
+    stream: str
+    lines: _containers.RepeatedScalarFieldContainer[str]
+    lines_dropped: int
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., first_index: _Optional[int] = ..., stream: _Optional[str] = ..., lines: _Optional[_Iterable[str]] = ..., lines_dropped: _Optional[int] = ...) -> None: ...
+
+class CheckpointSaved(_message.Message):
+    __slots__ = ("key", "checkpoint")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    checkpoint: _types_pb2.Checkpoint
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., checkpoint: _Optional[_Union[_types_pb2.Checkpoint, _Mapping]] = ...) -> None: ...
+
+class RelayFromExecutor(_message.Message):
+    __slots__ = ("executor_id", "key", "request")
+    EXECUTOR_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    executor_id: str
+    key: AttemptKey
+    request: _client_pb2.SessionRequest
+    def __init__(self, executor_id: _Optional[str] = ..., key: _Optional[_Union[AttemptKey, _Mapping]] = ..., request: _Optional[_Union[_client_pb2.SessionRequest, _Mapping]] = ...) -> None: ...
+
+class ExecutorGone(_message.Message):
+    __slots__ = ("executor_id",)
+    EXECUTOR_ID_FIELD_NUMBER: _ClassVar[int]
+    executor_id: str
+    def __init__(self, executor_id: _Optional[str] = ...) -> None: ...
+
+class BootPhase(_message.Message):
+    __slots__ = ("name", "time_s")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TIME_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    time_s: float
+    def __init__(self, name: _Optional[str] = ..., time_s: _Optional[float] = ...) -> None: ...

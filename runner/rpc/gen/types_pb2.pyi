@@ -1,0 +1,187 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class FailureKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FAILURE_KIND_UNSPECIFIED: _ClassVar[FailureKind]
+    FAILURE_KIND_USER: _ClassVar[FailureKind]
+    FAILURE_KIND_WORKER_CRASHED: _ClassVar[FailureKind]
+    FAILURE_KIND_OUT_OF_MEMORY: _ClassVar[FailureKind]
+    FAILURE_KIND_MACHINE_LOST: _ClassVar[FailureKind]
+    FAILURE_KIND_CANCELLED: _ClassVar[FailureKind]
+    FAILURE_KIND_TIMEOUT: _ClassVar[FailureKind]
+    FAILURE_KIND_UNSCHEDULABLE: _ClassVar[FailureKind]
+    FAILURE_KIND_OBJECT_LOST: _ClassVar[FailureKind]
+    FAILURE_KIND_SETUP: _ClassVar[FailureKind]
+    FAILURE_KIND_STORE_FULL: _ClassVar[FailureKind]
+FAILURE_KIND_UNSPECIFIED: FailureKind
+FAILURE_KIND_USER: FailureKind
+FAILURE_KIND_WORKER_CRASHED: FailureKind
+FAILURE_KIND_OUT_OF_MEMORY: FailureKind
+FAILURE_KIND_MACHINE_LOST: FailureKind
+FAILURE_KIND_CANCELLED: FailureKind
+FAILURE_KIND_TIMEOUT: FailureKind
+FAILURE_KIND_UNSCHEDULABLE: FailureKind
+FAILURE_KIND_OBJECT_LOST: FailureKind
+FAILURE_KIND_SETUP: FailureKind
+FAILURE_KIND_STORE_FULL: FailureKind
+
+class Peer(_message.Message):
+    __slots__ = ("protocol", "runner_version", "python_version", "host_id")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    RUNNER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PYTHON_VERSION_FIELD_NUMBER: _ClassVar[int]
+    HOST_ID_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    runner_version: str
+    python_version: str
+    host_id: str
+    def __init__(self, protocol: _Optional[int] = ..., runner_version: _Optional[str] = ..., python_version: _Optional[str] = ..., host_id: _Optional[str] = ...) -> None: ...
+
+class Resources(_message.Message):
+    __slots__ = ("amounts",)
+    class AmountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    AMOUNTS_FIELD_NUMBER: _ClassVar[int]
+    amounts: _containers.ScalarMap[str, int]
+    def __init__(self, amounts: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class Value(_message.Message):
+    __slots__ = ("inline", "segment", "contained_refs")
+    INLINE_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    CONTAINED_REFS_FIELD_NUMBER: _ClassVar[int]
+    inline: bytes
+    segment: Segment
+    contained_refs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, inline: _Optional[bytes] = ..., segment: _Optional[_Union[Segment, _Mapping]] = ..., contained_refs: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Segment(_message.Message):
+    __slots__ = ("host_id", "path", "size_bytes")
+    HOST_ID_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    host_id: str
+    path: str
+    size_bytes: int
+    def __init__(self, host_id: _Optional[str] = ..., path: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("kind", "message", "exception", "exception_type", "traceback", "task_id", "task_name", "attempt", "machine_id", "history")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    EXCEPTION_FIELD_NUMBER: _ClassVar[int]
+    EXCEPTION_TYPE_FIELD_NUMBER: _ClassVar[int]
+    TRACEBACK_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_NAME_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
+    kind: FailureKind
+    message: str
+    exception: bytes
+    exception_type: str
+    traceback: str
+    task_id: str
+    task_name: str
+    attempt: int
+    machine_id: str
+    history: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, kind: _Optional[_Union[FailureKind, str]] = ..., message: _Optional[str] = ..., exception: _Optional[bytes] = ..., exception_type: _Optional[str] = ..., traceback: _Optional[str] = ..., task_id: _Optional[str] = ..., task_name: _Optional[str] = ..., attempt: _Optional[int] = ..., machine_id: _Optional[str] = ..., history: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Checkpoint(_message.Message):
+    __slots__ = ("step", "uri", "sha256", "size_bytes", "attempt")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    URI_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    uri: str
+    sha256: str
+    size_bytes: int
+    attempt: int
+    def __init__(self, step: _Optional[int] = ..., uri: _Optional[str] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
+
+class Function(_message.Message):
+    __slots__ = ("function_id", "name", "blob", "contained_refs", "modules", "package_ids")
+    FUNCTION_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    CONTAINED_REFS_FIELD_NUMBER: _ClassVar[int]
+    MODULES_FIELD_NUMBER: _ClassVar[int]
+    PACKAGE_IDS_FIELD_NUMBER: _ClassVar[int]
+    function_id: str
+    name: str
+    blob: bytes
+    contained_refs: _containers.RepeatedScalarFieldContainer[str]
+    modules: _containers.RepeatedScalarFieldContainer[str]
+    package_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, function_id: _Optional[str] = ..., name: _Optional[str] = ..., blob: _Optional[bytes] = ..., contained_refs: _Optional[_Iterable[str]] = ..., modules: _Optional[_Iterable[str]] = ..., package_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Package(_message.Message):
+    __slots__ = ("package_id", "zip")
+    PACKAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    ZIP_FIELD_NUMBER: _ClassVar[int]
+    package_id: str
+    zip: bytes
+    def __init__(self, package_id: _Optional[str] = ..., zip: _Optional[bytes] = ...) -> None: ...
+
+class TaskSpec(_message.Message):
+    __slots__ = ("task_id", "function_id", "name", "args", "dependencies", "resources", "num_returns", "max_retries", "retry_user_errors", "retry_exceptions", "timeout_s", "max_calls", "reuse_gpu_worker", "env_vars", "detached", "priority", "parent_task_id", "is_run")
+    class EnvVarsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ARGS_FIELD_NUMBER: _ClassVar[int]
+    DEPENDENCIES_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    NUM_RETURNS_FIELD_NUMBER: _ClassVar[int]
+    MAX_RETRIES_FIELD_NUMBER: _ClassVar[int]
+    RETRY_USER_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    RETRY_EXCEPTIONS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    MAX_CALLS_FIELD_NUMBER: _ClassVar[int]
+    REUSE_GPU_WORKER_FIELD_NUMBER: _ClassVar[int]
+    ENV_VARS_FIELD_NUMBER: _ClassVar[int]
+    DETACHED_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    PARENT_TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    IS_RUN_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    function_id: str
+    name: str
+    args: Value
+    dependencies: _containers.RepeatedScalarFieldContainer[str]
+    resources: Resources
+    num_returns: int
+    max_retries: int
+    retry_user_errors: bool
+    retry_exceptions: bytes
+    timeout_s: float
+    max_calls: int
+    reuse_gpu_worker: bool
+    env_vars: _containers.ScalarMap[str, str]
+    detached: bool
+    priority: int
+    parent_task_id: str
+    is_run: bool
+    def __init__(self, task_id: _Optional[str] = ..., function_id: _Optional[str] = ..., name: _Optional[str] = ..., args: _Optional[_Union[Value, _Mapping]] = ..., dependencies: _Optional[_Iterable[str]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., num_returns: _Optional[int] = ..., max_retries: _Optional[int] = ..., retry_user_errors: bool = ..., retry_exceptions: _Optional[bytes] = ..., timeout_s: _Optional[float] = ..., max_calls: _Optional[int] = ..., reuse_gpu_worker: bool = ..., env_vars: _Optional[_Mapping[str, str]] = ..., detached: bool = ..., priority: _Optional[int] = ..., parent_task_id: _Optional[str] = ..., is_run: bool = ...) -> None: ...
