@@ -176,7 +176,26 @@ class CoordinatorUnreachableError(ClusterError, ConnectionError):
 
 
 class ProviderError(ClusterError):
-    """The provider could not create or destroy a machine."""
+    """The provider could not create or destroy a machine.
+
+    `phase` is the step that failed, `log_lines` are the last lines that the machine wrote.
+    """
+
+    phase: str = ""
+    machine_id: str = ""
+    log_lines: tuple[str, ...] = ()
+
+    def __init__(
+        self, message: str, *, phase: str = "", machine_id: str = "", log_lines: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.phase = phase
+        self.machine_id = machine_id
+        self.log_lines = log_lines
+
+    def __str__(self) -> str:
+        text = str(self.args[0]) if self.args else type(self).__name__
+        return "\n".join([text, *(f"  {line}" for line in self.log_lines)])
 
 
 class TaskSetupError(_Attributed, ClusterError):

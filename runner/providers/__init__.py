@@ -1,0 +1,1 @@
+"""What boots machines: one interface (base), one file per provider."""
