@@ -1,0 +1,89 @@
+"""What a parent hands to the coordinator process that it starts, and what it gets back. Light: client and CLI import it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from runner.errors import BadOptionsError
+
+LOOPBACK = "127.0.0.1"
+DURABILITIES = ("process", "power")
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorConfig:
+    """Everything a coordinator needs to start.
+
+    Travels as one msgpack map over the descriptor named by `--config-fd`; descriptors in it are inherited ones.
+    """
+
+    home: str  # the state directory is <home>/clusters/<cluster_id>
+    cluster_id: str = ""  # empty: a new random one; an existing one is taken up again
+    embedded: bool = True
+    client_pid: int = 0  # embedded: the coordinator ends when this process does
+    life_fd: int = -1  # embedded: read end of a pipe whose other end only the client holds
+    # ---- the fleet ----
+    provider: str = "local"
+    machines: int = 1  # booted at start
+    cpus_per_machine: float = 1.0
+    gpus_per_machine: int = 0
+    memory_bytes: int = 0  # per machine; 0: not counted
+    resources: Mapping[str, float] = field(default_factory=dict)  # per machine, whole things
+    preload: tuple[str, ...] = ()  # modules that templates import at boot
+    # ---- the network ----
+    host: str = LOOPBACK
+    port: int = 0  # for clients; 0: any free one
+    fleet_port: int = 0
+    token: str = ""  # empty: the one in the state directory, or a new one
+    # ---- times and limits ----
+    durability: str = "process"  # "process": survives kill -9; "power": also power loss, at the cost of an fsync a turn
+    lost_after_s: float = 60.0
+    destroy_after_s: float = 120.0
+    heartbeat_s: float = 5.0
+    boot_deadline_s: float = 120.0
+    client_lost_after_s: float = 30.0
+    disk_reserve_bytes: int = 64 << 20  # submits are refused when the journal's disk has less than this left
+
+    def to_dict(self) -> dict[str, Any]:
+        """A map that msgpack can pack."""
+        return asdict(self) | {"resources": dict(self.resources), "preload": list(self.preload)}
+
+    @classmethod
+    def from_dict(cls, packed: Mapping[str, Any]) -> CoordinatorConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            BadOptionsError: an unknown key or a value that cannot work.
+        """
+        known = {each.name for each in fields(cls)}
+        if unknown := sorted(set(packed) - known):
+            raise BadOptionsError(f"coordinator settings {', '.join(unknown)} are unknown; known are {', '.join(sorted(known))}")
+        config = cls(**{**packed, "preload": tuple(packed.get("preload", ()))})
+        if config.durability not in DURABILITIES:
+            raise BadOptionsError(f"durability is {config.durability!r}; it must be one of {', '.join(DURABILITIES)}")
+        if config.machines < 0:
+            raise BadOptionsError(f"machines is {config.machines}; it cannot be negative")
+        return config
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorReady:
+    """What a coordinator writes to `--ready-fd` when it serves: one msgpack map. A failed start writes `{error: {type, message}}`."""
+
+    address: str  # host:port for clients
+    cluster_id: str
+    ca_pem: bytes
+    token: str = field(repr=False)
+    state_dir: str
+    pid: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """A map that msgpack can pack."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, packed: Mapping[str, Any]) -> CoordinatorReady:
+        """The inverse of `to_dict`."""
+        return cls(**{each.name: packed[each.name] for each in fields(cls)})
