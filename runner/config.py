@@ -1,0 +1,169 @@
+"""The only reader of the environment: typed settings, and a clear error for a bad value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runner.errors import BadOptionsError
+
+HOME = "RUNNER_HOME"  # where clusters keep their state; default ~/.runner
+ADDRESS = "RUNNER_ADDRESS"  # host:port of a standing cluster; runner.init() connects there
+TOKEN = "RUNNER_TOKEN"  # noqa: S105  the cluster's token itself
+TOKEN_FILE = "RUNNER_TOKEN_FILE"  # noqa: S105  a file with the token; RUNNER_TOKEN wins
+CA = "RUNNER_CA"  # a PEM file with the cluster's certificate authority
+LOG_LEVEL = "RUNNER_LOG_LEVEL"  # debug, info, warning (default) or error
+BOOT_FILE = "RUNNER_BOOT_FILE"  # a worker's boot configuration
+BOOT = "RUNNER_BOOT"  # the same, base64, where no file can be placed
+NO_COLOR = "NO_COLOR"  # see no-color.org: any value but the empty one
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says. Secrets are kept out of the repr."""
+
+    home: Path
+    address: str | None = None
+    token: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    log_level: str = "warning"
+    boot_file: Path | None = None
+    boot: str | None = field(default=None, repr=False)
+    no_color: bool = False
+
+    def read_token(self) -> str | None:
+        """The token from RUNNER_TOKEN or else from RUNNER_TOKEN_FILE; None when neither is set.
+
+        Raises:
+            BadOptionsError: the file is missing, unreadable or empty: there is no falling back.
+        """
+        if self.token is not None:
+            return self.token
+        return None if self.token_file is None else read_secret(self.token_file, TOKEN_FILE)
+
+    def read_ca(self) -> bytes | None:
+        """The PEM bytes that RUNNER_CA names; None when it is not set.
+
+        Raises:
+            BadOptionsError: the file is unreadable or holds no certificate.
+        """
+        return None if self.ca_file is None else read_certificate(self.ca_file, CA)
+
+    @property
+    def clusters_dir(self) -> Path:
+        """Where each cluster has its state directory."""
+        return self.home / "clusters"
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environ` (default: this process's environment).
+
+    An empty variable counts as not set.
+
+    Raises:
+        BadOptionsError: names the variable, what it holds (secrets aside) and what would do.
+    """
+    env = {key: value for key, value in (os.environ if environ is None else environ).items() if value}
+    return Settings(
+        home=_home(env),
+        address=parse_address(env[ADDRESS], ADDRESS) if ADDRESS in env else None,
+        token=_token(env[TOKEN]) if TOKEN in env else None,
+        token_file=_path(env.get(TOKEN_FILE)),
+        ca_file=_path(env.get(CA)),
+        log_level=_log_level(env.get(LOG_LEVEL)),
+        boot_file=_path(env.get(BOOT_FILE)),
+        boot=env.get(BOOT),
+        no_color=NO_COLOR in env,
+    )
+
+
+def set_grpc_defaults() -> None:
+    """Keep gRPC's own log lines out of the terminal, unless the user asked for them: what they tell comes as a
+    typed error. Has to run before grpc is imported."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+def refuse_old_tls() -> None:
+    """Make handshakes below TLS 1.3 fail in this process's gRPC servers, see `runner.rpc.channels`.
+
+    Has to run before gRPC makes its first credentials. TLS 1.3 suites are not touched.
+    """
+    os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES128-GCM-SHA256"
+
+
+def parse_address(text: str, source: str) -> str:
+    """Check `host:port` (or `[v6]:port`) and return it; `source` names where it came from in messages."""
+    host, colon, port = text.strip().rpartition(":")
+    bare_v6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
+    if not colon or not host or bare_v6 or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise BadOptionsError(f"{source} is {text!r}; expected host:port, such as 127.0.0.1:7420 or [::1]:7420")
+    return f"{host}:{port}"
+
+
+def read_secret(path: Path, source: str) -> str:
+    """The stripped text of a file that holds one secret; never part of a message.
+
+    Raises:
+        BadOptionsError: missing, unreadable or empty.
+    """
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadOptionsError(f"{source} names {path}, which cannot be read: {_reason(error)}") from None
+    if not text:
+        raise BadOptionsError(f"{source} names {path}, which is empty")
+    return text
+
+
+def read_certificate(path: Path, source: str) -> bytes:
+    """The bytes of a PEM file with a certificate.
+
+    Raises:
+        BadOptionsError: missing, unreadable or something else.
+    """
+    try:
+        pem = path.read_bytes()
+    except OSError as error:
+        raise BadOptionsError(f"{source} names {path}, which cannot be read: {_reason(error)}") from None
+    if b"-----BEGIN CERTIFICATE-----" not in pem:
+        raise BadOptionsError(f"{source} names {path}, which holds no PEM certificate; use the cluster's ca.pem")
+    return pem
+
+
+def _home(env: Mapping[str, str]) -> Path:
+    if HOME in env:
+        path = Path(env[HOME]).expanduser()
+        if path.exists() and not path.is_dir():
+            raise BadOptionsError(f"{HOME} is {env[HOME]!r}, which is not a directory")
+        return path.absolute()
+    try:
+        return Path.home() / ".runner"
+    except RuntimeError:  # no HOME and no passwd entry, as in bare containers
+        raise BadOptionsError(f"there is no home directory; set {HOME} to a directory for runner's state") from None
+
+
+def _token(text: str) -> str:
+    token = text.strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise BadOptionsError(f"{TOKEN} holds characters that no token has; copy it again (it is not shown here)")
+    return token
+
+
+def _log_level(text: str | None) -> str:
+    level = (text or "warning").lower()
+    if level not in LOG_LEVELS:
+        raise BadOptionsError(f"{LOG_LEVEL} is {text!r}; expected one of {', '.join(LOG_LEVELS)}")
+    return level
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text).expanduser().absolute() if text else None
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else "it is not text"

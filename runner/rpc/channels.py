@@ -1,0 +1,162 @@
+"""gRPC channels and servers, with the same limits and keepalive on both ends.
+
+Connections below TLS 1.3 are refused twice. Python gRPC has no setting for
+the version, but it reads a cipher list for TLS 1.2 from the environment:
+`config.refuse_old_tls` leaves only RSA suites there, which our EC
+certificates cannot serve, so the handshake fails. Should gRPC have read its
+settings before that, `require_tls13` still refuses each call by what the
+connection's auth context says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from runner.config import refuse_old_tls
+from runner.errors import AuthenticationError
+from runner.rpc.security import SERVER_NAME, Authority, MachineIdentity, tokens_equal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+KEEPALIVE_S = 10.0
+KEEPALIVE_TIMEOUT_S = 10.0
+RECONNECT_BACKOFF_S_MAX = 2.0
+
+Options = list[tuple[str, Any]]
+
+_AUTHORIZATION = "authorization"
+
+
+def client_channel(address: str, ca_pem: bytes, token: str = "") -> grpc.aio.Channel:
+    """A channel to the coordinator's client port; it connects at the first call.
+
+    Every call carries `token` when one is given. Must be made inside the event
+    loop that uses it.
+    """
+    credentials = grpc.ssl_channel_credentials(root_certificates=ca_pem)
+    if token:
+        credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(token))
+    return grpc.aio.secure_channel(address, credentials, options=channel_options())
+
+
+def fleet_channel(address: str, ca_pem: bytes, key_pem: bytes, cert_pem: bytes) -> grpc.aio.Channel:
+    """A channel to the coordinator's fleet port, with the machine's own certificate."""
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=ca_pem, private_key=key_pem, certificate_chain=cert_pem
+    )
+    return grpc.aio.secure_channel(address, credentials, options=channel_options())
+
+
+def token_metadata(token: str) -> tuple[tuple[str, str], ...]:
+    """Call metadata with `token`, for calls on a channel that was made without it."""
+    return ((_AUTHORIZATION, f"Bearer {token}"),)
+
+
+def channel_options() -> Options:
+    """Options of every channel."""
+    return [
+        *_common_options(),
+        ("grpc.ssl_target_name_override", SERVER_NAME),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 1000),  # also the time a connection attempt may take
+        ("grpc.max_reconnect_backoff_ms", _ms(RECONNECT_BACKOFF_S_MAX)),
+        # Channels of a forked or second session must not share a connection.
+        ("grpc.use_local_subchannel_pool", 1),
+        # A proxy set for web traffic must not get in between.
+        ("grpc.enable_http_proxy", 0),
+        # Our own retries know what is safe to repeat.
+        ("grpc.enable_retries", 0),
+    ]
+
+
+def server_options() -> Options:
+    """Options of both servers."""
+    return [
+        *_common_options(),
+        # The real key is `min_ping_interval_without_data_ms`: the spelling with `recv` is ignored.
+        # Half the clients' interval, so that a late timer never counts as a flood of pings.
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(KEEPALIVE_S / 2)),
+        ("grpc.http2.max_ping_strikes", 0),
+        # Else two coordinators could share a port and each get some of the calls.
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def client_port_credentials(authority: Authority, hosts: Sequence[str] = ()) -> grpc.ServerCredentials:
+    """Server TLS. `hosts` are more names or addresses that the certificate is to be valid for."""
+    refuse_old_tls()
+    return grpc.ssl_server_credentials([authority.issue_server(hosts)])
+
+
+def fleet_port_credentials(authority: Authority, hosts: Sequence[str] = ()) -> grpc.ServerCredentials:
+    """Mutual TLS: only certificates signed by `authority` get in."""
+    refuse_old_tls()
+    return grpc.ssl_server_credentials(
+        [authority.issue_server(hosts)], root_certificates=authority.ca_pem, require_client_auth=True
+    )
+
+
+def require_tls13(auth_context: Mapping[str, Iterable[bytes]]) -> None:
+    """Refuse a call whose connection is older than TLS 1.3.
+
+    Raises:
+        AuthenticationError: the version is lower, or not told.
+    """
+    versions = list(auth_context.get("ssl_tls_version", ()))
+    if versions != [b"TLSv1.3"]:
+        seen = versions[0].decode("ascii", "replace") if versions else "an unknown version"
+        raise AuthenticationError(f"this connection uses {seen}; runner accepts TLS 1.3 only")
+
+
+def require_token(metadata: Iterable[tuple[str, str | bytes]] | None, token: str) -> None:
+    """Refuse a call without the cluster's token.
+
+    Raises:
+        AuthenticationError: there is none, or it is a different one.
+    """
+    given = [str(value) for key, value in metadata or () if key == _AUTHORIZATION]
+    if not given:
+        raise AuthenticationError(
+            "the call carried no token; pass the cluster's token: runner.init(token=...) or RUNNER_TOKEN"
+        )
+    # gRPC joins nothing: more than one header means that someone added one on the way.
+    if len(given) != 1 or not tokens_equal(given[0].removeprefix("Bearer "), token):
+        raise AuthenticationError(
+            "the token is not this cluster's; use the one that `runner up` printed the location of, "
+            "in RUNNER_TOKEN or runner.init(token=...)"
+        )
+
+
+def peer_machine(auth_context: Mapping[str, Iterable[bytes]]) -> MachineIdentity:
+    """Which machine is at the other end of a fleet connection, by its certificate.
+
+    Raises:
+        AuthenticationError: the certificate is no machine's.
+    """
+    names = [name.decode() for name in auth_context.get("x509_common_name", ())]
+    uris = [MachineIdentity.from_uri(uri.decode()) for uri in auth_context.get("peer_uri", ())]
+    identities = [identity for identity in uris if identity is not None]
+    if len(identities) != 1 or [identities[0].machine_id] != names:
+        raise AuthenticationError("the client certificate does not belong to a machine of this cluster")
+    return identities[0]
+
+
+def _common_options() -> Options:
+    return [
+        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.keepalive_time_ms", _ms(KEEPALIVE_S)),
+        ("grpc.keepalive_timeout_ms", _ms(KEEPALIVE_TIMEOUT_S)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
