@@ -81,7 +81,6 @@ FOREIGN: dict[grpc.StatusCode, type[RunnerError]] = {
 }
 
 _CLASSES: dict[str, type[RunnerError]] = {cls.__name__: cls for cls in CODES}
-_FIELDS = ("task_id", "task_name", "attempt", "machine_id", "history", "path")
 _NAME = re.compile(r"([A-Z]\w+?Error)(?=[:{])")
 
 
@@ -110,20 +109,19 @@ def from_rpc_error(exc: grpc.RpcError, address: str, *, ca_pem: bytes = b"") -> 
     if code in (_Code.UNAVAILABLE, _Code.UNKNOWN) and _is_handshake_failure(detail):
         return AuthenticationError(_handshake_message(detail, address, ca_pem))
     if code is None or code is _Code.UNAVAILABLE:
-        return CoordinatorUnreachableError(
-            f"no coordinator answers at {address} ({_short(detail) or 'no detail'}); "
-            f"check the address and that it runs there: `runner status`, or start one: `runner up`"
-        )
+        return CoordinatorUnreachableError(_unreachable_message(detail, address))
     return FOREIGN[code](_foreign_message(code, detail, address))
 
 
 def _detail(name: str, error: RunnerError) -> str:
-    fields = {key: value for key in _FIELDS if (value := getattr(error, key, None))}
+    fields = {
+        key: value for key, value in vars(error).items() if value and isinstance(value, str | int | float | tuple)
+    }
     # str() of an attributed error includes its history, which travels as a field.
     message = str(error.args[-1]) if error.args else ""
     head = name + (json.dumps(fields) if fields else "")
     if len(head) > DETAIL_BYTES_MAX // 2:  # a long history: the message matters more
-        fields.pop("history", None)
+        fields = {key: value for key, value in fields.items() if not isinstance(value, tuple)}
         head = name + json.dumps(fields)
     return _cut(f"{head}: {message}")
 
@@ -154,9 +152,10 @@ def _parse_detail(detail: str) -> RunnerError | None:
 
 def _rebuild(cls: type[RunnerError], message: str, fields: dict[str, Any]) -> RunnerError:
     error = cls(message)
-    for key in _FIELDS:
-        if key in fields and hasattr(cls, key):
-            setattr(error, key, tuple(fields[key]) if key == "history" else fields[key])
+    for key, value in fields.items():
+        # Only fields that the class declares: the other end may be newer.
+        if isinstance(getattr(cls, key, None), str | int | float | tuple) and not key.startswith("_"):
+            setattr(error, key, tuple(value) if isinstance(value, list) else value)
     return error
 
 
@@ -173,6 +172,17 @@ def _handshake_message(detail: str, address: str, ca_pem: bytes) -> str:
     return (
         f"the TLS handshake with {address} failed: expected a certificate by {expected} ({_tls_reason(detail)}); "
         f"check that address, RUNNER_CA and token belong to the same cluster"
+    )
+
+
+def _unreachable_message(detail: str, address: str) -> str:
+    reason = re.sub(r"^.*last error: (?:[A-Z_]+: )?(?:ipv[46]:\S+: )?", "", detail)
+    if reason == "Socket closed":
+        # Under TLS 1.3 a client learns only this when its certificate is refused.
+        reason = "the connection was closed at once: another service, a refused client certificate, or a stop"
+    return (
+        f"no coordinator answers at {address} ({_short(reason) or 'no detail'}); "
+        f"check the address and that it runs there: `runner status`, or start one: `runner up`"
     )
 
 
