@@ -1,0 +1,40 @@
+"""Read-only pictures of tasks and machines, for listings."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from runner.core.values import CheckpointRecord, FailureRecord, Shape
+from runner.ids import ClientId, FunctionId, MachineId, TaskId
+
+
+class TaskView(NamedTuple):
+    task_id: TaskId
+    name: str
+    client_id: ClientId
+    function_id: FunctionId
+    function_name: str
+    state: str  # label: "queued", "running", ...
+    attempt: int
+    machine_id: MachineId | None
+    is_run: bool
+    submitted_unix_s: float
+    started_s: float | None  # core time
+    ended_s: float | None  # core time
+    checkpoint: CheckpointRecord | None
+    failure: FailureRecord | None
+
+
+class MachineView(NamedTuple):
+    machine_id: MachineId
+    state: str
+    generation: int
+    total: Shape
+    available: Shape
+    provider: str
+    provider_machine_id: str
+    host_id: str
+    phases: dict[str, float]  # unix seconds, as reported
+    reason: str
+    requested_s: float  # core time
+    running_tasks: int
