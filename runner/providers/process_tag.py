@@ -11,7 +11,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +45,17 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Tagged:
-    """A process that says it belongs to this machine."""
+class Seen:
+    """A live process and, where it carries the tag of the cluster asked about, its machine."""
 
     process: Process
-    cluster_id: ClusterId
+    machine_id: MachineId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged(Seen):
+    """A process that says it belongs to this machine."""
+
     machine_id: MachineId
 
 
@@ -80,20 +86,14 @@ def find_process(pid: int) -> Process | None:
     return Process(pid, start_ticks=int(fields[19]), session=int(fields[3]), state=fields[0])
 
 
+def survey(cluster_id: ClusterId) -> list[Seen]:
+    """All live processes of this user, with the tags of this cluster."""
+    return [_see(process, cluster_id) for process in _own_processes()]
+
+
 def find_tagged(cluster_id: ClusterId) -> list[Tagged]:
     """All live processes of this cluster's machines: what they forked, executed or left in other sessions."""
-    found = []
-    for process in _own_processes():
-        machine_id = _read_tag(process.pid, cluster_id)
-        if machine_id is not None:
-            found.append(Tagged(process, cluster_id, machine_id))
-    return found
-
-
-def find_in_sessions(leaders: Iterable[int]) -> list[Process]:
-    """All live processes in the sessions that these pids lead or led."""
-    wanted = set(leaders)
-    return [process for process in _own_processes() if process.session in wanted]
+    return [seen for seen in survey(cluster_id) if isinstance(seen, Tagged)]
 
 
 def send_signal(process: Process, number: signal.Signals) -> bool:
@@ -128,6 +128,11 @@ def _own_processes() -> Iterator[Process]:
         process = find_process(int(entry.name))
         if process is not None:
             yield process
+
+
+def _see(process: Process, cluster_id: ClusterId) -> Seen:
+    machine_id = _read_tag(process.pid, cluster_id)
+    return Seen(process, None) if machine_id is None else Tagged(process, machine_id)
 
 
 def _stat_fields(pid: int) -> list[str] | None:

@@ -15,17 +15,18 @@ class NvmlError(Exception):
 
 
 @pytest.fixture
-def driver(monkeypatch) -> types.ModuleType:
+def driver(monkeypatch) -> types.SimpleNamespace:
     """A driver with three devices, in place of the library that talks to a real one."""
-    nvml = types.ModuleType("pynvml")
-    nvml.NVMLError = NvmlError
-    nvml.nvmlInit = lambda: None
-    nvml.nvmlShutdown = lambda: None
-    nvml.nvmlDeviceGetCount = lambda: len(UUIDS)
-    nvml.nvmlDeviceGetHandleByIndex = lambda index: index
-    nvml.nvmlDeviceGetUUID = lambda index: UUIDS[index]
-    nvml.nvmlDeviceGetName = lambda index: f"Test GPU {index}"
-    nvml.nvmlDeviceGetMemoryInfo = lambda index: types.SimpleNamespace(total=(index + 1) << 30)
+    nvml = types.SimpleNamespace(
+        NVMLError=NvmlError,
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetCount=lambda: len(UUIDS),
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetUUID=lambda index: UUIDS[index],
+        nvmlDeviceGetName=lambda index: f"Test GPU {index}",
+        nvmlDeviceGetMemoryInfo=lambda index: types.SimpleNamespace(total=(index + 1) << 30),
+    )
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return nvml

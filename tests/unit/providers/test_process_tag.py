@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runner.ids import ClusterId, MachineId, random_id
-from runner.providers.process_tag import Process, find_in_sessions, find_process, find_tagged, send_signal
+from runner.providers.process_tag import Process, find_process, find_tagged, send_signal, survey
 
 MACHINE = """
 import os, subprocess, sys
@@ -39,6 +39,7 @@ def machine(cluster):
     with subprocess.Popen(
         [sys.executable, "-c", MACHINE, cluster, "m-1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as leader:
+        assert leader.stdin and leader.stdout
         tagged, forked, executed = leader.stdout.readline().split()
         assert tagged == "True"
         yield leader.pid, int(forked), int(executed)
@@ -64,9 +65,9 @@ def test_people_see_the_machine_in_ps(cluster, machine) -> None:
     assert Path(f"/proc/{machine[0]}/comm").read_text().strip() == "runner m-1"
 
 
-def test_the_session_holds_forks_but_not_children_that_left_it(machine) -> None:
+def test_the_session_holds_forks_but_not_children_that_left_it(cluster, machine) -> None:
     leader, forked, _ = machine
-    assert {process.pid for process in find_in_sessions([leader])} == {leader, forked}
+    assert {seen.process.pid for seen in survey(cluster) if seen.process.session == leader} == {leader, forked}
 
 
 def test_a_signal_reaches_exactly_the_process_that_was_meant() -> None:

@@ -1,0 +1,368 @@
+"""Machines on this host: sessions of processes, forked from a warm process in a few milliseconds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
+
+from runner.core.values import GPU, UNIT
+from runner.errors import ProviderError
+from runner.ids import ClusterId, MachineId
+from runner.providers.base import (
+    BootConfig,
+    Capabilities,
+    ExitCallback,
+    MachineSpec,
+    MachineState,
+    ProviderMachine,
+    provider_error,
+)
+from runner.providers.gpus import Gpu, detect_gpus
+from runner.providers.process_tag import Process, Tagged, find_process, find_tagged, send_signal
+from runner.providers.reaper import Reaper
+
+T = TypeVar("T")
+
+_STATUS_WAIT_S = 0.5  # from the end of a machine to the forker's word of how
+_LOG_TAIL_BYTES = 64 * 1024
+_LOG_LINES_MAX = 200
+_REASON_LINES = 5  # of the log, in the reason of an exit
+
+
+class Forker(Protocol):
+    """What forks machines (runner.worker.zygote)."""
+
+    def attach(self, on_exit: Callable[[MachineId, int], None], on_lost: Callable[[], None]) -> None:
+        """Serve this event loop: `on_exit(machine, wait status)` once per machine, `on_lost()` when the forker itself is gone."""
+        ...
+
+    async def boot(self, boot: BootConfig) -> int:
+        """Fork one machine; its pid, which is also its session. OSError when the forker is gone or cannot fork."""
+        ...
+
+    def close(self) -> None:
+        """End the forker and all machines that it forked."""
+        ...
+
+
+@dataclass(slots=True)
+class _Machine:
+    spec: MachineSpec
+    process: Process
+    gpus: tuple[str, ...]
+    handle: int  # pidfd: tells the end even when the forker does not
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    is_ending: bool = False
+
+    @property
+    def record(self) -> ProviderMachine:
+        state = MachineState.STOPPED if self.ended.is_set() else MachineState.RUNNING
+        return ProviderMachine(
+            self.spec.machine_id, self.process.identity, state, self.process.started_unix_s(), f"pid {self.process.pid}"
+        )
+
+
+class LocalProvider:
+    """Keeps the contract of Provider for one cluster, inside the coordinator's event loop.
+
+    Machines end with the provider: `close` destroys them. GPUs of the host are handed out whole, each to one machine at a time.
+    """
+
+    def __init__(
+        self,
+        forker: Forker,
+        *,
+        cluster_id: ClusterId,
+        log_dir: str | Path,
+        gpus: Sequence[Gpu] | None = None,
+        term_grace_s: float = 2.0,
+        kill_grace_s: float = 5.0,
+    ) -> None:
+        """`gpus`: the devices to hand out, by default all that the driver shows. The graces bound SIGTERM and SIGKILL in `destroy`."""
+        self._forker = forker
+        self._cluster_id = cluster_id
+        self._log_dir = Path(log_dir)
+        self._gpus: Sequence[Gpu] | None = gpus
+        self._term_grace_s = term_grace_s
+        self._gpus_taken: set[str] = set()
+        self._machines: dict[MachineId, _Machine] = {}
+        self._locks: WeakValueDictionary[MachineId, asyncio.Lock] = WeakValueDictionary()
+        self._work: set[asyncio.Task[Any]] = set()
+        self._swept: set[MachineId] = set()  # ended here and nothing is left: destroying them again costs no look
+        self._reaper = Reaper(cluster_id, kill_grace_s=kill_grace_s)
+        self._exit_callbacks: list[ExitCallback] = []
+        self._is_lost = False
+        self._is_closed = False
+        forker.attach(self._machine_exited, self._forker_lost)
+
+    @property
+    def name(self) -> str:
+        return "local"
+
+    def capabilities(self) -> Capabilities:
+        gpus = self._host_gpus()
+        return Capabilities(
+            gpu_kinds=tuple(sorted({gpu.name for gpu in gpus})),
+            gpus_total=len(gpus),
+            suspend=False,
+            suspend_reason="a local machine is a group of processes; their memory cannot be saved without a hypervisor",
+            regions=("local",),
+        )
+
+    def on_exit(self, callback: ExitCallback) -> None:
+        self._exit_callbacks.append(callback)
+
+    async def create(self, spec: MachineSpec) -> ProviderMachine:
+        return await self._in_turn(spec.machine_id, lambda: self._create(spec))
+
+    async def start(self, name: MachineId) -> None:
+        machine = self._machines.get(name)
+        if machine is None or machine.is_ending:
+            raise provider_error("start", name, "a local machine that ended is gone", advice="create a new one")
+
+    async def suspend(self, name: MachineId) -> None:
+        raise provider_error("suspend", name, self.capabilities().suspend_reason)
+
+    async def stop(self, name: MachineId) -> None:
+        await self.destroy(name)
+
+    async def destroy(self, name: MachineId) -> None:
+        await self._in_turn(name, lambda: self._destroy(name))
+
+    async def get(self, name: MachineId) -> ProviderMachine | None:
+        machine = self._machines.get(name)
+        if machine is not None:
+            return machine.record
+        if name in self._swept:
+            return None
+        return {record.name: record for record in await self.list(self._cluster_id)}.get(name)
+
+    async def list(self, cluster_id: ClusterId) -> tuple[ProviderMachine, ...]:
+        records: dict[MachineId, ProviderMachine] = {}
+        if cluster_id == self._cluster_id:
+            records = {name: machine.record for name, machine in self._machines.items()}
+            tagged = await self._reaper.find_tagged()
+        else:
+            tagged = tuple(find_tagged(cluster_id))
+        for each in sorted(tagged, key=_leaders_first):
+            if each.machine_id not in records:
+                records[each.machine_id] = _describe(each)
+        return tuple(records.values())
+
+    async def logs(self, name: MachineId) -> tuple[str, ...]:
+        return _read_tail(self._log_path(name))
+
+    async def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True  # what still waits for its turn to be created is refused
+        if self._work:
+            await asyncio.wait([*self._work])
+        ends = await asyncio.gather(*(self.destroy(name) for name in [*self._machines]), return_exceptions=True)
+        if self._work:
+            await asyncio.wait([*self._work])
+        self._forker.close()
+        failures = [end for end in ends if isinstance(end, BaseException)]
+        if failures:
+            raise failures[0]
+
+    async def _in_turn(self, name: MachineId, operation: Callable[[], Coroutine[None, None, T]]) -> T:
+        """One operation at a time on one machine, in the order of the calls.
+
+        A caller that gives up does not stop it half way: a process that was forked must also become known.
+        """
+
+        async def locked() -> T:
+            async with lock:
+                return await operation()
+
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        task = asyncio.ensure_future(locked())
+        self._work.add(task)
+        task.add_done_callback(self._work_done)
+        return await asyncio.shield(task)
+
+    def _work_done(self, done: asyncio.Task[Any]) -> None:
+        self._work.discard(done)
+        if not done.cancelled():
+            done.exception()  # seen, also where the caller gave up
+
+    # ---- creating ----
+    async def _create(self, spec: MachineSpec) -> ProviderMachine:
+        name = spec.machine_id
+        existing = await self.get(name)
+        if existing is not None:
+            return existing
+        if self._is_closed or self._is_lost:
+            seen = "the provider is closed" if self._is_closed else "the process that forks machines is gone"
+            raise provider_error("create", spec, seen, advice="start a new cluster")
+        gpus = self._take_gpus(spec)
+        try:
+            process, handle = await self._fork(spec, gpus)
+        except BaseException:
+            self._gpus_taken.difference_update(gpus)
+            raise
+        machine = _Machine(spec, process, gpus, handle)
+        self._machines[name] = machine
+        self._swept.discard(name)
+        asyncio.get_running_loop().add_reader(handle, self._process_ended, machine)
+        return machine.record
+
+    async def _fork(self, spec: MachineSpec, gpus: tuple[str, ...]) -> tuple[Process, int]:
+        self._log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        boot = replace(spec.boot, gpus=gpus, log_path=str(self._log_path(spec.machine_id)))
+        try:
+            pid = await self._forker.boot(boot)
+        except OSError as error:
+            raise provider_error("create", spec, f"it could not be forked: {error}") from error
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            handle = -1
+        process = find_process(pid)
+        if process is None or handle < 0:
+            if handle >= 0:
+                os.close(handle)
+            raise provider_error("boot", spec, "it ended at once", log_lines=await self.logs(spec.machine_id))
+        return process, handle
+
+    # ---- GPUs ----
+    def _host_gpus(self) -> Sequence[Gpu]:
+        if self._gpus is None:
+            self._gpus = detect_gpus()
+        return self._gpus
+
+    def _take_gpus(self, spec: MachineSpec) -> tuple[str, ...]:
+        wanted = dict(spec.shape).get(GPU, 0)
+        if wanted == 0:
+            return ()
+        count, rest = divmod(wanted, UNIT)
+        free = [gpu.token for gpu in self._host_gpus() if gpu.token not in self._gpus_taken]
+        if rest or count > len(free):
+            total = len(self._host_gpus())
+            raise provider_error(
+                "create",
+                spec,
+                f"it needs {wanted / UNIT:g} GPUs; this host has {total}, of which {len(free)} are free",
+                advice="ask for fewer machines or fewer GPUs per machine (whole ones)",
+            )
+        self._gpus_taken.update(free[:count])
+        return tuple(free[:count])
+
+    # ---- ends ----
+    def _machine_exited(self, name: MachineId, status: int) -> None:
+        machine = self._machines.get(name)
+        if machine is not None:
+            self._end(machine, describe_status(status))
+
+    def _process_ended(self, machine: _Machine) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(machine.handle)
+        # The forker knows the exit status, and its word is on the way unless it is gone itself.
+        wait_s = 0.0 if self._is_lost else _STATUS_WAIT_S
+        loop.call_later(wait_s, self._end, machine, "ended; its exit status is not known")
+
+    def _forker_lost(self) -> None:
+        self._is_lost = True
+
+    def _end(self, machine: _Machine, how: str) -> None:
+        if machine.ended.is_set():
+            return
+        machine.ended.set()
+        if not machine.is_ending:
+            machine.is_ending = True
+            sweep = self._in_turn(machine.spec.machine_id, lambda: self._sweep_and_report(machine, how))
+            asyncio.ensure_future(sweep).add_done_callback(self._work_done)
+
+    async def _sweep_and_report(self, machine: _Machine, how: str) -> None:
+        """First nothing of it runs any more, then it is called dead: its work may start elsewhere at once."""
+        name = machine.spec.machine_id
+        try:
+            await self._reaper.kill_all(name, (machine.process,))
+        except ProviderError as error:
+            how += f"; {error}"  # stuck in the kernel with a SIGKILL pending: it runs no line of code any more
+        else:
+            self._forget(machine)
+        lines = [line for line in await self.logs(name) if line.strip()][-_REASON_LINES:]
+        reason = "; ".join([f"agent {how}", *lines])
+        for callback in self._exit_callbacks:
+            callback(name, reason)
+
+    async def _destroy(self, name: MachineId) -> None:
+        machine = self._machines.get(name)
+        if machine is None:
+            if name not in self._swept:
+                await self._destroy_orphan(name)
+            return
+        machine.is_ending = True
+        if send_signal(machine.process, signal.SIGTERM):
+            try:
+                async with asyncio.timeout(self._term_grace_s):
+                    await machine.ended.wait()
+            except TimeoutError:
+                pass  # it is frozen or busy: SIGKILL needs no cooperation
+        await self._reaper.kill_all(name, (machine.process,))
+        self._forget(machine)
+
+    async def _destroy_orphan(self, name: MachineId) -> None:
+        leaders = tuple(
+            each.process
+            for each in await self._reaper.find_tagged()
+            if each.machine_id == name and each.process.is_session_leader
+        )
+        await self._reaper.kill_all(name, leaders)
+        self._swept.add(name)
+
+    def _forget(self, machine: _Machine) -> None:
+        name = machine.spec.machine_id
+        asyncio.get_running_loop().remove_reader(machine.handle)
+        os.close(machine.handle)
+        self._gpus_taken.difference_update(machine.gpus)
+        del self._machines[name]
+        self._swept.add(name)
+        machine.ended.set()
+
+    def _log_path(self, name: MachineId) -> Path:
+        return self._log_dir / f"{name}.log"
+
+
+def describe_status(status: int) -> str:
+    """A wait status in words: `exited with code 1` or `was killed by signal 9 (SIGKILL)`."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _leaders_first(tagged: Tagged) -> bool:
+    return not tagged.process.is_session_leader
+
+
+def _describe(tagged: Tagged) -> ProviderMachine:
+    process = tagged.process
+    state, detail = MachineState.RUNNING, f"pid {process.pid}"
+    if not process.is_session_leader:
+        state, detail = MachineState.STOPPED, f"its agent is gone, pid {process.pid} is left"
+    return ProviderMachine(tagged.machine_id, process.identity, state, process.started_unix_s(), detail)
+
+
+def _read_tail(path: Path) -> tuple[str, ...]:
+    try:
+        with path.open("rb") as log:
+            size_bytes = log.seek(0, os.SEEK_END)
+            log.seek(max(0, size_bytes - _LOG_TAIL_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return ()
+    if size_bytes > _LOG_TAIL_BYTES:
+        lines = lines[1:]  # the first one is cut
+    return tuple(lines[-_LOG_LINES_MAX:])
