@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Runs the named parts of the test suite: fast, slow, examples, wheel, soak. All of them run even when one fails.
+#   PYTEST_ARGS="-x -k name"   handed to pytest
+set -uo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+python=$root/.venv/bin/python
+failed=()
+summary=()
+
+# part NAME LIMIT_S COMMAND...: the limit is for a suite that hangs as a whole; single tests have their own.
+part() {
+    local name=$1 limit_s=$2 start=$SECONDS code
+    shift 2
+    printf '\n== %s\n' "$name"
+    timeout --kill-after=15 "$limit_s" "$@"
+    code=$?
+    # 5: no test was selected, as when PYTEST_ARGS names one of another part.
+    if [ "$code" != 0 ] && [ "$code" != 5 ]; then
+        failed+=("$name")
+        [ "$code" = 124 ] && printf '%s: stopped, it ran longer than %s s\n' "$name" "$limit_s"
+    fi
+    summary+=("$(printf '%-10s %4d s  exit %d' "$name" $((SECONDS - start)) "$code")")
+}
+
+pytest_in_root() {
+    local name=$1 limit_s=$2
+    shift 2
+    # shellcheck disable=SC2086
+    part "$name" "$limit_s" "$python" -m pytest -q "$@" ${PYTEST_ARGS:-}
+}
+
+# The same tests against the built wheel, from a folder where the source cannot be imported.
+wheel() {
+    set -e
+    local area=$root/.cache/wheel site
+    rm -rf "$area"
+    mkdir -p "$area/work"
+    "$python" -m build --wheel --no-isolation --outdir "$area/dist" "$root" >"$area/build.log" 2>&1 || { cat "$area/build.log"; return 1; }
+    "$python" -m venv --without-pip "$area/venv"
+    site=$("$area/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    # The dependencies are borrowed; the editable install of this project is not, because a .pth file counts in its own site folder only.
+    "$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$site/dependencies.pth"
+    "$python" -m pip --disable-pip-version-check --python "$area/venv/bin/python" install --quiet --no-deps --ignore-installed "$area"/dist/*.whl
+    cp -r tests pyproject.toml "$area/work/"
+    cd "$area/work"
+    "$area/venv/bin/python" - "$site" <<'PY'
+import sys
+import runner
+assert runner.__file__.startswith(sys.argv[1]), f"the source was imported, not the wheel: {runner.__file__}"
+PY
+    "$area/venv/bin/runner" --help >/dev/null
+    # shellcheck disable=SC2086
+    "$area/venv/bin/python" -m pytest -q -p no:cacheprovider tests/unit tests/contract tests/integration/test_embedded.py ${PYTEST_ARGS:-}
+}
+
+for name in "$@"; do
+    case $name in
+        fast) pytest_in_root fast 120 tests/unit tests/properties tests/repo ;;
+        slow) pytest_in_root slow 400 tests/contract tests/integration tests/chaos -m "not slow" ;;
+        examples) pytest_in_root examples 240 tests/examples ;;
+        wheel) part wheel 150 bash -c "$(declare -f wheel); root='$root' python='$python'; wheel" ;;
+        soak)
+            HYPOTHESIS_PROFILE=soak pytest_in_root properties 3600 tests/properties --timeout=1800
+            pytest_in_root chaos 7200 tests/chaos tests/integration --timeout=600
+            ;;
+        *) echo "unknown part: $name" >&2; exit 2 ;;
+    esac
+done
+
+printf '\n== parts\n'
+printf '%s\n' "${summary[@]}"
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'tests failed: %s\n' "$(IFS=,; echo "${failed[*]}")" >&2
+    exit 1
+fi
+echo "tests passed"
