@@ -1,0 +1,74 @@
+"""Whose session this process has, and which task runs in it. Set by `init` in a client and by the executor in a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from runner.errors import NotInitializedError
+
+if TYPE_CHECKING:
+    from runner.client.session import Session
+
+
+class TaskContext(Protocol):
+    """What the executor offers to the running task."""
+
+    @property
+    def task_id(self) -> str: ...
+    @property
+    def task_name(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def machine_id(self) -> str: ...
+    @property
+    def gpu_ids(self) -> tuple[int, ...]: ...
+    @property
+    def resources(self) -> Mapping[str, float]: ...
+
+    def report(self, values: Mapping[str, Any], *, step: int | None, checkpoint: Any) -> None:
+        """Send metrics and keep a checkpoint; blocks while the buffer is full."""
+
+    def get_checkpoint(self) -> Any:
+        """What the last committed checkpoint holds, or None."""
+
+    def is_canceled(self) -> bool:
+        """True once somebody asked this task to stop."""
+
+
+_session: Session | None = None
+_task: TaskContext | None = None
+
+
+def current_session() -> Session:
+    """The session of this process.
+
+    Raises:
+        NotInitializedError: there is none.
+    """
+    if _session is None:
+        raise NotInitializedError("There is no session. Call runner.init() first.")
+    return _session
+
+
+def session_or_none() -> Session | None:
+    """The session of this process, if any."""
+    return _session
+
+
+def set_session(session: Session | None) -> None:
+    """Make this the session of the process."""
+    global _session
+    _session = session
+
+
+def current_task() -> TaskContext | None:
+    """The task running in this process, or None outside tasks."""
+    return _task
+
+
+def set_task(task: TaskContext | None) -> None:
+    """Called by the executor around user code."""
+    global _task
+    _task = task

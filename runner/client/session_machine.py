@@ -1,0 +1,276 @@
+"""The decisions of one session, without I/O: numbering, resending, counting refs, remembering outcomes.
+
+Callers hold one lock around every method. Operations enter through `submit`, `put`, `operate`, ...; `take_frame` packs
+them into numbered frames; `received` takes in what the server says; `connected` gives the frames that must be sent again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from runner.client.waiting import Waiter
+from runner.errors import ProtocolViolationError
+from runner.ids import ObjectId
+from runner.rpc.gen import client_pb2
+
+FRAME_MAX_OPERATIONS = 512
+FRAME_MAX_BYTES = 1024 * 1024
+UNACKED_MAX_OPERATIONS = 10_000
+UNACKED_MAX_BYTES = 64 * 1024 * 1024
+_REFS_PER_OPERATION = 10_000  # keeps a list of ids far below the message limit
+
+Ready = Callable[[], None]
+
+
+class Outcome(NamedTuple):
+    """The final state of one object: a serialised Value or Failure."""
+
+    payload: bytes
+    is_failure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _SentFrame:
+    seq: int
+    payload: bytes
+    operations: int
+
+
+class SessionMachine:
+    """State of one session. `subscribed`: the server tells results of own tasks unasked (gRPC clients)."""
+
+    def __init__(self, *, subscribed: bool) -> None:
+        self.dropped: deque[ObjectId] = deque()  # filled by ObjectRef.__del__, which takes no lock
+        self.outcomes: dict[str, Outcome] = {}
+        self.is_connected = False
+        self._subscribed = subscribed
+        self._counts: dict[str, int] = {}  # live refs in this process
+        self._asked: set[str] = set()  # the server knows that we want these
+        self._operations: deque[bytes] = deque()
+        self._operations_bytes = 0
+        self._batch_kind = ""
+        self._batch: list[str] = []  # ids for one add_refs, release_refs or resolve operation
+        self._unacked: deque[_SentFrame] = deque()
+        self._unacked_operations = 0
+        self._unacked_bytes = 0
+        self._next_seq = 1
+        self._acked_seq = 0
+        self._waiters: list[Waiter] = []
+        self._callbacks: dict[str, list[Ready]] = {}
+
+    # ---- refs ----
+    def created(self, object_ids: Iterable[str]) -> None:
+        """New objects of ours, one ref to each. The operation that makes them makes us their holder."""
+        for object_id in object_ids:
+            self._counts[object_id] = 1
+            if self._subscribed:
+                self._asked.add(object_id)
+
+    def borrow(self, object_id: str) -> None:
+        """One more ref; the first one of this process tells the server."""
+        count = self._counts.get(object_id, 0)
+        self._counts[object_id] = count + 1
+        if not count:
+            self._add_to_batch("add_refs", object_id)
+
+    def drain_dropped(self) -> None:
+        """Count what was collected since; the last ref of this process tells the server."""
+        dropped = self.dropped
+        while dropped:
+            object_id = dropped.popleft()
+            count = self._counts.get(object_id, 0) - 1
+            if count > 0:
+                self._counts[object_id] = count
+            elif count == 0:
+                del self._counts[object_id]
+                self.outcomes.pop(object_id, None)
+                self._asked.discard(object_id)
+                self._add_to_batch("release_refs", object_id)
+
+    def held(self) -> list[str]:
+        """Objects with a live ref in this process."""
+        self.drain_dropped()
+        return list(self._counts)
+
+    @property
+    def holds_refs(self) -> bool:
+        return bool(self._counts)
+
+    # ---- operations ----
+    def operate(self, operation: bytes) -> None:
+        """Queue one serialised Operation."""
+        if self._batch:
+            self._close_batch()
+        self._operations.append(operation)
+        self._operations_bytes += len(operation)
+
+    def put(self, object_id: str, operation: bytes, value: bytes) -> None:
+        """Queue a put; its outcome is known at once."""
+        self._counts[object_id] = 1
+        self.outcomes[object_id] = Outcome(value, False)
+        self.operate(operation)
+
+    def want(self, object_ids: Sequence[str]) -> list[str]:
+        """Which of these are not known yet; asks the server where it does not know that we wait."""
+        outcomes = self.outcomes
+        missing = [object_id for object_id in object_ids if object_id not in outcomes]
+        for object_id in missing:
+            if object_id not in self._asked:
+                self._asked.add(object_id)
+                self._add_to_batch("resolve", object_id)
+        return missing
+
+    @property
+    def is_full(self) -> bool:
+        """Too much is waiting for an acknowledgement: the submitter must wait."""
+        return (
+            self._unacked_operations + len(self._operations) >= UNACKED_MAX_OPERATIONS
+            or self._unacked_bytes + self._operations_bytes >= UNACKED_MAX_BYTES
+        )
+
+    @property
+    def is_flushed(self) -> bool:
+        """Everything was sent and acknowledged."""
+        return not (self._unacked or self._operations or self._batch or self.dropped)
+
+    @property
+    def has_operations(self) -> bool:
+        return bool(self._operations or self._batch)
+
+    # ---- waiting ----
+    def add_waiter(self, waiter: Waiter) -> None:
+        self._waiters.append(waiter)
+
+    def remove_waiter(self, waiter: Waiter) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+
+    def when_ready(self, object_id: str, callback: Ready) -> bool:
+        """Call back once, under the lock, when the object is final; False if it already is."""
+        if not self.want([object_id]):
+            return False
+        self._callbacks.setdefault(object_id, []).append(callback)
+        return True
+
+    def finish_waiting(self) -> None:
+        """The session is over: wake everybody."""
+        for waiter in self._waiters:
+            waiter.finish()
+        callbacks = [callback for waiting in self._callbacks.values() for callback in waiting]
+        self._callbacks.clear()
+        for callback in callbacks:
+            callback()
+
+    # ---- the wire ----
+    def connected(self, acked_seq: int) -> list[bytes]:
+        """A stream is open and the server has our frames up to `acked_seq`: these must be sent before any new one.
+
+        Raises:
+            ProtocolViolationError: the server knows less than it had acknowledged; it has forgotten this session.
+        """
+        if acked_seq < self._acked_seq or acked_seq >= self._next_seq:
+            raise ProtocolViolationError(
+                f"The coordinator has frames up to {acked_seq} of this session, which sent {self._next_seq - 1} and had"
+                f" {self._acked_seq} acknowledged: it no longer knows this session."
+            )
+        is_first = self._next_seq == 1
+        self._acked(acked_seq)
+        self.is_connected = True
+        if not is_first:
+            for object_id in self._asked:  # a push that was under way may be lost
+                self._add_to_batch("resolve", object_id)
+        return [frame.payload for frame in self._unacked]
+
+    def disconnected(self) -> None:
+        self.is_connected = False
+
+    def take_frame(self) -> bytes | None:
+        """The next frame as a serialised SessionRequest, or None when nothing is to be sent or nobody listens."""
+        self.drain_dropped()
+        if self._batch:
+            self._close_batch()
+        if not self._operations or not self.is_connected:
+            return None
+        taken: list[bytes] = []
+        size_bytes = 0
+        while self._operations and len(taken) < FRAME_MAX_OPERATIONS:
+            if taken and size_bytes + len(self._operations[0]) > FRAME_MAX_BYTES:
+                break
+            taken.append(self._operations.popleft())
+            size_bytes += len(taken[-1])
+        frame = _SentFrame(self._next_seq, encode_frame(self._next_seq, taken), len(taken))
+        self._next_seq += 1
+        self._unacked.append(frame)
+        self._operations_bytes -= size_bytes
+        self._unacked_operations += frame.operations
+        self._unacked_bytes += len(frame.payload)
+        return frame.payload
+
+    def received(self, frame: client_pb2.ServerFrame) -> None:
+        """Take in acknowledgements and outcomes; wakes who waits for them."""
+        self._acked(frame.acked_seq)
+        for ready in frame.ready:
+            object_id = ready.object_id
+            is_failure = ready.WhichOneof("outcome") == "failure"
+            self._asked.discard(object_id)
+            if object_id in self._counts:  # else nobody here wants it any more
+                self.outcomes[object_id] = Outcome(ready.failure if is_failure else ready.value, is_failure)
+            for waiter in self._waiters:
+                waiter.object_ready(object_id, is_failure)
+            for callback in self._callbacks.pop(object_id, ()):
+                callback()
+
+    def _acked(self, seq: int) -> None:
+        self._acked_seq = max(self._acked_seq, seq)
+        while self._unacked and self._unacked[0].seq <= seq:
+            frame = self._unacked.popleft()
+            self._unacked_operations -= frame.operations
+            self._unacked_bytes -= len(frame.payload)
+
+    def _add_to_batch(self, kind: str, object_id: str) -> None:
+        """Ids of one kind share an operation as long as no other operation comes between."""
+        if self._batch and (self._batch_kind != kind or len(self._batch) >= _REFS_PER_OPERATION):
+            self._close_batch()
+        self._batch_kind = kind
+        self._batch.append(object_id)
+
+    def _close_batch(self) -> None:
+        refs = client_pb2.RefList(object_ids=self._batch)
+        if self._batch_kind == "add_refs":
+            operation = client_pb2.Operation(add_refs=refs)
+        elif self._batch_kind == "release_refs":
+            operation = client_pb2.Operation(release_refs=refs)
+        else:
+            operation = client_pb2.Operation(resolve=refs)
+        self._batch = []
+        self.operate(operation.SerializeToString())
+
+
+_FRAME_TAG = b"\x12"  # SessionRequest.frame, length-delimited
+_OPERATION_TAG = b"\x12"  # ClientFrame.operations, length-delimited
+
+
+def encode_frame(seq: int, operations: Sequence[bytes]) -> bytes:
+    """A serialised SessionRequest with one frame of already serialised operations.
+
+    Written by hand because protobuf would decode and encode every operation again to put it into a list.
+    """
+    parts = [client_pb2.ClientFrame(seq=seq).SerializeToString()]
+    for operation in operations:
+        parts.append(_OPERATION_TAG)
+        parts.append(_varint(len(operation)))
+        parts.append(operation)
+    body = b"".join(parts)
+    return b"".join((_FRAME_TAG, _varint(len(body)), body))
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

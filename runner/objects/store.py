@@ -1,0 +1,110 @@
+"""Values in shared memory: one file each, written once, read by private mappings, never changed or reused."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import secrets
+from collections.abc import Iterator
+
+from runner.errors import ObjectLostError, StoreFullError
+from runner.objects.serialization import Serialized
+
+_IOV_MAX = 512  # below every Linux limit (1024)
+
+
+class Store:
+    """A directory of segments on this host, usually under /dev/shm."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def write(self, object_id: str, serialized: Serialized) -> tuple[str, int]:
+        """Write one value; returns its path and size in bytes.
+
+        The name is unique, so two attempts of one task never meet.
+
+        Raises:
+            StoreFullError: no space is left; nothing stays behind.
+        """
+        path = os.path.join(self.path, f"{object_id}-{secrets.token_hex(4)}")
+        building = f"{path}.tmp"
+        size_bytes = serialized.total_bytes
+        try:
+            fd = os.open(building, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                # First reserve: a store that is full says so here, not by a signal at some later write.
+                os.posix_fallocate(fd, 0, size_bytes)
+                _write_all(fd, serialized)
+            finally:
+                os.close(fd)
+            os.rename(building, path)
+        except BaseException as error:
+            _unlink_quietly(building)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM):
+                raise self._full(object_id, size_bytes) from error
+            raise
+        return path, size_bytes
+
+    def _full(self, object_id: str, size_bytes: int) -> StoreFullError:
+        try:
+            free = os.statvfs(self.path)
+            free_bytes = free.f_bavail * free.f_frsize
+        except OSError:
+            free_bytes = 0
+        return StoreFullError(
+            f"The object store {self.path} has no room for {object_id}: it needs {size_bytes} bytes,"
+            f" {free_bytes} are free. Drop refs that are no longer needed or give the host more shared memory."
+        )
+
+
+def open_segment(path: str, size_bytes: int) -> memoryview:
+    """Map one segment. The mapping is private: writes to it never reach the segment.
+
+    Raises:
+        ObjectLostError: the file is gone or shorter than it was.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise ObjectLostError(f"The segment {path} is gone.") from error
+    try:
+        seen_bytes = os.fstat(fd).st_size
+        if seen_bytes < size_bytes:
+            raise ObjectLostError(f"The segment {path} has {seen_bytes} bytes instead of {size_bytes}.")
+        return memoryview(mmap.mmap(fd, size_bytes, access=mmap.ACCESS_COPY))
+    finally:
+        os.close(fd)
+
+
+def _write_all(fd: int, serialized: Serialized) -> None:
+    """writev, not a mapping: the kernel copies without page faults and without the interpreter lock."""
+    pending: list[memoryview] = []
+    for chunk in serialized.chunks():
+        view = memoryview(chunk)
+        if view.nbytes:
+            pending.append(view.cast("B") if view.format != "B" or view.ndim != 1 else view)
+        if len(pending) >= _IOV_MAX:
+            _flush(fd, pending)
+            pending = []
+    _flush(fd, pending)
+
+
+def _flush(fd: int, pending: list[memoryview]) -> None:
+    views: Iterator[memoryview] = iter(pending)
+    queue = list(views)
+    while queue:
+        written = os.writev(fd, queue)
+        while queue and written >= queue[0].nbytes:
+            written -= queue[0].nbytes
+            queue.pop(0)
+        if written:
+            queue[0] = queue[0][written:]
+
+
+def _unlink_quietly(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
