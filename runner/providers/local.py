@@ -150,7 +150,7 @@ class LocalProvider:
             tagged = await self._reaper.find_tagged()
         else:
             tagged = tuple(find_tagged(cluster_id))
-        for each in sorted(tagged, key=_leaders_first):
+        for each in sorted(tagged, key=_agents_first):
             if each.machine_id not in records:
                 records[each.machine_id] = _describe(each)
         return tuple(records.values())
@@ -343,14 +343,14 @@ def describe_status(status: int) -> str:
         return f"was killed by signal {-code}"
 
 
-def _leaders_first(tagged: Tagged) -> bool:
-    return not tagged.process.is_session_leader
+def _agents_first(tagged: Tagged) -> bool:
+    return not tagged.is_agent
 
 
 def _describe(tagged: Tagged) -> ProviderMachine:
     process = tagged.process
     state, detail = MachineState.RUNNING, f"pid {process.pid}"
-    if not process.is_session_leader:
+    if not tagged.is_agent:
         state, detail = MachineState.STOPPED, f"its agent is gone, pid {process.pid} is left"
     return ProviderMachine(tagged.machine_id, process.identity, state, process.started_unix_s(), detail)
 

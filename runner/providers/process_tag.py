@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +40,9 @@ class Process:
         return self.pid == self.session
 
     def started_unix_s(self) -> float:
-        return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - self.start_ticks / os.sysconf("SC_CLK_TCK"))
+        """To the second: the kernel tells the time of its own start no better."""
+        boot_time = next(line for line in (_PROC / "stat").read_text().splitlines() if line.startswith("btime "))
+        return int(boot_time.split()[1]) + self.start_ticks / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,13 @@ class Tagged(Seen):
     """A process that says it belongs to this machine."""
 
     machine_id: MachineId
+    is_agent: bool  # the machine's first process; what it executed leads no session under the agent's title
+
+
+@dataclass(frozen=True, slots=True)
+class _Tag:
+    machine_id: MachineId
+    in_title: bool
 
 
 def tag_this_process(cluster_id: ClusterId, machine_id: MachineId) -> bool:
@@ -131,8 +139,10 @@ def _own_processes() -> Iterator[Process]:
 
 
 def _see(process: Process, cluster_id: ClusterId) -> Seen:
-    machine_id = _read_tag(process.pid, cluster_id)
-    return Seen(process, None) if machine_id is None else Tagged(process, machine_id)
+    tag = _read_tag(process.pid, cluster_id)
+    if tag is None:
+        return Seen(process, None)
+    return Tagged(process, tag.machine_id, is_agent=tag.in_title and process.is_session_leader)
 
 
 def _stat_fields(pid: int) -> list[str] | None:
@@ -144,15 +154,15 @@ def _stat_fields(pid: int) -> list[str] | None:
     return text.rpartition(")")[2].split()
 
 
-def _read_tag(pid: int, cluster_id: ClusterId) -> MachineId | None:
+def _read_tag(pid: int, cluster_id: ClusterId) -> _Tag | None:
     try:
         command = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
         if len(command) >= 3 and command[0] == _TITLE.encode() and command[1] == cluster_id.encode():
-            return MachineId(command[2].decode())
+            return _Tag(MachineId(command[2].decode()), in_title=True)
         prefix = f"{_ENVIRONMENT}={cluster_id}/".encode()
         for variable in (_PROC / str(pid) / "environ").read_bytes().split(b"\0"):
             if variable.startswith(prefix):
-                return MachineId(variable[len(prefix) :].decode())
+                return _Tag(MachineId(variable[len(prefix) :].decode()), in_title=False)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     return None

@@ -39,7 +39,8 @@ def machine(cluster):
     with subprocess.Popen(
         [sys.executable, "-c", MACHINE, cluster, "m-1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as leader:
-        assert leader.stdin and leader.stdout
+        assert leader.stdin is not None
+        assert leader.stdout is not None
         tagged, forked, executed = leader.stdout.readline().split()
         assert tagged == "True"
         yield leader.pid, int(forked), int(executed)
@@ -52,7 +53,7 @@ def test_forks_and_executed_children_carry_the_tag(cluster, machine) -> None:
     assert set(found) == {leader, forked, executed}
     assert {tagged.machine_id for tagged in found.values()} == {MachineId("m-1")}
     assert found[leader].process.is_session_leader
-    assert not found[forked].process.is_session_leader
+    assert [pid for pid, tagged in found.items() if tagged.is_agent] == [leader]
 
 
 def test_other_clusters_are_not_found(cluster, machine) -> None:
@@ -96,5 +97,5 @@ def test_start_times_tell_when_the_process_began() -> None:
 
     process = find_process(os.getpid())
     assert process is not None
-    assert 0 <= time.time() - process.started_unix_s() < 24 * 3600
+    assert -1 <= time.time() - process.started_unix_s() < 24 * 3600
     assert process.identity == f"{os.getpid()}:{process.start_ticks}"

@@ -1,0 +1,175 @@
+"""What every provider promises, on every provider."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from runner.errors import ProviderError
+from runner.ids import ClusterId, MachineId, random_id
+from runner.providers.base import MachineState
+from tests.contract.providers.harness import Exits, FakeHarness, Harness, LocalHarness, make_spec
+from tests.contract.providers.scripted import ScriptForker
+
+M1, M2 = MachineId("m-1"), MachineId("m-2")
+
+
+@pytest.fixture(params=["fake", "local"])
+async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Harness]:
+    made: Harness = FakeHarness() if request.param == "fake" else LocalHarness(ScriptForker(), tmp_path / "logs")
+    try:
+        yield made
+    finally:
+        for machine in await made.provider.list(made.cluster_id):
+            await made.provider.destroy(machine.name)
+        await made.provider.close()
+        assert made.left_over() == []
+
+
+async def test_created_listed_got_and_destroyed(harness: Harness) -> None:
+    provider, cluster = harness.provider, harness.cluster_id
+    created = await provider.create(make_spec(cluster, M1))
+    assert (created.name, created.state) == (M1, MachineState.RUNNING)
+    assert created.provider_machine_id
+    assert created.created_unix_s > 0
+    assert await provider.list(cluster) == (created,)
+    assert await provider.get(M1) == created
+    await provider.destroy(M1)
+    assert await provider.get(M1) is None
+    assert await provider.list(cluster) == ()
+
+
+async def test_the_same_name_again_adopts(harness: Harness) -> None:
+    spec = make_spec(harness.cluster_id, M1)
+    first = await harness.provider.create(spec)
+    assert await harness.provider.create(spec) == first
+    assert await harness.provider.list(harness.cluster_id) == (first,)
+
+
+async def test_the_same_name_at_the_same_time_makes_one_machine(harness: Harness) -> None:
+    spec = make_spec(harness.cluster_id, M1)
+    made = await asyncio.gather(*(harness.provider.create(spec) for _ in range(5)))
+    assert len({machine.provider_machine_id for machine in made}) == 1
+    assert len(await harness.provider.list(harness.cluster_id)) == 1
+
+
+async def test_a_name_may_be_used_again_after_destroy_and_is_another_machine(harness: Harness) -> None:
+    spec = make_spec(harness.cluster_id, M1)
+    first = await harness.provider.create(spec)
+    await harness.provider.destroy(M1)
+    second = await harness.provider.create(spec)
+    assert second.provider_machine_id != first.provider_machine_id
+
+
+async def test_destroy_twice_and_of_a_name_that_never_was(harness: Harness) -> None:
+    await harness.provider.create(make_spec(harness.cluster_id, M1))
+    await asyncio.gather(harness.provider.destroy(M1), harness.provider.destroy(M1))
+    await harness.provider.destroy(M1)
+    await harness.provider.destroy(MachineId("never-was"))
+
+
+async def test_calls_on_one_name_take_effect_in_order(harness: Harness) -> None:
+    spec = make_spec(harness.cluster_id, M1)
+    calls = [harness.provider.create(spec), harness.provider.destroy(M1)]
+    await asyncio.gather(*map(asyncio.ensure_future, calls), return_exceptions=True)
+    assert await harness.provider.get(M1) is None
+    await harness.provider.create(spec)
+    await asyncio.gather(harness.provider.destroy(M1), harness.provider.create(spec))
+    assert await harness.provider.get(M1) is not None
+
+
+async def test_an_exit_is_noticed_once_with_a_reason(harness: Harness) -> None:
+    exits = Exits(harness.provider)
+    await harness.provider.create(make_spec(harness.cluster_id, M1))
+    await harness.provider.create(make_spec(harness.cluster_id, M2))
+    await harness.end_machine(M1)
+    name, reason = await exits.first()
+    assert name == M1
+    assert "SIGKILL" in reason
+    assert [machine.name for machine in await harness.provider.list(harness.cluster_id)] == [M2]
+    assert await harness.provider.get(M1) is None
+    await harness.provider.destroy(M1)
+    assert len(exits.seen) == 1
+
+
+async def test_a_machine_that_was_destroyed_is_no_exit(harness: Harness) -> None:
+    exits = Exits(harness.provider)
+    await harness.provider.create(make_spec(harness.cluster_id, M1))
+    await harness.provider.destroy(M1)
+    await harness.provider.create(make_spec(harness.cluster_id, M2))
+    await harness.end_machine(M2)
+    await exits.first()
+    assert [name for name, _ in exits.seen] == [M2]
+
+
+async def test_a_boot_that_never_registers_can_be_looked_at_and_destroyed(harness: Harness) -> None:
+    """Running is the provider's word, ready is not: nobody listens where this machine would register."""
+    await harness.provider.create(make_spec(harness.cluster_id, M1))
+    machine = await harness.provider.get(M1)
+    assert machine is not None
+    assert machine.state is MachineState.RUNNING
+    assert await harness.provider.logs(M1) != ()
+    await harness.provider.destroy(M1)
+
+
+async def test_logs_outlive_the_machine_and_are_empty_for_strangers(harness: Harness) -> None:
+    await harness.provider.create(make_spec(harness.cluster_id, M1))
+    await harness.provider.destroy(M1)
+    assert await harness.provider.logs(M1) != ()
+    assert await harness.provider.logs(MachineId("never-was")) == ()
+
+
+async def test_another_cluster_lists_nothing_of_ours(harness: Harness) -> None:
+    await harness.provider.create(make_spec(harness.cluster_id, M1))
+    assert await harness.provider.list(ClusterId(random_id("c"))) == ()
+
+
+async def test_start_of_a_running_machine_changes_nothing(harness: Harness) -> None:
+    created = await harness.provider.create(make_spec(harness.cluster_id, M1))
+    await harness.provider.start(M1)
+    assert await harness.provider.get(M1) == created
+
+
+async def test_start_of_nothing_is_a_typed_error(harness: Harness) -> None:
+    with pytest.raises(ProviderError, match="never-was") as caught:
+        await harness.provider.start(MachineId("never-was"))
+    assert (caught.value.phase, caught.value.machine_id) == ("start", "never-was")
+
+
+async def test_suspend_works_or_says_why_not(harness: Harness) -> None:
+    await harness.provider.create(make_spec(harness.cluster_id, M1))
+    capabilities = harness.provider.capabilities()
+    if capabilities.suspend:
+        await harness.provider.suspend(M1)
+        machine = await harness.provider.get(M1)
+        assert machine is not None
+        assert machine.state is MachineState.SUSPENDED
+        return
+    assert capabilities.suspend_reason
+    with pytest.raises(ProviderError, match="suspend of machine m-1 failed"):
+        await harness.provider.suspend(M1)
+
+
+async def test_a_caller_that_gives_up_leaves_a_machine_that_is_known_or_none(harness: Harness) -> None:
+    creating = asyncio.ensure_future(harness.provider.create(make_spec(harness.cluster_id, M1)))
+    await asyncio.sleep(0)
+    creating.cancel()
+    await asyncio.wait([creating])
+    await harness.provider.destroy(M1)
+    assert await harness.provider.get(M1) is None
+
+
+async def test_many_at_once(harness: Harness) -> None:
+    names = [MachineId(f"m-{number}") for number in range(6)]
+    await asyncio.gather(*(harness.provider.create(make_spec(harness.cluster_id, name)) for name in names))
+    assert {machine.name for machine in await harness.provider.list(harness.cluster_id)} == set(names)
+    await asyncio.gather(*(harness.provider.destroy(name) for name in names))
+    assert harness.left_over() == []
+
+
+async def test_close_twice(harness: Harness) -> None:
+    await harness.provider.close()
+    await harness.provider.close()
