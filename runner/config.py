@@ -88,14 +88,6 @@ def set_grpc_defaults() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
-def refuse_old_tls() -> None:
-    """Make handshakes below TLS 1.3 fail in this process's gRPC servers, see `runner.rpc.channels`.
-
-    Has to run before gRPC makes its first credentials. TLS 1.3 suites are not touched.
-    """
-    os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES128-GCM-SHA256"
-
-
 def parse_address(text: str, source: str) -> str:
     """Check `host:port` (or `[v6]:port`) and return it; `source` names where it came from in messages."""
     host, colon, port = text.strip().rpartition(":")

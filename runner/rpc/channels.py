@@ -1,27 +1,25 @@
 """gRPC channels and servers, with the same limits and keepalive on both ends.
 
-Connections below TLS 1.3 are refused twice. Python gRPC has no setting for
-the version, but it reads a cipher list for TLS 1.2 from the environment:
-`config.refuse_old_tls` leaves only RSA suites there, which our EC
-certificates cannot serve, so the handshake fails. Should gRPC have read its
-settings before that, `require_tls13` still refuses each call by what the
-connection's auth context says.
+Calls below TLS 1.3 are refused by what the connection's auth context says
+(`require_tls13`). The handshake itself cannot be told: Python gRPC has no
+setting for the TLS version. GRPC_SSL_CIPHER_SUITES could leave TLS 1.2 without
+a usable suite, but gRPC reads it when it is imported, for all credentials of
+the process and its forks, so user code in executors would have it too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 import grpc.aio
 
-from runner.config import refuse_old_tls
 from runner.errors import AuthenticationError
 from runner.rpc.security import SERVER_NAME, Authority, MachineIdentity, tokens_equal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 KEEPALIVE_S = 10.0
@@ -40,9 +38,8 @@ def client_channel(address: str, ca_pem: bytes, token: str = "") -> grpc.aio.Cha
     loop that uses it.
     """
     credentials = grpc.ssl_channel_credentials(root_certificates=ca_pem)
-    if token:
-        credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(token))
-    return grpc.aio.secure_channel(address, credentials, options=channel_options())
+    channel = grpc.aio.secure_channel(address, credentials, options=channel_options())
+    return TokenChannel(channel, token) if token else channel
 
 
 def fleet_channel(address: str, ca_pem: bytes, key_pem: bytes, cert_pem: bytes) -> grpc.aio.Channel:
@@ -51,6 +48,64 @@ def fleet_channel(address: str, ca_pem: bytes, key_pem: bytes, cert_pem: bytes) 
         root_certificates=ca_pem, private_key=key_pem, certificate_chain=cert_pem
     )
     return grpc.aio.secure_channel(address, credentials, options=channel_options())
+
+
+class TokenChannel(grpc.aio.Channel):
+    """A channel whose calls all carry a token.
+
+    gRPC's own call credentials would do the same on a thread of its core, which costs
+    0.1 to 0.4 ms a call and is one more thread at a fork.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
+        self._channel = channel
+        self._metadata = token_metadata(token)
+
+    async def __aenter__(self) -> Self:
+        await self._channel.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close the connection; open calls get `grace` seconds."""
+        await self._channel.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """As the inner channel's."""
+        return self._channel.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """As the inner channel's."""
+        await self._channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        """As the inner channel's."""
+        await self._channel.channel_ready()
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
+        """As the inner channel's, with the token in each call."""
+        return self._with_token(self._channel.unary_unary(*args, **kwargs))
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
+        """As the inner channel's, with the token in each call."""
+        return self._with_token(self._channel.unary_stream(*args, **kwargs))
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
+        """As the inner channel's, with the token in each call."""
+        return self._with_token(self._channel.stream_unary(*args, **kwargs))
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
+        """As the inner channel's, with the token in each call."""
+        return self._with_token(self._channel.stream_stream(*args, **kwargs))
+
+    def _with_token(self, start: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, metadata: Iterable[tuple[str, str | bytes]] | None = None, **kwargs: Any) -> Any:
+            given = ((key, value) for key, value in metadata or () if key != _AUTHORIZATION)
+            return start(*args, metadata=(*given, *self._metadata), **kwargs)
+
+        return call
 
 
 def token_metadata(token: str) -> tuple[tuple[str, str], ...]:
@@ -90,13 +145,11 @@ def server_options() -> Options:
 
 def client_port_credentials(authority: Authority, hosts: Sequence[str] = ()) -> grpc.ServerCredentials:
     """Server TLS. `hosts` are more names or addresses that the certificate is to be valid for."""
-    refuse_old_tls()
     return grpc.ssl_server_credentials([authority.issue_server(hosts)])
 
 
 def fleet_port_credentials(authority: Authority, hosts: Sequence[str] = ()) -> grpc.ServerCredentials:
     """Mutual TLS: only certificates signed by `authority` get in."""
-    refuse_old_tls()
     return grpc.ssl_server_credentials(
         [authority.issue_server(hosts)], root_certificates=authority.ca_pem, require_client_auth=True
     )
