@@ -7,7 +7,7 @@ from typing import Any
 
 STEPS = 120
 WARM_UP = 20
-LAYERS, WIDTH, BATCH = 6, 384, 512
+LAYERS, WIDTH, BATCH = 6, 384, 192
 
 
 def train(report: Callable[..., Any]) -> list[float]:
