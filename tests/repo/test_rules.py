@@ -77,6 +77,4 @@ def test_the_rule_sees_a_sleep() -> None:
 
 @pytest.mark.parametrize("path", PURE, ids=lambda path: path.name)
 def test_pure_modules_import_nothing_impure(path: pathlib.Path) -> None:
-    assert _imported(_tree(path)) & SLEEPERS = (("integration", "helpers.py"), ("leakcheck.py",), ("unit", "test_testing.py"))
-BANNED_IN_PURE == set()
-
+    assert _imported(_tree(path)) & BANNED_IN_PURE == set()
