@@ -12,10 +12,11 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from runner.config import read_certificate, read_secret
+from runner.config import Settings, read_certificate, read_secret
+from runner.errors import AuthenticationError, CoordinatorUnreachableError, UsageError
 from runner.rpc.version import PROTOCOL, VERSION, host_id, python_version
 
 FILE_NAME = "cluster.json"
@@ -149,11 +150,68 @@ def find_cluster(clusters_dir: Path, address: str) -> ClusterInfo | None:
     """The running standing cluster of this host that serves at `address`, so that its token and CA are found."""
     port = address.rpartition(":")[2]
     local = {f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")}
-    for info in list_clusters(clusters_dir):
-        same = info.address == address or (address in local and info.address.rpartition(":")[2] == port)
-        if same and not info.embedded and info.is_running():
+    for info in running_clusters(clusters_dir):
+        if info.address == address or (address in local and info.address.rpartition(":")[2] == port):
             return info
     return None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A coordinator to connect to, and what that needs."""
+
+    address: str
+    ca_pem: bytes
+    token: str = field(repr=False)
+
+
+def resolve(settings: Settings, address: str | None = None) -> Target:
+    """Where to connect: `address`, else RUNNER_ADDRESS, else the one standing cluster of this host.
+
+    Token and CA come from the environment; what it leaves out comes from the
+    state directory of a cluster of this host at that address.
+
+    Raises:
+        CoordinatorUnreachableError: no address is given and no cluster runs here.
+        UsageError: no address is given and several clusters run here.
+        AuthenticationError: the token or the CA of that address is not known here.
+    """
+    address = address or settings.address
+    if address is None:
+        info: ClusterInfo | None = _only_cluster(settings.clusters_dir)
+    else:
+        info = find_cluster(settings.clusters_dir, address)
+    token, ca_pem = settings.read_token(), settings.read_ca()
+    if info is not None:
+        return Target(address or info.address, ca_pem or info.read_ca(), token or info.read_token())
+    if token is None or ca_pem is None:
+        missing = " and ".join(
+            name for name, value in (("RUNNER_TOKEN", token), ("RUNNER_CA", ca_pem)) if value is None
+        )
+        raise AuthenticationError(
+            f"the cluster at {address} does not run on this host under {settings.home}, and {missing} is not set; "
+            f"`runner up` printed both where it was started"
+        )
+    assert address is not None  # else there is an info
+    return Target(address, ca_pem, token)
+
+
+def running_clusters(clusters_dir: Path) -> list[ClusterInfo]:
+    """The standing clusters of this host that run now, the newest first."""
+    return [info for info in list_clusters(clusters_dir) if not info.embedded and info.is_running()]
+
+
+def _only_cluster(clusters_dir: Path) -> ClusterInfo:
+    running = running_clusters(clusters_dir)
+    if not running:
+        raise CoordinatorUnreachableError(
+            f"no standing cluster runs on this host (looked in {clusters_dir}); "
+            f"start one with `runner up`, or name one with RUNNER_ADDRESS"
+        )
+    if len(running) > 1:
+        addresses = ", ".join(info.address for info in running)
+        raise UsageError(f"several clusters run on this host: {addresses}; choose one with --address or RUNNER_ADDRESS")
+    return running[0]
 
 
 def start_ticks(pid: int) -> int | None:

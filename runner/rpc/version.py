@@ -46,14 +46,7 @@ def check_peer(peer: types_pb2.Peer, *, who: str = "the other end") -> str | Non
     Raises:
         VersionMismatchError: another protocol or another Python minor version.
     """
-    if peer.protocol != PROTOCOL:
-        older = "here" if peer.protocol > PROTOCOL else f"where {who} runs"
-        newest = peer.runner_version if peer.protocol > PROTOCOL else VERSION
-        raise VersionMismatchError(
-            f"{who} speaks protocol {peer.protocol} (runner {peer.runner_version or 'unknown'}), "
-            f"this process speaks protocol {PROTOCOL} (runner {VERSION}); "
-            f"install the same version on both sides: pip install 'runner=={newest}' {older}"
-        )
+    check_protocol(peer, who=who)
     theirs, ours = _minor(peer.python_version), _minor(python_version())
     if theirs != ours:
         raise VersionMismatchError(
@@ -67,6 +60,22 @@ def check_peer(peer: types_pb2.Peer, *, who: str = "the other end") -> str | Non
             f"a patch difference works, except for rare changes in pickled classes"
         )
     return None
+
+
+def check_protocol(peer: types_pb2.Peer, *, who: str = "the other end") -> None:
+    """The part of `check_peer` that matters to a caller which sends no functions.
+
+    Raises:
+        VersionMismatchError: another protocol.
+    """
+    if peer.protocol != PROTOCOL:
+        older = "here" if peer.protocol > PROTOCOL else f"where {who} runs"
+        newest = peer.runner_version if peer.protocol > PROTOCOL else VERSION
+        raise VersionMismatchError(
+            f"{who} speaks protocol {peer.protocol} (runner {peer.runner_version or 'unknown'}), "
+            f"this process speaks protocol {PROTOCOL} (runner {VERSION}); "
+            f"install the same version on both sides: pip install 'runner=={newest}' {older}"
+        )
 
 
 @functools.cache
