@@ -1,0 +1,125 @@
+"""What came out: ranking, boot phases, tables and files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from runner.training.board import Board, MachineRow, Row
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class PhaseTimes(NamedTuple):
+    """How long machines took for one phase of booting; the last one, "total", is the whole boot."""
+
+    phase: str
+    p50_s: float
+    p95_s: float
+    machines: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """The runs as they ended, in the order they were given to `watch`."""
+
+    runs: tuple[Row, ...]
+    machines: tuple[MachineRow, ...]
+    total_s: float  # wall time of the watching
+    metrics: tuple[str, ...] = ("loss", "accuracy")
+    epochs: int | None = None
+
+    @classmethod
+    def of(cls, board: Board, total_s: float, metrics: Sequence[str], epochs: int | None) -> Results:
+        return cls(tuple(board.rows.values()), tuple(board.machines.values()), total_s, tuple(metrics), epochs)
+
+    def ranking(self, by: str = "accuracy", *, ascending: bool | None = None) -> list[Row]:
+        """Best first, by the last reported value; runs that failed or never reported it come last.
+
+        `ascending=None` decides by the name: a loss is better when lower, anything else when higher.
+        """
+        lower_is_better = "loss" in by if ascending is None else ascending
+        sign = 1.0 if lower_is_better else -1.0
+
+        def key(row: Row) -> tuple[bool, bool, float]:
+            value = row.last(by)
+            # NaN compares as nothing: a diverged run would land anywhere.
+            is_missing = value is None or value != value  # noqa: PLR0124
+            return row.state != "done", is_missing, sign * (value or 0.0) if not is_missing else 0.0
+
+        return sorted(self.runs, key=key)
+
+    @property
+    def failed(self) -> list[Row]:
+        """Runs that ended without a result, cancelled ones included."""
+        return [row for row in self.runs if row.state != "done"]
+
+    def boot_phases(self) -> list[PhaseTimes]:
+        """p50 and p95 of the seconds spent in each phase, over all machines seen."""
+        spent: dict[str, list[float]] = {}
+        for machine in self.machines:
+            previous_s = 0.0
+            for phase, at_s in machine.phases.items():
+                if phase != "requested":
+                    spent.setdefault(phase, []).append(at_s - previous_s)
+                previous_s = at_s
+        totals = [max(machine.phases.values()) for machine in self.machines if machine.phases]
+        if totals:
+            spent["total"] = totals
+        return [
+            PhaseTimes(name, percentile(values, 0.5), percentile(values, 0.95), len(values))
+            for name, values in spent.items()
+        ]
+
+    def table(self, by: str = "accuracy") -> RenderableType:
+        """The ranking as something that rich prints."""
+        from runner.training.tables import ranking_table
+
+        return ranking_table(self, by)
+
+    def boot_table(self) -> RenderableType:
+        """The boot phases as something that rich prints."""
+        from runner.training.tables import phases_table
+
+        return phases_table(self.boot_phases())
+
+    def save_csv(self, path: str | Path) -> Path:
+        """One line per report: run, attempt-cut curve, every metric any run reported."""
+        names = sorted({name for row in self.runs for point in row.points for name in point.values} - {"epoch"})
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["run", "state", "epoch", "step", *names])
+            for row in self.runs:
+                for point in row.points:
+                    cells = [point.values.get(name, "") for name in names]
+                    writer.writerow([row.name, row.state, point.epoch, point.step, *cells])
+        return path
+
+    def save_png(
+        self, path: str | Path, *, title: str = "", baselines: Mapping[str, Mapping[str, float]] | None = None
+    ) -> Path:
+        """The curves of all runs, one panel per metric. Needs matplotlib.
+
+        `baselines`: metric -> name -> value, drawn as level lines.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        from runner.training.plot import save_curves
+
+        return save_curves(self, Path(path), title, baselines or {})
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` of `values` lie, between neighbours by straight line."""
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
