@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from runner.core import invariants, queries, snapshot
 from runner.core.commands import Command
+from runner.core.decide_clients import CLIENT_EVENTS, unknown_object
+from runner.core.decide_fleet import FLEET_EVENTS
+from runner.core.decide_tasks import TASK_EVENTS, current
 from runner.core.events import Event
 from runner.core.facts import Fact
+from runner.core.schedule import Scheduler
+from runner.core.state import State
+from runner.core.task import TRANSITIONS
+from runner.core.turn import APPLY, Turn
 from runner.core.values import CoreConfig, FailureRecord, ValueRecord
 from runner.core.views import MachineView, TaskView
 from runner.ids import ClientId, MachineId, ObjectId, TaskId
+
+
+EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {**CLIENT_EVENTS, **FLEET_EVENTS, **TASK_EVENTS}
 
 
 class Decision(NamedTuple):
@@ -29,96 +40,118 @@ class Cluster:
     """
 
     def __init__(self, config: CoreConfig | None = None) -> None:
-        raise NotImplementedError
+        self._state = State(config or CoreConfig())
+        self._scheduler = Scheduler(self._state)
 
     def handle(self, event: Event, now_s: float) -> Decision:
         """Decide about one event at core time `now_s`; the facts have been applied when it returns."""
-        raise NotImplementedError
+        state = self._state
+        turn = Turn(state, now_s)
+        EVENTS[type(event)](turn, event)
+        if state.is_placement_due or state.dirty_machines or state.dirty_slots:
+            self._scheduler.run(turn)
+        commands, state.commands = state.commands, []
+        return Decision(turn.facts, commands)
 
     def replay(self, facts: Iterable[Fact]) -> None:
         """Apply journalled facts, in order, to a new cluster. Decides nothing and commands nothing."""
-        raise NotImplementedError
+        for fact in facts:
+            self.apply(fact)
 
     def apply(self, fact: Fact) -> None:
-        raise NotImplementedError
+        """Apply one journalled fact."""
+        APPLY[type(fact)](self._state, fact)
+        self._state.commands.clear()
 
     def next_wakeup_s(self) -> float | None:
         """Core time at which `ClockAdvanced` is due; None: never."""
-        raise NotImplementedError
+        timers = self._state.timers
+        return timers[0][0] if timers else None
 
     def check(self) -> None:
         """Assert every invariant. For tests and debug builds: looks at everything."""
-        raise NotImplementedError
+        invariants.check(self._state)
 
     def snapshot(self) -> dict[str, Any]:
         """All durable state as plain data; equal for a live cluster and its replay."""
-        raise NotImplementedError
+        return snapshot.snapshot(self._state)
 
     # ---- questions; none changes anything ----
     def is_current(self, machine_id: MachineId, generation: int, task_id: TaskId, attempt: int) -> bool:
         """Whether this fence names the attempt that may speak for the task now."""
-        raise NotImplementedError
+        return current(self._state, machine_id, generation, task_id, attempt) is not None
 
     def generation_of(self, machine_id: MachineId) -> int:
         """0: unknown or never registered."""
-        raise NotImplementedError
+        machine = self._state.machines.get(machine_id)
+        return 0 if machine is None else machine.generation
 
     def is_machine_live(self, machine_id: MachineId, generation: int) -> bool:
         """Whether an agent of this generation may talk to us (ready or draining)."""
-        raise NotImplementedError
+        return queries.is_machine_live(self._state, self._state.machines.get(machine_id), generation)
 
     def has_client(self, client_id: ClientId) -> bool:
-        raise NotImplementedError
+        return client_id in self._state.clients
 
     def frame_seq(self, client_id: ClientId) -> int:
         """Number of the last applied frame of this client; 0 before the first or when unknown."""
-        raise NotImplementedError
+        client = self._state.clients.get(client_id)
+        return 0 if client is None else client.frame_seq
 
     def unfinished_tasks(self, client_id: ClientId | None = None) -> int:
         """How many tasks (of this client, or at all) have not settled."""
-        raise NotImplementedError
+        if client_id is None:
+            return sum(count for kind, count in self._state.task_counts.items() if TRANSITIONS[kind])
+        client = self._state.clients.get(client_id)
+        return 0 if client is None else len(client.tasks)
 
     def object_outcome(self, object_id: ObjectId) -> ValueRecord | FailureRecord | None:
         """None while pending; an OBJECT_LOST failure when unknown or freed."""
-        raise NotImplementedError
+        if object_id not in self._state.objects.by_id:
+            return unknown_object(object_id)
+        return queries.object_outcome(self._state, object_id)
 
     def task(self, task_id: TaskId) -> TaskView | None:
-        raise NotImplementedError
+        task = self._state.tasks.get(task_id)
+        return None if task is None else queries.task_view(self._state, task)
 
     def tasks(
         self, *, state: str = "", name: str = "", runs_only: bool = False, after: str = "", limit: int = 100
     ) -> tuple[list[TaskView], str]:
         """One page in order of submission, and the token of the next page ("" at the end)."""
-        raise NotImplementedError
+        return queries.tasks_page(self._state, state, name, runs_only, after, limit)
 
     def machine(self, machine_id: MachineId) -> MachineView | None:
-        raise NotImplementedError
+        machine = self._state.machines.get(machine_id)
+        return None if machine is None else queries.machine_view(machine)
 
     def machines(self, *, after: str = "", limit: int = 100) -> tuple[list[MachineView], str]:
-        raise NotImplementedError
+        return queries.machines_page(self._state, after, limit)
 
     def task_counts(self) -> dict[str, int]:
         """Number of tasks by state label, without zeros."""
-        raise NotImplementedError
+        return {kind.label: count for kind, count in self._state.task_counts.items() if count}
 
     def machine_counts(self) -> dict[str, int]:
-        raise NotImplementedError
+        return queries.machine_counts(self._state)
 
     def resources(self) -> tuple[dict[str, int], dict[str, int]]:
         """Total and available amounts of the ready machines, in units (memory in bytes)."""
-        raise NotImplementedError
+        return queries.resources(self._state)
 
     def object_count(self) -> int:
-        raise NotImplementedError
+        return len(self._state.objects.by_id)
 
     def client_count(self) -> int:
         """Connected sessions that are not executors'."""
-        raise NotImplementedError
+        clients = self._state.clients.values()
+        return sum(client.executor_id is None and client.lease_until_s is None for client in clients)
 
     def why_waiting(self, task_id: TaskId) -> str:
         """One sentence for people; "" when it is not waiting."""
-        raise NotImplementedError
+        task = self._state.tasks.get(task_id)
+        return "" if task is None else queries.why_waiting(self._state, task)
 
     def story(self, id_: str) -> str:
         """What has happened to a task or machine, one line per step."""
-        raise NotImplementedError
+        return queries.story(self._state, id_)

@@ -11,7 +11,15 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from runner.core.values import CheckpointRecord, FailureKind, FailureRecord, SegmentRecord, Shape, TaskRecord, ValueRecord
+from runner.core.values import (
+    CheckpointRecord,
+    FailureKind,
+    FailureRecord,
+    SegmentRecord,
+    Shape,
+    TaskRecord,
+    ValueRecord,
+)
 from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId
 
 
@@ -235,7 +243,8 @@ def encode(fact: Fact) -> list[Any]:
     """The fact as a list of plain values (tuples stand for lists), ready for msgpack."""
     kind = type(fact)
     if kind is TaskAdded:
-        return [_TAGS[kind], _task_fields(fact[0]), fact[1]]
+        task, is_subscribed = fact  # type: ignore[misc]  # narrowed by `kind`, which is cheaper than isinstance
+        return [_TAGS[kind], _task_fields(task), is_subscribed]
     return [_TAGS[kind], *fact]
 
 
@@ -264,8 +273,8 @@ def _values(rows: Any) -> tuple[ValueRecord, ...]:
 
 
 def _failure(row: Any) -> FailureRecord:
-    kind, *middle, history = row
-    return FailureRecord(FailureKind(kind), *middle, tuple(history))
+    record = FailureRecord(*row)
+    return record._replace(kind=FailureKind(record.kind), history=tuple(record.history))
 
 
 def _checkpoint(row: Any) -> CheckpointRecord:

@@ -1,0 +1,94 @@
+"""Facts about machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from runner.core import facts as f
+from runner.core.commands import CreateMachine, DestroyMachine, FenceAgent, NoteMachineState
+from runner.core.machine import COUNTED, Machine, MachineState
+from runner.core.resources import Resources
+from runner.core.state import BOOT, LEASE, State
+
+
+def _add(state: State, fact: f.MachineAdded) -> None:
+    machine = Machine(
+        fact.machine_id, len(state.machines), fact.shape, fact.provider, fact.now_s, Resources(fact.shape)
+    )
+    state.machines[fact.machine_id] = machine
+    state.count_capacity(fact.shape, 1)
+    state.set_timer(fact.now_s + state.config.boot_deadline_s, BOOT, fact.machine_id)
+    state.commands.append(NoteMachineState(fact.machine_id, machine.state.label, 0))
+
+
+def _name(state: State, fact: f.MachineNamed) -> None:
+    state.machines[fact.machine_id].provider_machine_id = fact.provider_machine_id
+
+
+def _move(state: State, fact: f.MachineMoved) -> None:
+    machine = state.machines[fact.machine_id]
+    to = MachineState(fact.state)
+    state.move_machine(machine, to, fact.reason)
+    if to is MachineState.CREATING:
+        state.commands.append(CreateMachine(machine.machine_id))
+    elif to is MachineState.LOST or to is MachineState.STOPPING:
+        if machine.generation:
+            state.commands.append(FenceAgent(machine.machine_id, machine.generation, fact.reason))
+    if to in _LAST_STEPS:
+        state.commands.append(DestroyMachine(machine.machine_id, fact.reason or machine.reason))
+
+
+_LAST_STEPS = frozenset({MachineState.STOPPING, MachineState.BOOT_FAILED, MachineState.DESTROYING})
+
+
+def _join(state: State, fact: f.MachineJoined) -> None:
+    """A new agent instance; it knows nothing of what an older one was sent."""
+    machine = state.machines[fact.machine_id]
+    machine.generation = fact.generation
+    machine.agent_instance_id = fact.agent_instance_id
+    machine.host_id, machine.phases = fact.host_id, fact.phases
+    machine.heard_s = fact.now_s
+    machine.sent_functions.clear()
+    machine.sent_packages.clear()
+    _reshape(state, machine, fact)
+    if machine.state is MachineState.BOOTING:
+        state.move_machine(machine, MachineState.READY)
+    else:
+        machine.trail.append(f"generation {fact.generation}")
+        state.dirty_machines[machine] = None
+        state.is_placement_due = True
+        state.commands.append(NoteMachineState(machine.machine_id, machine.state.label, fact.generation))
+    if state.config.use_leases:
+        machine.lease_due_s = fact.now_s + lease_s(state)
+        state.set_timer(machine.lease_due_s, LEASE, machine.machine_id)
+
+
+def _reshape(state: State, machine: Machine, fact: f.MachineJoined) -> None:
+    """What the machine really has counts, not what was asked for."""
+    assert not machine.slots
+    if machine.state in COUNTED and machine.shape != fact.shape:
+        state.count_capacity(fact.shape, 1)
+        state.count_capacity(machine.shape, -1)
+    machine.shape = fact.shape
+    machine.resources = Resources(fact.shape)
+
+
+def _expect(state: State, fact: f.FleetExpected) -> None:
+    state.is_fleet_expected = fact.is_expected
+    state.verdicts.clear()
+    state.is_placement_due = True
+
+
+def lease_s(state: State) -> float:
+    """How long after hearing from it a machine is given up: later than the agent itself gives up."""
+    return state.config.lost_after_s * 1.01 + 1.0
+
+
+FLEET_FACTS: dict[type[Any], Callable[[State, Any], None]] = {
+    f.MachineAdded: _add,
+    f.MachineNamed: _name,
+    f.MachineMoved: _move,
+    f.MachineJoined: _join,
+    f.FleetExpected: _expect,
+}

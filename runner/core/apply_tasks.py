@@ -1,0 +1,383 @@
+"""Facts about tasks and attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from runner.core import facts as f
+from runner.core.commands import (
+    Command,
+    DropCheckpoint,
+    NoteCheckpoint,
+    NotifyReady,
+    ReplyCheckpoint,
+    ResumeAttempt,
+    SendFunction,
+    SendPackage,
+    StartAttempt,
+    StopAttempt,
+)
+from runner.core.machine import Machine, Slot
+from runner.core.objects import Object
+from runner.core.placement import expected_duration_s
+from runner.core.resources import only_cpus
+from runner.core.state import BACKOFF, State
+from runner.core.task import LINES_MAX, Block, Task, TaskState
+from runner.core.values import FailureKind, FailureRecord, ValueRecord
+from runner.ids import ExecutorId, ObjectId, TaskId, return_id
+
+# A settled task keeps its arguments only while that costs less than dropping them.
+_PAYLOAD_KEPT_BYTES = 1024
+
+
+# ---- from submission to a slot ----
+def _add(state: State, fact: f.TaskAdded) -> None:
+    record = fact.task
+    client = state.clients[record.client_id]
+    function = state.functions.get(record.function_id)
+    task = Task(record, state.task_order, function)
+    state.task_order += 1
+    state.tasks[record.task_id] = task
+    state.task_counts[TaskState.WAITING] += 1
+    client.tasks[record.task_id] = task
+    if function is not None:
+        function.uses += 1
+    if record.parent is not None:
+        _add_child(state, record.parent[0], task)
+    _make_returns(state, task, fact.is_subscribed)
+    if record.dependencies or record.contained:
+        task.pinned = state.objects.pin(record.dependencies + record.contained)
+        task.missing = _await_inputs(state, task)
+    if not task.missing:
+        state.enqueue(task)
+    if record.is_run:
+        state.note_task(task)
+
+
+def _add_child(state: State, parent_id: TaskId, task: Task) -> None:
+    parent = state.tasks.get(parent_id)
+    if parent is not None:
+        if parent.children is None:
+            parent.children = {}
+        parent.children[task.task_id] = task
+
+
+def _make_returns(state: State, task: Task, is_subscribed: bool) -> None:
+    record = task.record
+    task.live_returns = record.num_returns
+    client = state.clients[record.client_id]
+    for index in range(record.num_returns):
+        object_id = return_id(record.task_id, index)
+        obj = Object(object_id, task, holders=1)
+        client.held.add(object_id)
+        if is_subscribed:
+            obj.subscribers = {record.client_id: None}
+        state.objects.by_id[object_id] = obj
+
+
+def _await_inputs(state: State, task: Task) -> int:
+    """How many dependencies are not there. Failed and unknown ones count: they settle the task next."""
+    missing = 0
+    for object_id in task.record.dependencies:
+        obj = state.objects.by_id.get(object_id)
+        if obj is None or obj.value is None:
+            missing += 1
+            if obj is not None:
+                if obj.dependents is None:
+                    obj.dependents = []
+                obj.dependents.append(task)
+    return missing
+
+
+def _end_backoff(state: State, fact: f.BackoffEnded) -> None:
+    task = state.tasks[fact.task_id]
+    state.enqueue(task)
+    if task.record.is_run:
+        state.note_task(task)
+
+
+def _assign(state: State, fact: f.AttemptAssigned) -> None:
+    task = state.tasks[fact.task_id]
+    machine = state.machines[fact.machine_id]
+    state.queues.take(task)
+    state.move_task(task, TaskState.ASSIGNED)
+    task.attempt = fact.attempt
+    task.last_machine_id = fact.machine_id
+    slot = machine.slots.get(fact.slot)
+    if slot is None:
+        slot = machine.slots[fact.slot] = Slot(fact.slot, machine, task.record.shape, fact.gpu_ids)
+        state.next_slot = fact.slot + 1
+        machine.resources.take(slot.shape, slot.gpu_ids)
+        state.dirty_machines[machine] = None
+    task.machine, task.slot = machine, slot
+    task.expected_s = expected_duration_s(task)
+    slot.tasks.append(task)
+    slot.work_s += task.expected_s
+    state.dirty_slots[slot] = None
+    _send(state, task, machine, slot)
+
+
+def _send(state: State, task: Task, machine: Machine, slot: Slot) -> None:
+    record, function = task.record, task.function
+    if function is not None and function.function_id not in machine.sent_functions:
+        for package_id in function.package_ids:
+            if package_id not in machine.sent_packages and package_id in state.packages:
+                machine.sent_packages.add(package_id)
+                package = state.packages[package_id]
+                state.commands.append(SendPackage(machine.machine_id, machine.generation, package_id, package))
+        machine.sent_functions.add(function.function_id)
+        state.commands.append(
+            SendFunction(machine.machine_id, machine.generation, function.function_id, function.payload)
+        )
+    by_id = state.objects.by_id
+    values = tuple((object_id, by_id[object_id].value) for object_id in record.dependencies)
+    state.commands.append(
+        StartAttempt(
+            machine.machine_id,
+            machine.generation,
+            record.task_id,
+            task.attempt,
+            slot.slot_id,
+            record.payload,
+            record.client_id,
+            values,  # type: ignore[arg-type]  # a task is queued only when all of them are ready
+            slot.gpu_ids,
+            task.checkpoint,
+        )
+    )
+
+
+# ---- on a slot ----
+def _begin(state: State, fact: f.AttemptBegan) -> None:
+    task = state.tasks[fact.task_id]
+    state.move_task(task, TaskState.RUNNING)
+    task.executor_id = fact.executor_id
+    task.started_s = fact.now_s
+    if task.record.is_run:
+        state.note_task(task, resumed_from_step=-1 if task.checkpoint is None else task.checkpoint.step)
+
+
+def _pause(state: State, fact: f.AttemptPaused) -> None:
+    task = state.tasks[fact.task_id]
+    slot, machine = _place_of(task)
+    task.block = Block.BLOCKED
+    machine.resources.give(only_cpus(slot.shape), ())
+    state.dirty_slots[slot] = None
+    state.dirty_machines[machine] = None
+    state.is_placement_due = True
+
+
+def _awake(state: State, fact: f.AttemptAwoke) -> None:
+    task = state.tasks[fact.task_id]
+    _, machine = _place_of(task)
+    task.block = Block.AWAKE
+    machine.awake[task.task_id] = task
+    state.dirty_machines[machine] = None
+
+
+def _resume(state: State, fact: f.AttemptResumed) -> None:
+    task = state.tasks[fact.task_id]
+    slot, machine = _place_of(task)
+    machine.awake.pop(task.task_id, None)
+    task.block = Block.NONE
+    machine.resources.take(only_cpus(slot.shape), ())
+    state.dirty_machines[machine] = None
+    state.commands.append(ResumeAttempt(machine.machine_id, machine.generation, task.task_id, task.attempt))
+
+
+def _mark_cancel(state: State, fact: f.CancelMarked) -> None:
+    task = state.tasks[fact.task_id]
+    _, machine = _place_of(task)
+    task.is_cancelling = True
+    task.is_cancel_forced |= fact.is_forced
+    task.is_cancel_recursive |= fact.is_recursive
+    state.commands.append(
+        StopAttempt(machine.machine_id, machine.generation, task.task_id, task.attempt, "cancelled", fact.is_forced)
+    )
+
+
+def _checkpoint(state: State, fact: f.CheckpointCommitted) -> None:
+    task = state.tasks[fact.task_id]
+    _, machine = _place_of(task)
+    old, task.checkpoint = task.checkpoint, fact.checkpoint
+    step, record = fact.checkpoint.step, task.record
+    if old is not None and old != fact.checkpoint:
+        state.commands.append(DropCheckpoint(task.task_id, old))
+    state.commands.append(
+        ReplyCheckpoint(machine.machine_id, machine.generation, task.task_id, task.attempt, step, True)
+    )
+    state.commands.append(NoteCheckpoint(task.task_id, record.name, record.client_id, task.attempt, step))
+
+
+# ---- leaving the slot ----
+def _place_of(task: Task) -> tuple[Slot, Machine]:
+    assert task.slot is not None
+    assert task.machine is not None
+    return task.slot, task.machine
+
+
+def _leave_slot(state: State, task: Task) -> None:
+    """The allocation passes to the next attempt on the slot; the last one frees it."""
+    slot, machine = _place_of(task)
+    slot.tasks.remove(task)
+    slot.work_s = slot.work_s - task.expected_s if task.expected_s < 1e9 else sum(t.expected_s for t in slot.tasks)
+    slot.is_closed = False
+    state.dirty_slots[slot] = None
+    state.is_placement_due = True
+    if not slot.tasks:
+        del machine.slots[slot.slot_id]
+        held = (
+            slot.shape if task.block is Block.NONE else tuple(p for p in slot.shape if p not in only_cpus(slot.shape))
+        )
+        machine.resources.give(held, slot.gpu_ids)
+        state.dirty_machines[machine] = None
+    machine.awake.pop(task.task_id, None)
+    task.machine = task.slot = None
+    task.block = Block.NONE
+    task.executor_id = ExecutorId("")
+
+
+def _borrow(state: State, executor_id: ExecutorId, object_ids: tuple[ObjectId, ...]) -> None:
+    client = state.clients.get(state.sessions.get(executor_id, ""))  # type: ignore[call-overload]
+    if client is not None:
+        state.objects.hold(client.held, object_ids)
+
+
+def _give_back(state: State, fact: f.AttemptGivenBack) -> None:
+    task = state.tasks[fact.task_id]
+    slot, machine = _place_of(task)
+    _leave_slot(state, task)
+    slot.is_closed = bool(slot.tasks)
+    if fact.is_fenced:
+        state.commands.append(StopAttempt(machine.machine_id, machine.generation, task.task_id, task.attempt, "fenced"))
+    state.enqueue(task, first=True)
+    if task.record.is_run:
+        state.note_task(task)
+
+
+def _retry(state: State, fact: f.AttemptRetried) -> None:
+    task = state.tasks[fact.task_id]
+    if fact.borrowed:
+        _borrow(state, fact.executor_id, fact.borrowed)
+    _leave_slot(state, task)
+    task.retries_used += fact.is_charged
+    task.kills += fact.is_killed
+    if fact.line:
+        task.lines = (*task.lines[1 - LINES_MAX :], fact.line)
+    if fact.until_s is None:
+        state.enqueue(task)
+    else:
+        state.move_task(task, TaskState.BACKOFF)
+        task.backoff_until_s = fact.until_s
+        state.set_timer(fact.until_s, BACKOFF, task.task_id)
+    state.note_task(task)
+
+
+# ---- the end ----
+def _finish(state: State, fact: f.AttemptDone) -> None:
+    task = state.tasks[fact.task_id]
+    if task.state is TaskState.ASSIGNED:  # agents do not report the start of what ended in the same batch
+        state.move_task(task, TaskState.RUNNING)
+        task.started_s = fact.now_s - fact.duration_s
+    if task.function is not None:
+        task.function.learn(fact.duration_s)
+    if fact.borrowed:
+        _borrow(state, fact.executor_id, fact.borrowed)
+    _leave_slot(state, task)
+    state.move_task(task, TaskState.SUCCEEDED)
+    task.ended_s = fact.now_s
+    if task.record.is_run:
+        state.note_task(task)
+    _settle_returns(state, task, fact.values, None)
+    _release_inputs(state, task)
+
+
+def _settle(state: State, fact: f.TaskSettled) -> None:
+    task = state.tasks[fact.task_id]
+    if fact.borrowed:
+        _borrow(state, fact.executor_id, fact.borrowed)
+    if task.slot is not None:
+        _leave_slot(state, task)
+    elif task.state is TaskState.QUEUED:
+        state.queues.discard(task)
+    state.move_task(task, TaskState.CANCELLED if fact.is_cancelled else TaskState.FAILED)
+    task.failure = fact.failure
+    task.ended_s = fact.now_s
+    state.note_task(task)
+    _settle_returns(state, task, (), fact.failure)
+    _release_inputs(state, task)
+
+
+def _settle_returns(state: State, task: Task, values: tuple[ValueRecord, ...], failure: FailureRecord | None) -> None:
+    record = task.record
+    for index in range(record.num_returns):
+        obj = state.objects.by_id[return_id(record.task_id, index)]
+        value = values[index] if index < len(values) else None
+        if value is None and failure is None:
+            text = f"task {record.task_id} returned {len(values)} values where {record.num_returns} were expected"
+            failure = FailureRecord(FailureKind.OBJECT_LOST, text, b"", record.task_id, record.name, task.attempt)
+        state.objects.settle(obj, value, None if value is not None else failure)
+        if obj.subscribers is not None:
+            announce(state.commands, obj)
+        if value is not None and obj.dependents is not None:
+            _feed_dependents(state, obj.dependents)
+            obj.dependents = None
+        if not obj.holders and not obj.pins:
+            state.objects.free_if_unused(obj)
+
+
+def announce(commands: list[Command], obj: Object) -> None:
+    """Tell those who asked that the object is final."""
+    for client_id in obj.subscribers or ():
+        commands.append(NotifyReady(client_id, obj.object_id, obj.value, obj.failure))
+    obj.subscribers = None
+
+
+def _feed_dependents(state: State, dependents: list[Task]) -> None:
+    for task in dependents:
+        if task.state is TaskState.WAITING:
+            task.missing -= 1
+            if not task.missing:
+                state.enqueue(task)
+
+
+def _release_inputs(state: State, task: Task) -> None:
+    record, function = task.record, task.function
+    client = state.clients.get(record.client_id)
+    if client is not None:
+        client.tasks.pop(record.task_id, None)
+    if record.parent is not None:
+        parent = state.tasks.get(record.parent[0])
+        if parent is not None and parent.children is not None:
+            parent.children.pop(record.task_id, None)
+    pinned, task.pinned = task.pinned, ()
+    if pinned:
+        state.objects.unpin(pinned)
+    task.function = None
+    if function is not None:
+        function.uses -= 1
+        if not function.clients:
+            state.drop_function_if_unused(function)
+    if len(record.payload) > _PAYLOAD_KEPT_BYTES:
+        task.record = replace(record, payload=b"")
+    state.sweep()
+    state.forget_if_over(task)
+
+
+TASK_FACTS: dict[type[Any], Callable[[State, Any], None]] = {
+    f.TaskAdded: _add,
+    f.BackoffEnded: _end_backoff,
+    f.AttemptAssigned: _assign,
+    f.AttemptBegan: _begin,
+    f.AttemptPaused: _pause,
+    f.AttemptAwoke: _awake,
+    f.AttemptResumed: _resume,
+    f.CancelMarked: _mark_cancel,
+    f.CheckpointCommitted: _checkpoint,
+    f.AttemptGivenBack: _give_back,
+    f.AttemptRetried: _retry,
+    f.AttemptDone: _finish,
+    f.TaskSettled: _settle,
+}

@@ -1,0 +1,42 @@
+"""Sessions, and the functions and packages they brought."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from runner.core.task import Task
+from runner.ids import ClientId, ExecutorId, FunctionId, ObjectId, TaskId
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """One session: a client's, or that of an executor."""
+
+    client_id: ClientId
+    executor_id: ExecutorId | None
+    lease_until_s: float | None = None  # set while it is disconnected
+    frame_seq: int = 0
+    held: set[ObjectId] = field(default_factory=set)
+    tasks: dict[TaskId, Task] = field(default_factory=dict)  # its unfinished ones
+    functions: set[FunctionId] = field(default_factory=set)
+
+
+# Weight of the newest duration; old ones fade within some ten calls.
+_EMA_WEIGHT = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class Function:
+    """A pickled function; kept while a session that registered it or an unfinished task needs it."""
+
+    function_id: FunctionId
+    name: str
+    payload: bytes
+    package_ids: tuple[str, ...]
+    pinned: tuple[ObjectId, ...]
+    clients: int = 0
+    uses: int = 0  # unfinished tasks
+    mean_s: float | None = None  # of the durations of its calls; None: none has ended
+
+    def learn(self, duration_s: float) -> None:
+        self.mean_s = duration_s if self.mean_s is None else self.mean_s + _EMA_WEIGHT * (duration_s - self.mean_s)

@@ -1,0 +1,159 @@
+"""Decisions about submissions, cancellations and the reports of agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from runner.core import events as e
+from runner.core import facts as f
+from runner.core.commands import ReplyCheckpoint, ResumeAttempt
+from runner.core.resources import only_cpus
+from runner.core.schedule import is_feasible, unschedulable
+from runner.core.settle import cancel, end_attempt, failure_of, requeue, settle_if_doomed
+from runner.core.settle import settle as settle_task
+from runner.core.state import State
+from runner.core.task import Block, Task, TaskState
+from runner.core.turn import Turn
+from runner.core.values import FailureKind
+from runner.ids import ExecutorId, MachineId, TaskId
+
+
+def _submit(turn: Turn, event: e.TaskSubmitted) -> None:
+    state, record = turn.state, event.task
+    if record.task_id in state.tasks or record.client_id not in state.clients:
+        return
+    turn.record(f.TaskAdded(record, event.subscribe))
+    task = state.tasks[record.task_id]
+    if task.function is None:
+        text = f"task {record.task_id}: its function {record.function_id} was never registered"
+        settle_task(turn, task, failure_of(task, FailureKind.SETUP, text))
+    elif not is_feasible(state, record.shape):
+        settle_task(turn, task, unschedulable(state, task))
+    elif record.parent is not None and _is_parent_ending(state, task):
+        cancel(turn, [task], force=False, recursive=True)
+    elif task.missing:
+        settle_if_doomed(turn, task)
+
+
+def _is_parent_ending(state: State, task: Task) -> bool:
+    """A cancelled parent may submit for a while until it notices."""
+    assert task.record.parent is not None
+    parent = state.tasks.get(task.record.parent[0])
+    return parent is not None and parent.is_cancelling and parent.is_cancel_recursive and not task.record.detached
+
+
+def _cancel(turn: Turn, event: e.CancelRequested) -> None:
+    task = turn.state.tasks.get(event.task_id)
+    if task is not None:
+        cancel(turn, [task], force=event.force, recursive=event.recursive)
+
+
+# ---- reports ----
+def current(state: State, machine_id: MachineId, generation: int, task_id: TaskId, attempt: int) -> Task | None:
+    """The task, if this is its current attempt and the machine is still the one it was sent to."""
+    task = state.tasks.get(task_id)
+    if task is None or task.attempt != attempt:
+        return None
+    machine = task.machine
+    if machine is None or machine.machine_id != machine_id or machine.generation != generation:
+        return None
+    return task
+
+
+def _started(turn: Turn, event: e.AttemptStarted) -> None:
+    task = current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt)
+    if task is not None and task.state is TaskState.ASSIGNED:
+        turn.record(f.AttemptBegan(event.task_id, event.executor_id, turn.now_s))
+
+
+def _succeeded(turn: Turn, event: e.AttemptSucceeded) -> None:
+    # A result that overtakes a cancellation counts: the work is done.
+    if current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt) is not None:
+        turn.record(
+            f.AttemptDone(event.task_id, event.values, event.duration_s, turn.now_s, event.executor_id, event.borrowed)
+        )
+
+
+def _failed(turn: Turn, event: e.AttemptFailed) -> None:
+    task = current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt)
+    if task is not None:
+        end_attempt(
+            turn,
+            task,
+            event.failure,
+            is_retryable=event.retryable,
+            executor_id=event.executor_id,
+            borrowed=event.borrowed,
+        )
+
+
+def _returned(turn: Turn, event: e.AttemptReturned) -> None:
+    task = current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt)
+    if task is None:
+        return
+    if task.is_cancelling:
+        requeue(turn, task, "")
+    else:
+        turn.record(f.AttemptGivenBack(event.task_id, False))
+
+
+def _blocked(turn: Turn, event: e.AttemptBlocked) -> None:
+    task = current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt)
+    if task is None or task.slot is None or task.slot.tasks[0] is not task or task.block is not Block.NONE:
+        return
+    if task.state is TaskState.ASSIGNED:
+        turn.record(f.AttemptBegan(event.task_id, ExecutorId(""), turn.now_s))
+    # What was sent behind it after the agent looked; backwards, so that the queue's order stays.
+    for behind in task.slot.tasks[:0:-1]:
+        if behind.is_cancelling:
+            requeue(turn, behind, "")
+        else:
+            turn.record(f.AttemptGivenBack(behind.task_id, True))
+    turn.record(f.AttemptPaused(event.task_id))
+
+
+def _unblocked(turn: Turn, event: e.AttemptUnblocked) -> None:
+    task = current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt)
+    if task is None or task.machine is None:
+        return
+    if task.block is Block.NONE:  # it has its CPUs: a repeat, or the agent's block never came to us
+        turn.state.commands.append(ResumeAttempt(event.machine_id, event.generation, event.task_id, event.attempt))
+    elif task.block is Block.BLOCKED:
+        machine = task.machine
+        if not machine.awake and machine.resources.fits(only_cpus(task.record.shape)):
+            turn.record(f.AttemptResumed(event.task_id))
+        else:
+            turn.record(f.AttemptAwoke(event.task_id))
+
+
+def _checkpointed(turn: Turn, event: e.CheckpointSaved) -> None:
+    task = current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt)
+    if task is not None and task.checkpoint != event.checkpoint:
+        turn.record(f.CheckpointCommitted(event.task_id, event.checkpoint))
+        return
+    reason = "" if task is not None else f"attempt {event.attempt} is no longer the current one"
+    turn.state.commands.append(
+        ReplyCheckpoint(
+            event.machine_id,
+            event.generation,
+            event.task_id,
+            event.attempt,
+            event.checkpoint.step,
+            task is not None,
+            reason,
+        )
+    )
+
+
+TASK_EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {
+    e.TaskSubmitted: _submit,
+    e.CancelRequested: _cancel,
+    e.AttemptStarted: _started,
+    e.AttemptSucceeded: _succeeded,
+    e.AttemptFailed: _failed,
+    e.AttemptReturned: _returned,
+    e.AttemptBlocked: _blocked,
+    e.AttemptUnblocked: _unblocked,
+    e.CheckpointSaved: _checkpointed,
+}

@@ -1,0 +1,136 @@
+"""What is always true. Looks at everything, so it is for tests and debug builds."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from runner.core.machine import COUNTED, ENDED, Machine, MachineState
+from runner.core.objects import ObjectState
+from runner.core.resources import Resources, only_cpus
+from runner.core.state import State
+from runner.core.task import Block, Task, TaskState
+from runner.ids import ObjectId
+
+_PLACED = frozenset({TaskState.ASSIGNED, TaskState.RUNNING})
+
+
+def check(state: State) -> None:
+    """Raise AssertionError for the first invariant that does not hold."""
+    for machine in state.machines.values():
+        _check_machine(machine)
+    for task in state.tasks.values():
+        _check_task(state, task)
+    _check_attempts(state)
+    _check_queues(state)
+    _check_objects(state)
+    _check_clients(state)
+    _check_counts(state)
+
+
+def _check_machine(machine: Machine) -> None:
+    """Resources are never overcommitted: what is free is the total less what the slots hold."""
+    expected = Resources(machine.shape)
+    for slot in machine.slots.values():
+        assert slot.tasks, f"empty slot {slot.slot_id}"
+        assert slot.machine is machine
+        expected.take(slot.shape, slot.gpu_ids)
+        if slot.tasks[0].block is not Block.NONE:
+            expected.give(only_cpus(slot.shape), ())
+            assert len(slot.tasks) == 1, "nothing is chained behind a blocked attempt"
+        assert all(task.block is Block.NONE for task in slot.tasks[1:])
+        assert all(task.record.shape == slot.shape for task in slot.tasks)
+    assert expected.free == machine.resources.free, machine.story()
+    assert expected.gpu_free == machine.resources.gpu_free, machine.story()
+    assert min([0, *expected.free.values(), *expected.gpu_free]) == 0, f"overcommitted: {machine.story()}"
+    if machine.state in ENDED or not machine.generation:
+        assert not machine.slots, machine.story()
+    awake = {task.task_id for task in machine.attempts() if task.block is Block.AWAKE}
+    assert awake == set(machine.awake)
+
+
+def _check_task(state: State, task: Task) -> None:
+    placed = task.state in _PLACED
+    assert placed == (task.slot is not None) == (task.machine is not None), task.story()
+    assert placed or (task.block is Block.NONE and not task.executor_id)
+    assert not task.is_settled() or (not task.pinned and task.function is None)
+    assert task.is_settled() == (task.ended_s is not None)
+    assert (task.missing == 0) or task.state in (TaskState.WAITING, TaskState.FAILED, TaskState.CANCELLED)
+    assert not (task.state is TaskState.WAITING and task.missing == 0), f"ready but not queued: {task.story()}"
+    assert not task.is_settled() or task.live_returns or task.record.is_run, f"not forgotten: {task.story()}"
+    # Cancelled tasks are never tried again.
+    assert not task.is_cancelling or placed or task.is_settled(), task.story()
+    for child in (task.children or {}).values():
+        assert not child.is_settled(), child.story()
+    returns = [obj for obj in state.objects.by_id.values() if obj.maker is task]
+    assert len(returns) == task.live_returns, task.story()
+
+
+def _check_attempts(state: State) -> None:
+    placed = [task for machine in state.machines.values() for task in machine.attempts()]
+    assert len(placed) == len(set(placed)), "one current attempt per task"
+    for task in placed:
+        assert task.slot is not None
+        assert task in task.slot.tasks
+        assert state.tasks[task.task_id] is task
+
+
+def _check_queues(state: State) -> None:
+    queued = [task for queue in state.queues.by_shape.values() for task in queue.tasks()]
+    assert len(queued) == len(set(queued)), "queued once"
+    assert set(queued) == {task for task in state.tasks.values() if task.state is TaskState.QUEUED}
+    for shape, queue in state.queues.by_shape.items():
+        assert queue.live == sum(task.record.shape == shape for task in queued)
+        # Work conserving: nothing waits while a machine has room for it.
+        idle = [machine.machine_id for machine in state.machines.values() if machine.can_take(shape)]
+        assert not idle, f"{queue.head().task_id} waits while {idle} have room"
+
+
+def _check_objects(state: State) -> None:
+    """Counts are what they count, and nothing lives without a reason."""
+    holders = Counter(object_id for client in state.clients.values() for object_id in client.held)
+    pins: Counter[ObjectId] = Counter()
+    for task in state.tasks.values():
+        pins.update(task.pinned)
+    for function in state.functions.values():
+        pins.update(function.pinned)
+    for obj in state.objects.by_id.values():
+        pins.update(obj.contained)
+    assert set(pins) <= set(state.objects.by_id), "a pinned object was freed"
+    assert set(holders) <= set(state.objects.by_id), "a held object was freed"
+    for object_id, obj in state.objects.by_id.items():
+        assert obj.holders == holders[object_id], obj.story()
+        assert obj.pins == pins[object_id], obj.story()
+        assert obj.state is not ObjectState.FREED
+        assert obj.state is ObjectState.PENDING or obj.holders or obj.pins, f"leaked: {obj.story()}"
+        assert (obj.state is ObjectState.READY) == (obj.value is not None)
+        assert (obj.state is ObjectState.FAILED) == (obj.failure is not None)
+        if obj.state is ObjectState.PENDING:
+            assert obj.maker is not None
+            assert not obj.maker.is_settled(), obj.story()
+        else:
+            assert obj.subscribers is None
+    assert not state.objects.freed
+
+
+def _check_clients(state: State) -> None:
+    uses = Counter(task.function for task in state.tasks.values() if task.function is not None)
+    users = Counter(function_id for client in state.clients.values() for function_id in client.functions)
+    for function_id, function in state.functions.items():
+        assert function.uses == uses[function]
+        assert function.clients == users[function_id]
+        assert function.uses or function.clients
+    for client_id, client in state.clients.items():
+        unfinished = {i for i, t in state.tasks.items() if t.record.client_id == client_id and not t.is_settled()}
+        # A session that comes back under the same name does not own what it left detached.
+        assert set(client.tasks) <= unfinished
+    sessions = {c.executor_id: i for i, c in state.clients.items() if c.executor_id is not None}
+    assert set(state.sessions) == set(sessions)
+
+
+def _check_counts(state: State) -> None:
+    counts = Counter(task.state for task in state.tasks.values())
+    assert all(counts[kind] == count for kind, count in state.task_counts.items())
+    capacity = Counter(machine.shape for machine in state.machines.values() if machine.state in COUNTED)
+    assert capacity == state.capacity
+    draining = [m for m in state.machines.values() if m.state is MachineState.DRAINING and not m.slots]
+    assert not draining, "an empty draining machine stops"

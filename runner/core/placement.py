@@ -1,0 +1,106 @@
+"""Where a task may go: the least loaded machine that fits, or behind a short task on a busy slot.
+
+Both choices are heaps with lazy deletion, so that an event costs O(shapes x log n)
+and never a scan. An entry counts only while its version is the thing's version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from heapq import heapify, heappop, heappush
+from math import inf
+
+from runner.core.machine import Machine, Slot
+from runner.core.resources import is_cpu_only
+from runner.core.task import Block, Task
+from runner.core.values import CoreConfig, Shape
+
+# Shapes in use are few; a client that makes up a new one per task must not make every event slow.
+_SHAPES_MAX = 32
+_STALE_MIN = 64
+
+
+class MachineIndex:
+    """Machines by load, one heap per shape."""
+
+    def __init__(self) -> None:
+        self._heaps: dict[Shape, list[tuple[float, int, int, Machine]]] = {}
+
+    def touch(self, machine: Machine, machines: Collection[Machine]) -> None:
+        """What it has free, or its state, has changed."""
+        machine.version += 1
+        for shape, heap in self._heaps.items():
+            if machine.can_take(shape):
+                heappush(heap, (machine.resources.load(shape), machine.order, machine.version, machine))
+                if len(heap) > 2 * len(machines) + _STALE_MIN:
+                    heap[:] = self._build(shape, machines)
+
+    def best(self, shape: Shape, machines: Collection[Machine], wanted: Collection[Shape]) -> Machine | None:
+        """The least loaded machine that fits; shapes outside `wanted` may be dropped from the index."""
+        heap = self._heaps.get(shape)
+        if heap is None:
+            if len(self._heaps) >= _SHAPES_MAX:
+                self._heaps = {known: kept for known, kept in self._heaps.items() if known in wanted}
+            heap = self._heaps[shape] = self._build(shape, machines)
+        while heap:
+            _, _, version, machine = heap[0]
+            if version == machine.version:
+                return machine
+            heappop(heap)
+        return None
+
+    def _build(self, shape: Shape, machines: Iterable[Machine]) -> list[tuple[float, int, int, Machine]]:
+        heap = [(m.resources.load(shape), m.order, m.version, m) for m in machines if m.can_take(shape)]
+        heapify(heap)
+        return heap
+
+
+class SlotIndex:
+    """Slots that short tasks may be chained to, least work first, one heap per shape."""
+
+    def __init__(self, config: CoreConfig) -> None:
+        self._depth_max = config.chain_depth_max
+        self._target_s = config.chain_target_s
+        self._heaps: dict[Shape, list[tuple[float, int, int, Slot]]] = {}
+        self._size_max = _STALE_MIN
+
+    def touch(self, slot: Slot) -> None:
+        """Its attempts have changed."""
+        slot.version += 1
+        if slot.work_s > self._target_s or not is_cpu_only(slot.shape) or not self._is_open(slot, 0.0):
+            return
+        heap = self._heaps.setdefault(slot.shape, [])
+        heappush(heap, (slot.work_s, slot.slot_id, slot.version, slot))
+        if len(heap) > self._size_max:
+            heap[:] = [entry for entry in heap if entry[2] == entry[3].version]
+            heapify(heap)
+            self._size_max = max(self._size_max, 2 * len(heap))
+
+    def best(self, task: Task) -> Slot | None:
+        """The slot where this queued task would wait least, if short enough."""
+        heap = self._heaps.get(task.record.shape)
+        if heap is None:
+            return None
+        expected_s = expected_duration_s(task)
+        while heap:
+            _, _, version, slot = heap[0]
+            if version == slot.version and self._is_open(slot, 0.0):
+                return slot if self._is_open(slot, expected_s) else None
+            heappop(heap)
+        del self._heaps[task.record.shape]
+        return None
+
+    def _is_open(self, slot: Slot, more_s: float) -> bool:
+        return (
+            0 < len(slot.tasks) <= self._depth_max
+            and not slot.is_closed
+            and slot.work_s + more_s <= self._target_s
+            and slot.tasks[0].block is Block.NONE
+            and slot.machine.can_take(())
+        )
+
+
+def expected_duration_s(task: Task) -> float:
+    """Mean of the function's earlier calls; infinite while unknown, so that nothing waits behind it."""
+    function = task.function
+    return inf if function is None or function.mean_s is None else function.mean_s

@@ -1,0 +1,155 @@
+"""Questions about the state. None changes anything."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from runner.core.machine import BOOTING, LIVE, Machine, MachineState
+from runner.core.resources import describe, missing
+from runner.core.state import State
+from runner.core.task import Task, TaskState
+from runner.core.values import FailureRecord, ValueRecord
+from runner.core.views import MachineView, TaskView
+from runner.ids import ObjectId, TaskId
+
+_NAMES_SHOWN = 3
+
+
+def task_view(state: State, task: Task) -> TaskView:
+    record = task.record
+    function = state.functions.get(record.function_id)
+    return TaskView(
+        record.task_id,
+        record.name,
+        record.client_id,
+        record.function_id,
+        "" if function is None else function.name,
+        task.state.label,
+        task.attempt,
+        task.last_machine_id,
+        record.is_run,
+        record.submitted_unix_s,
+        task.started_s,
+        task.ended_s,
+        task.checkpoint,
+        task.failure,
+    )
+
+
+def tasks_page(
+    state: State, label: str, name: str, runs_only: bool, after: str, limit: int
+) -> tuple[list[TaskView], str]:
+    """In order of submission. The token is the order of the last one shown, so a page never repeats or skips."""
+    start = int(after) if after else -1
+    chosen = (
+        task
+        for task in state.tasks.values()
+        if task.order > start
+        and (not runs_only or task.record.is_run)
+        and (not name or task.record.name == name)
+        and (not label or task.state.label == label)
+    )
+    page = list(islice(chosen, limit + 1))
+    token = str(page[limit - 1].order) if len(page) > limit else ""
+    return [task_view(state, task) for task in page[:limit]], token
+
+
+def machine_view(machine: Machine) -> MachineView:
+    return MachineView(
+        machine.machine_id,
+        machine.state.label,
+        machine.generation,
+        machine.shape,
+        machine.resources.available(),
+        machine.provider,
+        machine.provider_machine_id,
+        machine.host_id,
+        dict(machine.phases),
+        machine.reason,
+        machine.requested_s,
+        len(machine.attempts()),
+    )
+
+
+def machines_page(state: State, after: str, limit: int) -> tuple[list[MachineView], str]:
+    start = int(after) if after else -1
+    page = list(islice((machine for machine in state.machines.values() if machine.order > start), limit + 1))
+    token = str(page[limit - 1].order) if len(page) > limit else ""
+    return [machine_view(machine) for machine in page[:limit]], token
+
+
+def machine_counts(state: State) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for machine in state.machines.values():
+        counts[machine.state.label] = counts.get(machine.state.label, 0) + 1
+    return counts
+
+
+def resources(state: State) -> tuple[dict[str, int], dict[str, int]]:
+    total: dict[str, int] = {}
+    available: dict[str, int] = {}
+    for machine in state.machines.values():
+        if machine.state is MachineState.READY:
+            for name, amount in machine.resources.total.items():
+                total[name] = total.get(name, 0) + amount
+                available[name] = available.get(name, 0) + machine.resources.free[name]
+    return total, available
+
+
+def object_outcome(state: State, object_id: ObjectId) -> ValueRecord | FailureRecord | None:
+    obj = state.objects.by_id.get(object_id)
+    return None if obj is None else obj.value if obj.value is not None else obj.failure
+
+
+def why_waiting(state: State, task: Task) -> str:
+    """One sentence for people; "" when it is not waiting for anything."""
+    match task.state:
+        case TaskState.WAITING:
+            return _missing_inputs(state, task)
+        case TaskState.QUEUED:
+            return _no_room(state, task)
+        case TaskState.BACKOFF:
+            return f"waits before another try; {task.lines[-1]}"
+        case TaskState.ASSIGNED if task.slot is not None and task.slot.tasks[0] is not task:
+            return f"next on {task.last_machine_id} after task {task.slot.tasks[0].task_id}"
+        case TaskState.ASSIGNED:
+            return f"sent to {task.last_machine_id}, which has not started it yet"
+        case _:
+            return ""
+
+
+def _missing_inputs(state: State, task: Task) -> str:
+    by_id = state.objects.by_id
+    ids = [i for i in task.record.dependencies if i not in by_id or by_id[i].value is None]
+    more = f" and {len(ids) - _NAMES_SHOWN} more" if len(ids) > _NAMES_SHOWN else ""
+    return f"waits for its arguments {', '.join(ids[:_NAMES_SHOWN])}{more}"
+
+
+def _no_room(state: State, task: Task) -> str:
+    shape = task.record.shape
+    able = [m for m in state.machines.values() if not missing(shape, m.resources.total)]
+    ready = sum(machine.state is MachineState.READY for machine in able)
+    booting = sum(machine.state in BOOTING for machine in able)
+    if ready:
+        queue = state.queues.by_shape[shape]
+        return (
+            f"needs {describe(shape)}; all {ready} machines that can hold it are busy; {queue.live} such tasks queued"
+        )
+    if booting:
+        return f"needs {describe(shape)}; {booting} machines that can hold it are booting"
+    return f"needs {describe(shape)}; no machine that can hold it has been requested yet"
+
+
+def story(state: State, id_: str) -> str:
+    task = state.tasks.get(TaskId(id_))
+    if task is not None:
+        return task.story()
+    machine = next((machine for key, machine in state.machines.items() if key == id_), None)
+    if machine is not None:
+        return machine.story()
+    obj = state.objects.by_id.get(ObjectId(id_))
+    return f"{id_} is not known" if obj is None else obj.story()
+
+
+def is_machine_live(state: State, machine: Machine | None, generation: int) -> bool:
+    return machine is not None and machine.state in LIVE and machine.generation == generation

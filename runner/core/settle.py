@@ -1,0 +1,152 @@
+"""How tasks end without a result: failures, retries, cancellation, and what follows from them for others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from runner.core.facts import AttemptRetried, CancelMarked, TaskSettled
+from runner.core.objects import ObjectState
+from runner.core.task import Task, TaskState
+from runner.core.turn import Turn
+from runner.core.values import CoreConfig, FailureKind, FailureRecord
+from runner.ids import ExecutorId, ObjectId, return_id
+
+_KILLS = frozenset({FailureKind.WORKER_CRASHED, FailureKind.OUT_OF_MEMORY})
+# The world's fault, not the task's: tried again within `max_retries`.
+_SYSTEM_FAULTS = _KILLS | {FailureKind.MACHINE_LOST}
+# After these nobody is left to wait for the attempt's children.
+_ORPHANING = _SYSTEM_FAULTS | {FailureKind.TIMEOUT}
+
+
+def failure_of(task: Task, kind: FailureKind, message: str) -> FailureRecord:
+    """A failure that the core itself has found."""
+    record = task.record
+    machine_id = task.last_machine_id or ""
+    return FailureRecord(kind, message, b"", record.task_id, record.name, task.attempt, machine_id, task.lines)  # type: ignore[arg-type]
+
+
+def settle(
+    turn: Turn,
+    task: Task,
+    failure: FailureRecord,
+    *,
+    is_cancelled: bool = False,
+    executor_id: ExecutorId = ExecutorId(""),
+    borrowed: tuple[ObjectId, ...] = (),
+) -> None:
+    """End it with this failure; so do all that wait for its result (without recursion: chains are long)."""
+    turn.record(TaskSettled(task.task_id, is_cancelled, failure, turn.now_s, executor_id, borrowed))
+    failed = [task]
+    while failed:
+        source = failed.pop()
+        for dependent in _dependents(turn, source):
+            if dependent.state is TaskState.WAITING:
+                turn.record(TaskSettled(dependent.task_id, False, failure, turn.now_s))
+                failed.append(dependent)
+
+
+def _dependents(turn: Turn, task: Task) -> list[Task]:
+    by_id = turn.state.objects.by_id
+    returns = (by_id.get(return_id(task.task_id, index)) for index in range(task.record.num_returns))
+    return [dependent for obj in returns if obj is not None for dependent in obj.dependents or ()]
+
+
+def settle_if_doomed(turn: Turn, task: Task) -> bool:
+    """End a new task whose inputs can never all be there."""
+    by_id = turn.state.objects.by_id
+    for object_id in task.record.dependencies:
+        obj = by_id.get(object_id)
+        if obj is None:
+            text = f"task {task.task_id}: its argument {object_id} is not known: it was freed, or never made"
+            settle(turn, task, failure_of(task, FailureKind.OBJECT_LOST, text))
+            return True
+        if obj.state is ObjectState.FAILED and obj.failure is not None:
+            settle(turn, task, obj.failure)
+            return True
+    return False
+
+
+def end_attempt(
+    turn: Turn,
+    task: Task,
+    failure: FailureRecord,
+    *,
+    is_retryable: bool = False,
+    executor_id: ExecutorId = ExecutorId(""),
+    borrowed: tuple[ObjectId, ...] = (),
+) -> None:
+    """The current attempt has failed: retry the task or end it."""
+    kind, attempt = failure.kind, task.attempt
+    record = task.record
+    line = f"attempt {attempt} on {task.last_machine_id}: {failure.message.partition(chr(10))[0]}"
+    is_killed = kind in _KILLS
+    if task.is_cancelling or kind is FailureKind.CANCELLED:
+        if kind is not FailureKind.CANCELLED:
+            failure = _cancelled(task)
+        settle(turn, task, failure, is_cancelled=True, executor_id=executor_id, borrowed=borrowed)
+    elif _may_retry(turn.state.config, task, kind, is_retryable):
+        until_s = backoff_until_s(turn.state.config, task.retries_used, turn.now_s)
+        turn.record(AttemptRetried(task.task_id, line, True, is_killed, until_s, executor_id, borrowed))
+    else:
+        history = (*task.lines, line) if task.lines or kind is not FailureKind.USER else ()
+        if is_killed and task.kills + 1 >= turn.state.config.poison_after:
+            history += (f"it has killed {task.kills + 1} executors and is not tried again",)
+        final = failure._replace(history=history, task_id=record.task_id, task_name=record.name, attempt=attempt)
+        settle(turn, task, final, executor_id=executor_id, borrowed=borrowed)
+    if kind in _ORPHANING or (task.is_cancelling and task.is_cancel_recursive):
+        cancel(turn, _children(task, attempt), force=False, recursive=True)
+
+
+def _may_retry(config: CoreConfig, task: Task, kind: FailureKind, is_retryable: bool) -> bool:
+    record = task.record
+    if 0 <= record.max_retries <= task.retries_used:
+        return False
+    if kind in _KILLS and task.kills + 1 >= config.poison_after:
+        return False
+    return kind in _SYSTEM_FAULTS or (kind is FailureKind.USER and record.retry_user_errors and is_retryable)
+
+
+def backoff_until_s(config: CoreConfig, retries_used: int, now_s: float) -> float | None:
+    """None for the first retry: most faults are gone at once. Later ones wait, doubling."""
+    if retries_used == 0:
+        return None
+    doublings = min(retries_used - 1, 30)
+    return now_s + min(config.backoff_first_s * 2.0**doublings, config.backoff_max_s)
+
+
+def requeue(turn: Turn, task: Task, line: str) -> None:
+    """Take the attempt back without charge: not the task's fault, nor the world's."""
+    if task.is_cancelling:
+        settle(turn, task, _cancelled(task), is_cancelled=True)
+    else:
+        turn.record(AttemptRetried(task.task_id, line, False, False, None))
+
+
+def cancel(turn: Turn, tasks: Iterable[Task], *, force: bool, recursive: bool) -> None:
+    """Settle those that are not on a machine; ask the agents to stop the others."""
+    pending = list(tasks)[::-1]
+    while pending:
+        task = pending.pop()
+        if recursive and task.children:
+            pending.extend(child for child in task.children.values() if not child.record.detached)
+        if task.is_settled():
+            continue
+        if task.slot is None:
+            settle(turn, task, _cancelled(task), is_cancelled=True)
+        elif _is_news(task, force, recursive):
+            turn.record(CancelMarked(task.task_id, force, recursive))
+
+
+def _is_news(task: Task, force: bool, recursive: bool) -> bool:
+    if not task.is_cancelling:
+        return True
+    return (force and not task.is_cancel_forced) or (recursive and not task.is_cancel_recursive)
+
+
+def _children(task: Task, attempt: int) -> list[Task]:
+    children = (task.children or {}).values()
+    return [c for c in children if c.record.parent == (task.task_id, attempt) and not c.record.detached]
+
+
+def _cancelled(task: Task) -> FailureRecord:
+    return failure_of(task, FailureKind.CANCELLED, f"task {task.task_id} was cancelled")

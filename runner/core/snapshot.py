@@ -1,0 +1,81 @@
+"""The durable state as plain data: what a replay of the journal must reproduce."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from runner.core.clients import Client, Function
+from runner.core.machine import Machine
+from runner.core.objects import Object
+from runner.core.state import State
+from runner.core.task import Task
+
+
+def snapshot(state: State) -> dict[str, Any]:
+    """Sorted where order means nothing, in order where it does (queues, slots)."""
+    return {
+        "tasks": {task_id: _task(task) for task_id, task in state.tasks.items()},
+        "machines": {machine_id: _machine(machine) for machine_id, machine in state.machines.items()},
+        "objects": {object_id: _object(obj) for object_id, obj in state.objects.by_id.items()},
+        "clients": {client_id: _client(client) for client_id, client in state.clients.items()},
+        "functions": {function_id: _function(function) for function_id, function in state.functions.items()},
+        "packages": dict(state.packages),
+        "queues": [
+            (shape, [task.task_id for task in queue.tasks()]) for shape, queue in sorted(state.queues.by_shape.items())
+        ],
+        "turns": dict(state.queues.turns),
+        "counts": {kind.label: count for kind, count in state.task_counts.items()},
+        "capacity": dict(state.capacity),
+        "is_fleet_expected": state.is_fleet_expected,
+        "next_slot": state.next_slot,
+    }
+
+
+def _task(task: Task) -> dict[str, Any]:
+    plain = {
+        name: getattr(task, name)
+        for name in Task.__dataclass_fields__
+        if name not in ("record", "machine", "slot", "function", "children")
+    }
+    plain["record"] = asdict(task.record)
+    plain["machine"] = None if task.machine is None else task.machine.machine_id
+    plain["slot"] = None if task.slot is None else task.slot.slot_id
+    plain["function"] = None if task.function is None else task.function.function_id
+    plain["children"] = sorted(task.children or ())
+    return plain
+
+
+def _machine(machine: Machine) -> dict[str, Any]:
+    volatile = ("resources", "slots", "awake", "version", "heard_s", "lease_due_s")
+    plain = {name: getattr(machine, name) for name in Machine.__dataclass_fields__ if name not in volatile}
+    plain["phases"] = dict(machine.phases)
+    plain["sent_functions"] = sorted(machine.sent_functions)
+    plain["sent_packages"] = sorted(machine.sent_packages)
+    plain["trail"] = list(machine.trail)
+    plain["free"] = dict(machine.resources.free)
+    plain["gpu_free"] = list(machine.resources.gpu_free)
+    plain["awake"] = list(machine.awake)
+    plain["slots"] = {
+        slot.slot_id: (slot.shape, slot.gpu_ids, [t.task_id for t in slot.tasks], slot.work_s, slot.is_closed)
+        for slot in machine.slots.values()
+    }
+    return plain
+
+
+def _object(obj: Object) -> dict[str, Any]:
+    maker = None if obj.maker is None else obj.maker.task_id
+    dependents = [task.task_id for task in obj.dependents or ()]
+    subscribers = list(obj.subscribers or ())
+    kept = (obj.state, obj.value, obj.failure, obj.holders, obj.pins, obj.contained)
+    return {"maker": maker, "dependents": dependents, "subscribers": subscribers, "rest": kept}
+
+
+def _client(client: Client) -> tuple[Any, ...]:
+    refs = (sorted(client.held), list(client.tasks), sorted(client.functions))
+    return client.executor_id, client.lease_until_s, client.frame_seq, refs
+
+
+def _function(function: Function) -> tuple[Any, ...]:
+    counts = (function.clients, function.uses, function.mean_s)
+    return function.name, function.payload, function.package_ids, function.pinned, counts

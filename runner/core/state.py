@@ -1,0 +1,123 @@
+"""Everything the core knows. Changed only by the `apply_*` modules."""
+
+from __future__ import annotations
+
+from heapq import heappush
+from typing import Any
+
+from runner.core.clients import Client, Function
+from runner.core.commands import Command, ForgetTask, FreeSegment, NoteMachineState, NoteTaskState
+from runner.core.machine import COUNTED, Machine, MachineState, Slot
+from runner.core.objects import Object, ObjectTable
+from runner.core.queues import Queues
+from runner.core.task import Task, TaskState
+from runner.core.values import CoreConfig, Shape
+from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, TaskId
+
+# Kinds of timers.
+BACKOFF, BOOT, LEASE, CLIENT = 1, 2, 3, 4
+
+
+class State:
+    """The tables, and what applying the facts of one event leaves to be done.
+
+    `commands`, `dirty_machines`, `dirty_slots` and `is_placement_due` are the
+    outcome of applying facts; the event's decision consumes them, a replay
+    throws them away.
+    """
+
+    def __init__(self, config: CoreConfig) -> None:
+        self.config = config
+        self.tasks: dict[TaskId, Task] = {}
+        self.machines: dict[MachineId, Machine] = {}
+        self.objects = ObjectTable()
+        self.clients: dict[ClientId, Client] = {}
+        self.sessions: dict[ExecutorId, ClientId] = {}
+        self.functions: dict[FunctionId, Function] = {}
+        self.packages: dict[str, bytes] = {}
+        self.queues = Queues()
+        self.task_counts = dict.fromkeys(TaskState, 0)
+        self.task_order = 0
+        self.next_slot = 1
+        self.is_fleet_expected = True
+        self.capacity: dict[Shape, int] = {}  # machines by shape that count for feasibility
+        self.verdicts: dict[Shape, bool] = {}  # cache of feasibility
+        self.timers: list[tuple[float, int, str]] = []  # heap; entries may be out of date
+        self.commands: list[Command] = []
+        self.dirty_machines: dict[Machine, None] = {}
+        self.dirty_slots: dict[Slot, None] = {}
+        self.is_placement_due = False
+
+    def set_timer(self, due_s: float, kind: int, id_: str) -> None:
+        heappush(self.timers, (due_s, kind, id_))
+
+    # ---- tasks ----
+    def move_task(self, task: Task, to: TaskState) -> None:
+        self.task_counts[task.state] -= 1
+        self.task_counts[to] += 1
+        task.move(to)
+
+    def enqueue(self, task: Task, *, first: bool = False) -> None:
+        self.move_task(task, TaskState.QUEUED)
+        # Behind others of its shape it cannot be placed if they could not.
+        if self.queues.add(task, first=first):
+            self.is_placement_due = True
+
+    def note_task(self, task: Task, **more: Any) -> None:
+        """Tell watchers where the task is now."""
+        record = task.record
+        label, machine_id = task.state.label, task.last_machine_id
+        self.commands.append(
+            NoteTaskState(
+                record.task_id, record.name, record.client_id, label, task.attempt, machine_id, task.failure, **more
+            )
+        )
+
+    # ---- objects ----
+    def sweep(self) -> None:
+        """Let go of what belongs to freed objects. To be called after anything that can free."""
+        freed = self.objects.freed
+        while freed:
+            obj = freed.pop()
+            if obj.value is not None and obj.value.segment is not None:
+                self.commands.append(FreeSegment(obj.object_id, obj.value.segment))
+            if obj.maker is not None:
+                obj.maker.live_returns -= 1
+                self.forget_if_over(obj.maker)
+
+    def forget_if_over(self, task: Task) -> None:
+        """Drop the record of a settled task without returns; those of runs stay."""
+        if task.live_returns or not task.is_settled() or task.record.is_run:
+            return
+        if self.tasks.pop(task.record.task_id, None) is None:
+            return  # freeing its last return has done it
+        self.task_counts[task.state] -= 1
+        self.commands.append(ForgetTask(task.record.task_id))
+
+    def drop_function_if_unused(self, function: Function) -> None:
+        if not function.clients and not function.uses:
+            del self.functions[function.function_id]
+            self.objects.unpin(function.pinned)
+            self.sweep()
+
+    def object_or_none(self, object_id: Any) -> Object | None:
+        return self.objects.by_id.get(object_id)
+
+    # ---- machines ----
+    def move_machine(self, machine: Machine, to: MachineState, reason: str = "") -> None:
+        was_counted = machine.state in COUNTED
+        machine.move(to, reason)
+        if was_counted != (to in COUNTED):
+            self.count_capacity(machine.shape, -1 if was_counted else 1)
+        self.dirty_machines[machine] = None
+        self.is_placement_due = True
+        self.commands.append(NoteMachineState(machine.machine_id, to.label, machine.generation, reason))
+
+    def count_capacity(self, shape: Shape, change: int) -> None:
+        count = self.capacity.get(shape, 0) + change
+        if count:
+            self.capacity[shape] = count
+        else:
+            del self.capacity[shape]
+        self.verdicts.clear()
+        self.is_placement_due = True
