@@ -59,7 +59,9 @@ class CoordinatorConfig:
         """
         known = {each.name for each in fields(cls)}
         if unknown := sorted(set(packed) - known):
-            raise BadOptionsError(f"coordinator settings {', '.join(unknown)} are unknown; known are {', '.join(sorted(known))}")
+            raise BadOptionsError(
+                f"coordinator settings {', '.join(unknown)} are unknown; known are {', '.join(sorted(known))}"
+            )
         config = cls(**{**packed, "preload": tuple(packed.get("preload", ()))})
         if config.durability not in DURABILITIES:
             raise BadOptionsError(f"durability is {config.durability!r}; it must be one of {', '.join(DURABILITIES)}")
@@ -70,7 +72,10 @@ class CoordinatorConfig:
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorReady:
-    """What a coordinator writes to `--ready-fd` when it serves: one msgpack map. A failed start writes `{error: {type, message}}`."""
+    """What a coordinator writes to `--ready-fd` when it serves: one msgpack map, then it closes the descriptor.
+
+    A failed start writes `{"error": class name in runner.errors, "message": text}` instead.
+    """
 
     address: str  # host:port for clients
     cluster_id: str

@@ -1,0 +1,206 @@
+"""The service for clients: sessions, watches, large values, listings and machine calls."""
+
+# ruff: noqa: N802  method names are the protocol's
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from runner.clock import Clock
+from runner.coordinator import listings, transfer
+from runner.coordinator.engine import CoreClock, Engine
+from runner.coordinator.event_log import EventLog
+from runner.coordinator.fleet import Fleet
+from runner.coordinator.sessions import Session as Channel
+from runner.coordinator.sessions import Sessions
+from runner.coordinator.watches import Watches
+from runner.core import events
+from runner.core.values import make_shape
+from runner.errors import BadOptionsError, ProtocolViolationError
+from runner.ids import ClientId, ClusterId, MachineId
+from runner.rpc.gen import client_pb2, client_pb2_grpc, types_pb2
+from runner.rpc.version import check_peer, host_id, local_peer
+
+Context = Any  # grpc.aio.ServicerContext, which the stubs make generic in ways that generated code is not
+
+_MACHINES_PER_CALL_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """What clients are told about the cluster itself; fixed for the life of the process."""
+
+    cluster_id: ClusterId
+    embedded: bool
+    state_dir: str
+    store_path: str
+    client_lost_after_s: float
+    started_s: float  # core time
+
+
+class ClientService(client_pb2_grpc.ClientServicer):
+    """Implements runner.v1.Client. Whoever gets here has shown the token."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        core_clock: CoreClock,
+        clock: Clock,
+        sessions: Sessions,
+        event_log: EventLog,
+        fleet: Fleet,
+        facts: ClusterFacts,
+        shut_down: Callable[[str], None],
+    ) -> None:
+        self._engine = engine
+        self._core_clock = core_clock
+        self._clock = clock
+        self._sessions = sessions
+        self._event_log = event_log
+        self._fleet = fleet
+        self._facts = facts
+        self._shut_down = shut_down
+        self._watches = Watches(event_log, engine.cluster, clock)
+
+    def close(self) -> None:
+        """End all watches. Idempotent."""
+        self._watches.close()
+
+    # ---- the session ----
+    async def Session(self, request_iterator: AsyncIterator[client_pb2.SessionRequest], context: Context) -> None:
+        """Frames in, replies out, until the client half-closes (its work ends) or the stream breaks (its lease runs)."""
+        hello = await anext(aiter(request_iterator), None)
+        if hello is None:
+            return
+        if hello.WhichOneof("body") != "hello" or not hello.hello.client_id:
+            raise ProtocolViolationError("a session must begin with a hello that names its client")
+        warning = check_peer(hello.hello.peer, who="the client")
+        session = await self._sessions.connect(ClientId(hello.hello.client_id))
+        stream = session.stream
+        on_purpose = False
+        try:
+            await context.write(client_pb2.SessionReply(welcome=self.welcome(session)))
+            if warning:
+                frame = client_pb2.ServerFrame(warnings=[client_pb2.Warning(message=warning)])
+                await context.write(client_pb2.SessionReply(frame=frame))
+            await self._converse(session, stream, request_iterator, context)
+            on_purpose = not context.cancelled()
+        finally:
+            self._sessions.disconnect(session, stream, on_purpose=on_purpose)
+
+    def welcome(self, session: Channel) -> client_pb2.Welcome:
+        """What a session learns when it begins."""
+        facts = self._facts
+        return client_pb2.Welcome(
+            peer=local_peer(),
+            cluster_id=facts.cluster_id,
+            acked_seq=session.acked_seq,
+            embedded=facts.embedded,
+            store_path=facts.store_path,
+            event_seq=self._event_log.newest_seq,
+            client_lost_after_s=facts.client_lost_after_s,
+        )
+
+    async def _converse(
+        self, session: Channel, stream: int, requests: AsyncIterator[client_pb2.SessionRequest], context: Context
+    ) -> None:
+        writer = asyncio.ensure_future(self._write_replies(session, stream, context))
+        try:
+            async for request in requests:
+                if session.stream != stream:
+                    return  # the client has a newer stream
+                self._sessions.apply(session, request.frame)
+        finally:
+            writer.cancel()
+            await asyncio.wait([writer])
+
+    async def _write_replies(self, session: Channel, stream: int, context: Context) -> None:
+        outbox = session.outbox
+        while session.stream == stream:
+            reply = session.take_frame()
+            if reply is not None:
+                await context.write(reply)
+            elif not await outbox.wait():
+                return
+
+    # ---- reading ----
+    async def Watch(self, request: client_pb2.WatchRequest, context: Context) -> None:
+        """Stored events from a sequence number on."""
+        await self._watches.serve(request, context.write)
+
+    async def Fetch(self, request: client_pb2.FetchRequest, context: Context) -> None:
+        """The encoded bytes of one ready value, in chunks."""
+        outcome = self._engine.cluster.object_outcome(transfer.object_id_of(request.object_id))
+        async for chunk in transfer.read_chunks(
+            outcome, request.object_id, request.offset, host_id(), self._facts.store_path
+        ):
+            await context.write(chunk)
+
+    async def Upload(
+        self, request_iterator: AsyncIterator[client_pb2.UploadRequest], context: Context
+    ) -> types_pb2.Segment:
+        """Store one large value from a client on another host."""
+        path, size_bytes = await transfer.receive(request_iterator, self._facts.store_path)
+        return types_pb2.Segment(host_id=host_id(), path=path, size_bytes=size_bytes)
+
+    async def ListMachines(
+        self, request: client_pb2.ListMachinesRequest, context: Context
+    ) -> client_pb2.ListMachinesReply:
+        """One page of machines."""
+        return listings.machines(self._engine.cluster, request)
+
+    async def ListTasks(self, request: client_pb2.ListTasksRequest, context: Context) -> client_pb2.ListTasksReply:
+        """One page of tasks in order of submission."""
+        return listings.tasks(self._engine.cluster, self._core_clock, request)
+
+    async def GetStatus(self, request: client_pb2.GetStatusRequest, context: Context) -> client_pb2.GetStatusReply:
+        """The cluster in numbers."""
+        cluster = self._engine.cluster
+        total, available = cluster.resources()
+        return client_pb2.GetStatusReply(
+            cluster_id=self._facts.cluster_id,
+            peer=local_peer(),
+            embedded=self._facts.embedded,
+            uptime_s=self._core_clock.now_s() - self._facts.started_s,
+            total=types_pb2.Resources(amounts=total),
+            available=types_pb2.Resources(amounts=available),
+            tasks_by_state=cluster.task_counts(),
+            machines_by_state=cluster.machine_counts(),
+            objects=cluster.object_count(),
+            clients=cluster.client_count(),
+            pid=os.getpid(),
+            state_dir=self._facts.state_dir,
+        )
+
+    # ---- changing ----
+    async def AddMachines(
+        self, request: client_pb2.AddMachinesRequest, context: Context
+    ) -> client_pb2.AddMachinesReply:
+        """Ask for more machines; returns when the request is durable, not when they are ready."""
+        if not 0 < request.count <= _MACHINES_PER_CALL_MAX:
+            raise BadOptionsError(f"count is {request.count}; it must be between 1 and {_MACHINES_PER_CALL_MAX}")
+        shape = make_shape(request.resources.amounts)
+        ids = self._fleet.request(request.count, shape or None, request.request_id)
+        await self._engine.committed()
+        return client_pb2.AddMachinesReply(machine_ids=ids)
+
+    async def RemoveMachine(
+        self, request: client_pb2.RemoveMachineRequest, context: Context
+    ) -> client_pb2.RemoveMachineReply:
+        """Drain a machine and destroy it, or destroy it at once with `force`."""
+        machine_id = MachineId(request.machine_id)
+        if self._engine.cluster.machine(machine_id) is None:
+            raise BadOptionsError(f"there is no machine {machine_id!r}; `runner machines` lists them")
+        self._engine.post(events.MachineRemovalRequested(machine_id, request.force))
+        await self._engine.committed()
+        return client_pb2.RemoveMachineReply()
+
+    async def Shutdown(self, request: client_pb2.ShutdownRequest, context: Context) -> client_pb2.ShutdownReply:
+        """End the cluster: machines first, then this process."""
+        self._shut_down(request.reason or "a client asked for it")
+        return client_pb2.ShutdownReply()

@@ -1,0 +1,123 @@
+"""Wire messages to the core's records and back. Values, functions and exceptions stay opaque bytes."""
+
+from __future__ import annotations
+
+from runner.core.values import (
+    CheckpointRecord,
+    FailureKind,
+    FailureRecord,
+    SegmentRecord,
+    Shape,
+    TaskRecord,
+    ValueRecord,
+    make_shape,
+)
+from runner.errors import ProtocolViolationError
+from runner.ids import ClientId, FunctionId, MachineId, ObjectId, TaskId
+from runner.rpc.gen import client_pb2, types_pb2
+
+
+def task_record(
+    spec: types_pb2.TaskSpec, client_id: ClientId, parent: tuple[TaskId, int] | None, now_unix_s: float, name: str
+) -> TaskRecord:
+    """What a submitted task is to the core. `name` is for people.
+
+    Raises:
+        ProtocolViolationError: no id or no function is named.
+    """
+    task_id, function_id = spec.task_id, spec.function_id
+    if not task_id or not function_id:
+        raise ProtocolViolationError(f"client {client_id} submitted a task without id or function")
+    args = spec.args
+    return TaskRecord(
+        TaskId(task_id),
+        client_id,
+        FunctionId(function_id),
+        spec.SerializeToString(),
+        make_shape(spec.resources.amounts),
+        name,
+        tuple(spec.dependencies),  # type: ignore[arg-type]  # ids are strings on the wire
+        tuple(args.contained_refs),  # type: ignore[arg-type]
+        spec.num_returns,
+        spec.max_retries,
+        spec.retry_user_errors,
+        spec.is_run,
+        spec.detached,
+        spec.priority,
+        parent,
+        now_unix_s,
+    )
+
+
+def value_record(value: types_pb2.Value) -> ValueRecord:
+    """A value as the core keeps it."""
+    segment = None
+    if value.HasField("segment"):
+        wire = value.segment
+        segment = SegmentRecord(wire.host_id, wire.path, wire.size_bytes)
+    contained: tuple[ObjectId, ...] = tuple(value.contained_refs)  # type: ignore[arg-type]
+    return ValueRecord(value.SerializeToString(), contained, segment)
+
+
+def failure_record(failure: types_pb2.Failure) -> FailureRecord:
+    """A failure as an agent reported it. A kind that this version does not know counts as a crash."""
+    try:
+        kind = FailureKind(failure.kind)
+    except ValueError:
+        kind = FailureKind.WORKER_CRASHED
+    return FailureRecord(
+        kind,
+        failure.message,
+        failure.SerializeToString(),
+        TaskId(failure.task_id),
+        failure.task_name,
+        failure.attempt,
+        MachineId(failure.machine_id),
+        tuple(failure.history),
+    )
+
+
+def failure_message(record: FailureRecord) -> types_pb2.Failure:
+    """What clients are told: the agent's report, with what the core knows laid over it."""
+    message = types_pb2.Failure.FromString(record.payload) if record.payload else types_pb2.Failure()
+    message.kind = record.kind.value  # type: ignore[assignment]  # generated code types enums by their wrapper
+    message.message = record.message
+    message.task_id = record.task_id
+    message.task_name = record.task_name
+    message.attempt = record.attempt
+    message.machine_id = record.machine_id
+    del message.history[:]
+    message.history.extend(record.history)
+    return message
+
+
+def checkpoint_record(checkpoint: types_pb2.Checkpoint, attempt: int) -> CheckpointRecord:
+    """A saved checkpoint of `attempt`."""
+    return CheckpointRecord(checkpoint.step, checkpoint.uri, checkpoint.sha256, checkpoint.size_bytes, attempt)
+
+
+def checkpoint_message(record: CheckpointRecord) -> types_pb2.Checkpoint:
+    """A committed checkpoint."""
+    return types_pb2.Checkpoint(
+        step=record.step,
+        uri=record.uri,
+        sha256=record.sha256,
+        size_bytes=record.size_bytes,
+        attempt=record.attempt,
+    )
+
+
+def resources_message(shape: Shape) -> types_pb2.Resources:
+    """Amounts in units."""
+    return types_pb2.Resources(amounts=dict(shape))
+
+
+def fill_ready(
+    target: client_pb2.ObjectReady, object_id: ObjectId, value: ValueRecord | None, failure: FailureRecord | None
+) -> None:
+    """Write the final state of one object into `target`."""
+    target.object_id = object_id
+    if value is not None:
+        target.value = value.payload
+    elif failure is not None:
+        target.failure = failure_message(failure).SerializeToString()

@@ -1,0 +1,159 @@
+"""Carries out the core's commands: queues messages, records events, frees files, tells the fleet."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from runner.coordinator import conversion
+from runner.coordinator.event_log import EventLog
+from runner.coordinator.fleet import Fleet
+from runner.coordinator.machine_links import MachineLinks
+from runner.coordinator.recorder import LogEntry, Recorder
+from runner.coordinator.sessions import Sessions
+from runner.core import commands
+from runner.rpc.gen import fleet_pb2, types_pb2
+
+_STOP_REASONS = {
+    "cancelled": fleet_pb2.STOP_REASON_CANCELLED,
+    "timeout": fleet_pb2.STOP_REASON_TIMEOUT,
+    "fenced": fleet_pb2.STOP_REASON_FENCED,
+    "drain": fleet_pb2.STOP_REASON_DRAIN,
+}
+
+
+class Effects:
+    """The performer of the engine's turns. Nothing here waits: what takes time is handed to the fleet's tasks."""
+
+    def __init__(
+        self,
+        links: MachineLinks,
+        sessions: Sessions,
+        recorder: Recorder,
+        event_log: EventLog,
+        fleet: Fleet,
+        *,
+        host_id: str,
+        store_path: str,
+        artefact_path: str,
+    ) -> None:
+        self._links = links
+        self._sessions = sessions
+        self._recorder = recorder
+        self._event_log = event_log
+        self._fleet = fleet
+        self._host_id = host_id
+        self._store_path = store_path
+        self._artefact_path = artefact_path
+        self._handlers: dict[type[Any], Callable[[Any], None]] = {
+            LogEntry: recorder.attempt_item,
+            commands.SendFunction: self._send_function,
+            commands.SendPackage: self._send_package,
+            commands.StartAttempt: self._start_attempt,
+            commands.StopAttempt: self._stop_attempt,
+            commands.ResumeAttempt: self._resume_attempt,
+            commands.ReplyCheckpoint: self._reply_checkpoint,
+            commands.FenceAgent: self._fence_agent,
+            commands.CreateMachine: lambda c: fleet.create(c.machine_id),
+            commands.DestroyMachine: self._destroy_machine,
+            commands.NotifyReady: lambda c: sessions.notify(c.client_id, c.object_id, c.value, c.failure),
+            commands.NoteTaskState: recorder.task_state,
+            commands.NoteCheckpoint: recorder.checkpoint,
+            commands.NoteMachineState: self._note_machine_state,
+            commands.ForgetTask: lambda c: recorder.forget(c.task_id),
+            commands.FreeSegment: self._free_segment,
+            commands.DropCheckpoint: self._drop_checkpoint,
+        }
+
+    def perform(self, decided: list[commands.Command | LogEntry]) -> None:
+        """In order, without waiting for anything."""
+        handlers = self._handlers
+        for command in decided:
+            handlers[type(command)](command)
+
+    def finish_turn(self) -> None:
+        """Make the turn's events durable and send executors what was gathered for them."""
+        self._event_log.flush()
+        self._sessions.flush()
+
+    # ---- to machines ----
+    def _send_function(self, c: commands.SendFunction) -> None:
+        command = fleet_pb2.AgentCommand(function=types_pb2.Function.FromString(c.payload))
+        self._links.send(c.machine_id, c.generation, command)
+
+    def _send_package(self, c: commands.SendPackage) -> None:
+        command = fleet_pb2.AgentCommand(package=types_pb2.Package.FromString(c.payload))
+        self._links.send(c.machine_id, c.generation, command)
+
+    def _start_attempt(self, c: commands.StartAttempt) -> None:
+        command = fleet_pb2.AgentCommand()
+        start = command.start
+        start.key.task_id = c.task_id
+        start.key.attempt = c.attempt
+        start.slot = c.slot
+        start.spec = c.payload
+        start.client_id = c.client_id
+        for object_id, value in c.dependencies:
+            conversion.fill_ready(start.dependencies.add(), object_id, value, None)
+        if c.gpu_ids:
+            start.gpu_ids.extend(c.gpu_ids)
+        if c.checkpoint is not None:
+            start.checkpoint.CopyFrom(conversion.checkpoint_message(c.checkpoint))
+        self._links.send(c.machine_id, c.generation, command)
+
+    def _stop_attempt(self, c: commands.StopAttempt) -> None:
+        stop = fleet_pb2.StopAttempt(
+            key=fleet_pb2.AttemptKey(task_id=c.task_id, attempt=c.attempt),
+            reason=_STOP_REASONS.get(c.reason, fleet_pb2.STOP_REASON_CANCELLED),
+            force=c.force,
+        )
+        self._links.send(c.machine_id, c.generation, fleet_pb2.AgentCommand(stop=stop))
+
+    def _resume_attempt(self, c: commands.ResumeAttempt) -> None:
+        resume = fleet_pb2.ResumeAttempt(key=fleet_pb2.AttemptKey(task_id=c.task_id, attempt=c.attempt))
+        self._links.send(c.machine_id, c.generation, fleet_pb2.AgentCommand(resume=resume))
+
+    def _reply_checkpoint(self, c: commands.ReplyCheckpoint) -> None:
+        reply = fleet_pb2.CommitCheckpointReply(
+            key=fleet_pb2.AttemptKey(task_id=c.task_id, attempt=c.attempt),
+            step=c.step,
+            accepted=c.accepted,
+            reason=c.reason,
+        )
+        self._links.send(c.machine_id, c.generation, fleet_pb2.AgentCommand(checkpoint_committed=reply))
+
+    def _fence_agent(self, c: commands.FenceAgent) -> None:
+        self._links.fence(c.machine_id, c.generation, c.reason)
+        self._sessions.machine_gone(c.machine_id)
+
+    # ---- to the provider ----
+    def _destroy_machine(self, c: commands.DestroyMachine) -> None:
+        self._sessions.machine_gone(c.machine_id)
+        self._fleet.destroy(c.machine_id, c.reason)
+
+    def _note_machine_state(self, c: commands.NoteMachineState) -> None:
+        self._recorder.machine_state(c, self._fleet.phases(c.machine_id))
+        if c.state == "destroyed":
+            self._links.forget(c.machine_id)
+            self._fleet.forget(c.machine_id)
+
+    # ---- files ----
+    def _free_segment(self, c: commands.FreeSegment) -> None:
+        segment = c.segment
+        if segment.host_id == self._host_id:
+            # Unlinking is safe under live mappings. The path came from a peer: nothing outside the store is touched.
+            if os.path.dirname(segment.path) == self._store_path:
+                with contextlib.suppress(OSError):
+                    os.unlink(segment.path)
+            return
+        for machine_id, generation in self._fleet.machines_on(segment.host_id):
+            command = fleet_pb2.AgentCommand(free_segment=fleet_pb2.FreeSegment(path=segment.path))
+            self._links.send(machine_id, generation, command)
+
+    def _drop_checkpoint(self, c: commands.DropCheckpoint) -> None:
+        path = os.path.normpath(c.checkpoint.uri)
+        if path.startswith(self._artefact_path + os.sep):
+            with contextlib.suppress(OSError):
+                os.unlink(path)

@@ -1,0 +1,256 @@
+"""The coordinator's side of the provider: creating, destroying, admitting machines, and what their boots took."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from runner.clock import Clock
+from runner.coordinator.config import CoordinatorConfig
+from runner.coordinator.engine import Engine
+from runner.core import events
+from runner.core.values import CPU, GPU, MEMORY, UNIT, Shape, make_shape
+from runner.errors import AuthenticationError, ProviderError
+from runner.ids import ClusterId, MachineId
+from runner.providers.base import BootConfig, MachineSpec, MachineState, Provider
+from runner.rpc.gen import fleet_pb2
+from runner.rpc.security import new_token, tokens_equal
+
+log = logging.getLogger(__name__)
+
+_DESTROY_RETRY_S = 1.0
+_DESTROY_RETRY_S_MAX = 60.0
+# A machine in one of these may still present its join token with a new key.
+_EXPECTED = frozenset({"requested", "creating", "booting", "resuming"})
+
+
+@dataclass(slots=True)
+class Boot:
+    """One machine that was asked for: its secret, and who has used it."""
+
+    machine_id: MachineId
+    shape: Shape
+    join_token: str
+    phases: dict[str, float] = field(default_factory=dict)  # unix seconds
+    key_hash: str = ""  # of the agent that registered
+    host_id: str = ""
+    generation: int = 0
+    reply: fleet_pb2.RegisterReply | None = None
+
+
+class Fleet:
+    """Calls the provider in tasks of its own, and reports every answer to the engine as an event."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        provider: Provider,
+        clock: Clock,
+        config: CoordinatorConfig,
+        cluster_id: ClusterId,
+        ca_pem: bytes,
+        take_numbers: Callable[[str, int], range],
+    ) -> None:
+        self._engine = engine
+        self._provider = provider
+        self._clock = clock
+        self._config = config
+        self._cluster_id = cluster_id
+        self._ca_pem = ca_pem
+        self._take_numbers = take_numbers
+        self._boots: dict[MachineId, Boot] = {}
+        self._requests: dict[str, tuple[MachineId, ...]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._closing = asyncio.Event()
+        self.address = ""  # where machines find the Join service; known once the port is bound
+        self.fleet_address = ""
+        provider.on_exit(self._machine_exited)
+
+    @property
+    def shape(self) -> Shape:
+        """What one machine of this cluster has."""
+        config = self._config
+        amounts = {name: round(amount * UNIT) for name, amount in config.resources.items()}
+        amounts |= {
+            CPU: round(config.cpus_per_machine * UNIT),
+            GPU: config.gpus_per_machine * UNIT,
+            MEMORY: config.memory_bytes,
+        }
+        return make_shape(amounts)
+
+    async def run(self) -> None:
+        """Own the tasks that call the provider, until `close`."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            await self._closing.wait()
+            self._group = None
+
+    async def close(self) -> None:
+        """Destroy every machine; returns when nothing of them is left."""
+        self._closing.set()
+        names = [*self._boots]
+        ends = await asyncio.gather(*(self._provider.destroy(name) for name in names), return_exceptions=True)
+        for name, end in zip(names, ends, strict=True):
+            if isinstance(end, BaseException):
+                log.error("machine %s could not be destroyed: %s", name, end)
+        await self._provider.close()
+
+    # ---- wanting machines ----
+    def request(self, count: int, shape: Shape | None = None, request_id: str = "") -> tuple[MachineId, ...]:
+        """Ask for machines; a repeat with the same request id gets the same ones."""
+        if request_id and request_id in self._requests:
+            return self._requests[request_id]
+        shape = shape or self.shape
+        ids = tuple(MachineId(f"m-{number}") for number in self._take_numbers("machine", count))
+        now_s = self._clock.unix_s()
+        for machine_id in ids:
+            self._boots[machine_id] = Boot(machine_id, shape, new_token(), {"requested": now_s})
+        if request_id:
+            self._requests[request_id] = ids
+        if ids:
+            self._engine.post(events.MachinesRequested(ids, shape, self._provider.name))
+        return ids
+
+    def create(self, machine_id: MachineId) -> None:
+        """The row is journalled: have the provider create it."""
+        boot = self._boots.get(machine_id)
+        if boot is not None:
+            self._spawn(self._create(boot))
+
+    def destroy(self, machine_id: MachineId, reason: str) -> None:
+        """Have the provider end it."""
+        log.info("destroying machine %s: %s", machine_id, reason)
+        boot = self._boots.get(machine_id)
+        if boot is not None:
+            boot.join_token = ""
+        self._spawn(self._destroy(machine_id))
+
+    def forget(self, machine_id: MachineId) -> None:
+        """The machine is gone for good."""
+        self._boots.pop(machine_id, None)
+
+    async def sweep(self) -> None:
+        """Destroy what carries this cluster's tag but has no row that could still want it."""
+        for machine in await self._provider.list(self._cluster_id):
+            if machine.name in self._boots or machine.state is MachineState.DESTROYED:
+                continue
+            log.warning("machine %s (%s) is an orphan; destroying it", machine.name, machine.detail)
+            self._spawn(self._destroy(machine.name))
+
+    # ---- admitting machines ----
+    def admit(self, machine_id: MachineId, join_token: str, key_pem: bytes) -> Boot:
+        """Check a join token and bind it to the agent's key.
+
+        Raises:
+            AuthenticationError: the token is another machine's, used up by another key, or no longer expected.
+        """
+        boot = self._boots.get(machine_id)
+        if boot is None or not tokens_equal(join_token, boot.join_token):
+            raise AuthenticationError(
+                f"the join token is not valid for machine {machine_id!r}; nothing is booting by that name with it"
+            )
+        key_hash = hashlib.sha256(key_pem).hexdigest()
+        if boot.key_hash and boot.key_hash != key_hash:
+            machine = self._engine.cluster.machine(machine_id)
+            if machine is None or machine.state not in _EXPECTED:
+                raise AuthenticationError(
+                    f"the join token of machine {machine_id} was used by another key already, and no boot of it is expected"
+                )
+            boot.reply = None
+        boot.key_hash = key_hash
+        return boot
+
+    def boot(self, machine_id: MachineId) -> Boot | None:
+        """What is known about a machine's boot; None once it is gone."""
+        return self._boots.get(machine_id)
+
+    def note_phase(self, machine_id: MachineId, name: str, time_s: float) -> None:
+        """Record when (unix seconds) a boot phase was reached; the first word counts."""
+        boot = self._boots.get(machine_id)
+        if boot is not None:
+            boot.phases.setdefault(name, time_s)
+
+    def phases(self, machine_id: MachineId) -> dict[str, float]:
+        """Boot phases in seconds since the machine was requested."""
+        boot = self._boots.get(machine_id)
+        return {} if boot is None else since_requested(boot.phases)
+
+    def machines_on(self, host_id: str) -> Iterator[tuple[MachineId, int]]:
+        """The registered machines of one host, with their generations."""
+        for boot in self._boots.values():
+            if boot.host_id == host_id and boot.generation:
+                yield boot.machine_id, boot.generation
+
+    # ---- talking to the provider ----
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._group is None:
+            work.close()  # the fleet is closing: `close` destroys everything
+        else:
+            self._group.create_task(work)
+
+    async def _create(self, boot: Boot) -> None:
+        machine_id = boot.machine_id
+        spec = MachineSpec(self._cluster_id, machine_id, boot.shape, self._boot_config(boot))
+        try:
+            machine = await self._provider.create(spec)
+        except ProviderError as error:
+            self._engine.post(events.MachineBootFailed(machine_id, "; ".join([str(error), *error.log_lines[-5:]])))
+        except Exception as error:
+            log.exception("creating machine %s failed", machine_id)
+            self._engine.post(events.MachineBootFailed(machine_id, f"create failed: {type(error).__name__}: {error}"))
+        else:
+            self.note_phase(machine_id, "created", self._clock.unix_s())
+            self._engine.post(events.MachineCreated(machine_id, machine.provider_machine_id))
+
+    async def _destroy(self, machine_id: MachineId) -> None:
+        pause_s = _DESTROY_RETRY_S
+        while not self._closing.is_set():
+            try:
+                await self._provider.destroy(machine_id)
+            except Exception as error:
+                log.warning("destroying machine %s failed, trying again in %.0f s: %s", machine_id, pause_s, error)
+            else:
+                self._engine.post(events.MachineDestroyed(machine_id))
+                return
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._closing.wait()
+            except TimeoutError:
+                pause_s = min(2 * pause_s, _DESTROY_RETRY_S_MAX)
+
+    def _boot_config(self, boot: Boot) -> BootConfig:
+        amounts = dict(boot.shape)
+        amounts.pop(GPU, None)  # which devices they are is the provider's to choose
+        config = self._config
+        return BootConfig(
+            coordinator_address=self.address,
+            ca_pem=self._ca_pem,
+            join_token=boot.join_token,
+            machine_id=boot.machine_id,
+            cluster_id=self._cluster_id,
+            cpus=amounts.pop(CPU, 0) / UNIT,
+            memory_bytes=amounts.pop(MEMORY, 0),
+            resources={name: amount / UNIT for name, amount in amounts.items()},
+            preload=config.preload,
+            embedded=config.embedded,
+            heartbeat_s=config.heartbeat_s,
+            lost_after_s=config.lost_after_s,
+            destroy_after_s=config.destroy_after_s,
+            requested_unix_s=boot.phases["requested"],
+        )
+
+    def _machine_exited(self, machine_id: MachineId, reason: str) -> None:
+        self._engine.post(events.MachineExited(machine_id, reason))
+
+
+def since_requested(phases: dict[str, float]) -> dict[str, float]:
+    """Unix times as seconds since "requested"."""
+    start_s = phases.get("requested")
+    if start_s is None:
+        return {}
+    return {name: max(0.0, time_s - start_s) for name, time_s in phases.items()}

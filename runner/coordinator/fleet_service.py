@@ -1,0 +1,170 @@
+"""The services for machines: Join (server TLS and a join token) and Fleet (mutual TLS)."""
+
+# ruff: noqa: N802  method names are the protocol's
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from runner.coordinator.config import CoordinatorConfig
+from runner.coordinator.engine import Engine
+from runner.coordinator.fleet import Boot, Fleet
+from runner.coordinator.machine_links import MachineLink, MachineLinks
+from runner.coordinator.reports import Reports
+from runner.core import events
+from runner.core.values import make_shape
+from runner.errors import AuthenticationError, ProtocolViolationError
+from runner.ids import ClusterId, MachineId
+from runner.rpc.channels import peer_machine
+from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc
+from runner.rpc.security import Authority
+from runner.rpc.version import check_peer, local_peer
+
+log = logging.getLogger(__name__)
+
+Context = Any  # grpc.aio.ServicerContext, which the stubs make generic in ways that generated code is not
+
+
+class JoinService(fleet_pb2_grpc.JoinServicer):
+    """Exchanges one-machine join tokens for machine certificates."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        fleet: Fleet,
+        authority: Authority,
+        config: CoordinatorConfig,
+        cluster_id: ClusterId,
+        *,
+        store_path: str,
+        artefact_path: str,
+    ) -> None:
+        self._engine = engine
+        self._fleet = fleet
+        self._authority = authority
+        self._config = config
+        self._cluster_id = cluster_id
+        self._store_path = store_path
+        self._artefact_path = artefact_path
+
+    async def Register(self, request: fleet_pb2.RegisterRequest, context: Context) -> fleet_pb2.RegisterReply:
+        """Admit one agent. The same key gets the same answer while its generation lasts."""
+        machine_id = MachineId(request.machine_id)
+        key_pem = _public_key(request.csr_pem, machine_id)
+        boot = self._fleet.admit(machine_id, request.join_token, key_pem)
+        if warning := check_peer(request.peer, who=f"machine {machine_id}"):
+            log.warning("%s", warning)
+        for name, time_s in request.phases.items():
+            self._fleet.note_phase(machine_id, name, time_s)
+        self._fleet.note_phase(machine_id, "registered", time.time())
+        boot.host_id = request.peer.host_id
+        self._engine.post(
+            events.MachineRegistered(
+                machine_id,
+                # A new key is a new agent, whatever it calls itself: the old certificate must not pass any more.
+                f"{request.agent_instance_id}/{boot.key_hash[:16]}",
+                make_shape(request.total.amounts),
+                request.peer.host_id,
+                dict(boot.phases),
+            )
+        )
+        await self._engine.committed()
+        generation = self._engine.cluster.generation_of(machine_id)
+        if not self._engine.cluster.is_machine_live(machine_id, generation):
+            raise AuthenticationError(f"machine {machine_id} is not wanted any more; destroy it")
+        return self._reply(boot, generation, request.csr_pem)
+
+    def _reply(self, boot: Boot, generation: int, csr_pem: bytes) -> fleet_pb2.RegisterReply:
+        if boot.reply is not None and boot.generation == generation:
+            return boot.reply
+        boot.generation = generation
+        boot.reply = fleet_pb2.RegisterReply(
+            peer=local_peer(),
+            cluster_id=self._cluster_id,
+            generation=generation,
+            certificate_pem=self._authority.sign_csr(csr_pem, boot.machine_id, generation=generation),
+            fleet_address=self._fleet.fleet_address,
+            store_path=self._store_path,
+            artefact_path=self._artefact_path,
+            heartbeat_s=self._config.heartbeat_s,
+            lost_after_s=self._config.lost_after_s,
+            destroy_after_s=self._config.destroy_after_s,
+        )
+        return boot.reply
+
+
+class FleetService(fleet_pb2_grpc.FleetServicer):
+    """The two streams of each machine."""
+
+    def __init__(self, engine: Engine, links: MachineLinks, reports: Reports) -> None:
+        self._engine = engine
+        self._links = links
+        self._reports = reports
+
+    async def Assignments(self, request: fleet_pb2.AssignmentsRequest, context: Context) -> None:
+        """Drain the machine's outbox. A newer stream of the same machine ends this one."""
+        link = self._admit(context, MachineId(request.machine_id), request.generation)
+        link.stream += 1
+        stream = link.stream
+        link.outbox.poke()
+        while link.stream == stream:
+            frame = link.take_frame()
+            if frame is not None:
+                try:
+                    await context.write(frame)
+                except BaseException:
+                    link.put_back(frame)
+                    raise
+            elif link.exit_reason and not len(link.outbox):
+                return  # it has been told
+            elif not await link.outbox.wait():
+                return
+
+    async def Report(
+        self, request_iterator: AsyncIterator[fleet_pb2.AgentReport], context: Context
+    ) -> fleet_pb2.ReportReply:
+        """Take in what the agent says until the stream ends. Frames of an older generation end it with an error."""
+        link: MachineLink | None = None
+        async for report in request_iterator:
+            if link is None or link.exit_reason or report.generation != link.generation:
+                link = self._admit(context, MachineId(report.machine_id), report.generation)
+            elif report.machine_id != link.machine_id:
+                raise ProtocolViolationError(f"machine {link.machine_id} reported as {report.machine_id}")
+            self._reports.take(link, report)
+        return fleet_pb2.ReportReply()
+
+    def _admit(self, context: Context, machine_id: MachineId, generation: int) -> MachineLink:
+        """The link that this connection may speak for.
+
+        Raises:
+            AuthenticationError: the certificate is another machine's, or its generation is over.
+        """
+        identity = peer_machine(context.auth_context())
+        if identity.machine_id != machine_id or identity.generation != generation:
+            raise AuthenticationError(
+                f"the certificate of machine {identity.machine_id} generation {identity.generation} cannot speak for "
+                f"machine {machine_id} generation {generation}"
+            )
+        link = None
+        if self._engine.cluster.is_machine_live(machine_id, generation):
+            link = self._links.of(machine_id, generation)
+        if link is None or link.exit_reason:
+            reason = link.exit_reason if link is not None else "the cluster has given it up or knows a newer one"
+            raise AuthenticationError(
+                f"generation {generation} of machine {machine_id} is over: {reason}; it must exit"
+            )
+        return link
+
+
+def _public_key(csr_pem: bytes, machine_id: MachineId) -> bytes:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        key = x509.load_pem_x509_csr(csr_pem).public_key()
+    except ValueError:
+        raise AuthenticationError(f"machine {machine_id} sent a certificate request that cannot be read") from None
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

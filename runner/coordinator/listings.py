@@ -1,0 +1,75 @@
+"""Pages of machines and tasks for people."""
+
+from __future__ import annotations
+
+from runner.coordinator.conversion import checkpoint_message, failure_message, resources_message
+from runner.coordinator.engine import CoreClock
+from runner.coordinator.fleet import since_requested
+from runner.core.cluster import Cluster
+from runner.core.views import MachineView, TaskView
+from runner.rpc.gen import client_pb2
+
+PAGE_DEFAULT = 100
+PAGE_MAX = 1000
+
+
+def machines(cluster: Cluster, request: client_pb2.ListMachinesRequest) -> client_pb2.ListMachinesReply:
+    """One page of machines."""
+    views, token = cluster.machines(after=request.page_token, limit=_limit(request.page_size))
+    return client_pb2.ListMachinesReply(machines=[_machine(view) for view in views], next_page_token=token)
+
+
+def tasks(cluster: Cluster, clock: CoreClock, request: client_pb2.ListTasksRequest) -> client_pb2.ListTasksReply:
+    """One page of tasks in order of submission."""
+    views, token = cluster.tasks(
+        state=request.state,
+        name=request.name,
+        runs_only=request.runs_only,
+        after=request.page_token,
+        limit=_limit(request.page_size),
+    )
+    return client_pb2.ListTasksReply(tasks=[_task(cluster, clock, view) for view in views], next_page_token=token)
+
+
+def _limit(page_size: int) -> int:
+    return min(page_size, PAGE_MAX) if page_size else PAGE_DEFAULT
+
+
+def _machine(view: MachineView) -> client_pb2.MachineInfo:
+    info = client_pb2.MachineInfo(
+        machine_id=view.machine_id,
+        state=view.state,
+        generation=view.generation,
+        total=resources_message(view.total),
+        available=resources_message(view.available),
+        provider=view.provider,
+        provider_machine_id=view.provider_machine_id,
+        host_id=view.host_id,
+        reason=view.reason,
+        running_tasks=view.running_tasks,
+    )
+    for name, seconds in since_requested(view.phases).items():
+        info.phases[name] = seconds
+    return info
+
+
+def _task(cluster: Cluster, clock: CoreClock, view: TaskView) -> client_pb2.TaskInfo:
+    info = client_pb2.TaskInfo(
+        task_id=view.task_id,
+        name=view.name,
+        function_name=view.function_name,
+        state=view.state,
+        attempt=view.attempt,
+        machine_id=view.machine_id or "",
+        submitted_s=view.submitted_unix_s,
+        why_waiting=cluster.why_waiting(view.task_id),
+    )
+    if view.started_s is not None:
+        info.started_s = clock.unix_s(view.started_s)
+    if view.ended_s is not None:
+        info.ended_s = clock.unix_s(view.ended_s)
+    if view.checkpoint is not None:
+        info.checkpoint.CopyFrom(checkpoint_message(view.checkpoint))
+    if view.failure is not None:
+        info.failure.CopyFrom(failure_message(view.failure))
+    return info

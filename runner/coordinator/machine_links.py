@@ -1,0 +1,136 @@
+"""The streams of machines: what waits for each agent, and how far its reports have been taken in."""
+
+from __future__ import annotations
+
+import asyncio
+
+from runner.coordinator.outbox import Outbox
+from runner.ids import ExecutorId, MachineId
+from runner.rpc.gen import client_pb2, fleet_pb2
+
+# A report's acknowledgement waits this long for commands that it can ride with.
+_ACK_DELAY_S = 0.01
+
+
+class MachineLink:
+    """One generation of one machine. A reconnect of the same agent instance goes on with the same link."""
+
+    __slots__ = (
+        "acked_sent_s",
+        "acked_seq",
+        "exit_reason",
+        "generation",
+        "machine_id",
+        "outbox",
+        "sent",
+        "stream",
+        "taken_seq",
+    )
+
+    def __init__(self, machine_id: MachineId, generation: int) -> None:
+        self.machine_id = machine_id
+        self.generation = generation
+        self.outbox: Outbox[fleet_pb2.AgentCommand] = Outbox()
+        self.stream = 0  # counts connections: only the newest Assignments stream drains the outbox
+        self.taken_seq = 0  # newest report item handed to the engine
+        self.acked_seq = 0  # newest one that is durable
+        self.acked_sent_s = 0.0  # `sent_s` of the newest heartbeat: renews the agent's lease
+        self.sent = (0, 0.0)  # what the agent was told last of the two above
+        self.exit_reason = ""  # set: this generation is over
+
+    def push(self, command: fleet_pb2.AgentCommand) -> None:
+        """Queue one command for the agent."""
+        self.outbox.push(command, command.ByteSize())
+
+    def take_frame(self) -> fleet_pb2.AgentCommands | None:
+        """What waits, with the newest acknowledgements. None when there is nothing to say."""
+        commands = self.outbox.take()
+        acks = (self.acked_seq, self.acked_sent_s)
+        if not commands and acks == self.sent:
+            return None
+        self.sent = acks
+        return fleet_pb2.AgentCommands(acked_report_seq=acks[0], acked_sent_s=acks[1], commands=commands)
+
+    def put_back(self, frame: fleet_pb2.AgentCommands) -> None:
+        """The frame was not sent: its commands go first on the next stream."""
+        self.outbox.put_back([(command, command.ByteSize()) for command in frame.commands])
+        self.sent = (0, 0.0)
+
+
+class MachineLinks:
+    """The newest link of each machine."""
+
+    def __init__(self) -> None:
+        self._links: dict[MachineId, MachineLink] = {}
+        self._unacked: set[MachineLink] = set()
+        self._ack_timer: asyncio.TimerHandle | None = None
+
+    def of(self, machine_id: MachineId, generation: int) -> MachineLink | None:
+        """The link of this generation, made when it is new; None when a newer one exists."""
+        link = self._links.get(machine_id)
+        if link is None or link.generation < generation:
+            if link is not None:
+                self._end(link, "a newer agent has taken this machine over")
+            link = self._links[machine_id] = MachineLink(machine_id, generation)
+        return link if link.generation == generation else None
+
+    def send(self, machine_id: MachineId, generation: int, command: fleet_pb2.AgentCommand) -> None:
+        """Queue a command for one generation; dropped when that is over."""
+        link = self.of(machine_id, generation)
+        if link is not None and not link.exit_reason:
+            link.push(command)
+
+    def relay(self, machine_id: MachineId, executor_id: ExecutorId, reply: client_pb2.SessionReply) -> None:
+        """Queue a session reply for an executor of the machine's newest generation."""
+        link = self._links.get(machine_id)
+        if link is not None and not link.exit_reason:
+            link.push(fleet_pb2.AgentCommand(relay=fleet_pb2.RelayToExecutor(executor_id=executor_id, reply=reply)))
+
+    def fence(self, machine_id: MachineId, generation: int, reason: str) -> None:
+        """This generation is over: tell whoever still speaks in its name to exit."""
+        link = self._links.get(machine_id)
+        if link is not None and link.generation == generation:
+            self._end(link, reason)
+
+    def exit_all(self, reason: str) -> None:
+        """Tell every agent to exit: the cluster ends."""
+        for link in self._links.values():
+            self._end(link, reason)
+
+    def forget(self, machine_id: MachineId) -> None:
+        """The machine is gone for good."""
+        link = self._links.pop(machine_id, None)
+        if link is not None:
+            self._unacked.discard(link)
+            link.outbox.close()
+
+    def acknowledge(self, link: MachineLink, seq: int, sent_s: float) -> None:
+        """Everything up to `seq` is durable, and the agent spoke at its time `sent_s`."""
+        link.acked_seq = max(link.acked_seq, seq)
+        link.acked_sent_s = max(link.acked_sent_s, sent_s)
+        self._unacked.add(link)
+        if self._ack_timer is None:
+            self._ack_timer = asyncio.get_running_loop().call_later(_ACK_DELAY_S, self._send_acks)
+
+    def all(self) -> list[MachineLink]:
+        """The newest link of each machine."""
+        return list(self._links.values())
+
+    def close(self) -> None:
+        """End all writers. Idempotent."""
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+        for link in self._links.values():
+            link.outbox.close()
+
+    def _end(self, link: MachineLink, reason: str) -> None:
+        if not link.exit_reason:
+            link.exit_reason = reason
+            link.push(fleet_pb2.AgentCommand(exit=fleet_pb2.Exit(reason=reason)))
+
+    def _send_acks(self) -> None:
+        self._ack_timer = None
+        links, self._unacked = self._unacked, set()
+        for link in links:
+            if link.sent != (link.acked_seq, link.acked_sent_s):
+                link.outbox.poke()

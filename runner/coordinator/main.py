@@ -1,0 +1,163 @@
+"""The coordinator process: forks the zygote first, then serves until its client, its signals or a call end it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from runner import config as settings
+from runner.coordinator.config import CoordinatorConfig, CoordinatorReady
+from runner.errors import InternalError, RunnerError
+
+if TYPE_CHECKING:
+    from runner.coordinator.state_dir import StateDir
+    from runner.coordinator.wiring import Coordinator
+    from runner.ids import ClusterId
+    from runner.providers.base import Provider
+    from runner.worker.zygote import Zygote
+
+log = logging.getLogger(__name__)
+
+# A shutdown that hangs ends by SIGALRM: the zygote and all machines then end by themselves.
+_SHUTDOWN_S_MAX = 8
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one coordinator; returns the exit status."""
+    options = _parse(argv)
+    try:
+        config = CoordinatorConfig.from_dict(msgpack.unpackb(_read_all(options.config_fd)))
+        return _run(config, options.ready_fd)
+    except Exception as exc:
+        log.exception("the coordinator could not start")
+        _report_failure(options.ready_fd, exc)
+        return 1
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m runner.coordinator", description=__doc__)
+    parser.add_argument("--config-fd", type=int, required=True, help="where one msgpack map of settings is read from")
+    parser.add_argument("--ready-fd", type=int, default=-1, help="where one msgpack map is written when it serves")
+    return parser.parse_args(argv)
+
+
+def _run(config: CoordinatorConfig, ready_fd: int) -> int:
+    # What gRPC reads from the environment has to be there before it is imported.
+    settings.set_grpc_defaults()
+    import asyncio
+
+    from runner.coordinator.state_dir import StateDir
+    from runner.coordinator.wiring import Coordinator
+
+    state = StateDir(config.home, config.cluster_id, config.token)
+    _log_to(state)
+    zygote = None
+    if config.provider == "local":
+        from runner.worker.zygote import Zygote
+
+        # Before any gRPC object, thread or event loop exists: none of them survives a fork.
+        zygote = Zygote.fork()
+
+    def make_provider(cluster_id: ClusterId, state: StateDir) -> Provider:
+        return _provider(config, cluster_id, state, zygote)
+
+    async def serve() -> int:
+        from runner.clock import SystemClock
+
+        coordinator = Coordinator(config, state, make_provider, SystemClock())
+        _watch_signals(coordinator)
+        if config.embedded:
+            _watch_client(coordinator, config)
+        async with coordinator.serve() as ready:
+            _report_ready(ready_fd, ready)
+            await coordinator.wait_stopped()
+            signal.alarm(_SHUTDOWN_S_MAX)
+        return 70 if coordinator.failure else 0
+
+    return asyncio.run(serve())
+
+
+def _provider(config: CoordinatorConfig, cluster_id: ClusterId, state: StateDir, zygote: Zygote | None) -> Provider:
+    if zygote is not None:
+        from runner.providers.local import LocalProvider
+
+        return LocalProvider(zygote, cluster_id=cluster_id, log_dir=state.machine_logs)
+    from runner.errors import BadOptionsError
+
+    raise BadOptionsError(f"provider {config.provider!r} is unknown; known is: local")
+
+
+def _watch_signals(coordinator: Coordinator) -> None:
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, coordinator.stop, f"signal {signum.name}")
+
+
+def _watch_client(coordinator: Coordinator, config: CoordinatorConfig) -> None:
+    """An embedded coordinator ends with its client: by the end of the pipe, or by the end of the process."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+
+    def pipe_readable() -> None:
+        if not os.read(config.life_fd, 4096):
+            loop.remove_reader(config.life_fd)
+            coordinator.stop("the client has closed its pipe")
+
+    def process_ended(pidfd: int) -> None:
+        loop.remove_reader(pidfd)
+        coordinator.stop("the client process has ended")
+
+    if config.life_fd >= 0:
+        loop.add_reader(config.life_fd, pipe_readable)
+    if config.client_pid:
+        # The pipe may live on in children of the client; the process may not.
+        try:
+            pidfd = os.pidfd_open(config.client_pid)
+        except ProcessLookupError:
+            coordinator.stop("the client process has ended")
+        else:
+            loop.add_reader(pidfd, process_ended, pidfd)
+
+
+def _log_to(state: StateDir) -> None:
+    level = settings.load().log_level.upper()
+    handler = logging.FileHandler(state.log, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    state.log.touch(mode=0o600)
+
+
+def _report_ready(ready_fd: int, ready: CoordinatorReady) -> None:
+    _report(ready_fd, ready.to_dict())
+
+
+def _report_failure(ready_fd: int, exc: Exception) -> None:
+    if not isinstance(exc, RunnerError):
+        exc = InternalError(f"the coordinator could not start: {type(exc).__name__}: {exc}")
+    _report(ready_fd, {"error": type(exc).__name__, "message": str(exc)})
+    sys.stderr.write(f"runner.coordinator: {exc}\n")
+
+
+def _report(ready_fd: int, message: dict[str, Any]) -> None:
+    if ready_fd < 0:
+        return
+    try:
+        with os.fdopen(ready_fd, "wb") as file:
+            file.write(msgpack.packb(message))
+    except OSError:
+        log.warning("nobody waits for this coordinator to be ready")
+
+
+def _read_all(fd: int) -> bytes:
+    with os.fdopen(fd, "rb") as file:
+        return file.read()

@@ -1,0 +1,292 @@
+"""Sessions of clients and of executors: frames of operations in, ready objects and acknowledgements out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from runner.clock import Clock
+from runner.coordinator import conversion
+from runner.coordinator.engine import Engine
+from runner.coordinator.journal import Journal
+from runner.coordinator.outbox import Outbox
+from runner.coordinator.task_index import TaskIndex
+from runner.core import events
+from runner.core.values import FailureKind, FailureRecord, TaskRecord, ValueRecord
+from runner.errors import ProtocolViolationError
+from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId, return_id
+from runner.rpc.gen import client_pb2, types_pb2
+
+# An acknowledgement waits this long for a frame that it can ride on: nobody but the resend buffer waits for it.
+_ACK_DELAY_S = 0.005
+_READY_OVERHEAD_BYTES = 64
+
+Ready = tuple[ObjectId, ValueRecord | None, FailureRecord | None]
+# Sends one reply to an executor through its machine's stream.
+Relay = Callable[[MachineId, ExecutorId, client_pb2.SessionReply], None]
+
+
+class Session:
+    """One client's channel. Survives the stream; a client that comes back gets a new outbox on the same session."""
+
+    __slots__ = ("acked_seq", "applied_seq", "client_id", "executor_id", "machine_id", "outbox", "sent_ack", "stream")
+
+    def __init__(self, client_id: ClientId, applied_seq: int) -> None:
+        self.client_id = client_id
+        self.applied_seq = applied_seq  # newest frame handed to the engine
+        self.acked_seq = applied_seq  # newest frame that is durable
+        self.sent_ack = applied_seq
+        self.outbox: Outbox[Ready] = Outbox()
+        self.stream = 0  # counts connections: an old stream must not end a newer one's session
+        # Set for executors' sessions, which speak through their machine's agent.
+        self.machine_id = MachineId("")
+        self.executor_id = ExecutorId("")
+
+    def take_frame(self) -> client_pb2.SessionReply | None:
+        """The next reply: what waits, and the newest acknowledgement. None when there is nothing to say."""
+        items = self.outbox.take()
+        if not items and self.sent_ack == self.acked_seq:
+            return None
+        reply = client_pb2.SessionReply()
+        frame = reply.frame
+        frame.acked_seq = self.sent_ack = self.acked_seq
+        ready = frame.ready
+        for object_id, value, failure in items:
+            conversion.fill_ready(ready.add(), object_id, value, failure)
+        return reply
+
+
+class Sessions:
+    """All sessions. Only the loop's thread touches it."""
+
+    def __init__(self, engine: Engine, journal: Journal, clock: Clock, tasks: TaskIndex, relay: Relay) -> None:
+        self._engine = engine
+        self._journal = journal
+        self._clock = clock
+        self._tasks = tasks
+        self._relay = relay
+        self._by_id: dict[ClientId, Session] = {}
+        self._function_names: dict[str, str] = {}
+        self._unflushed: set[Session] = set()  # executors' sessions with something to relay after this turn
+        self._unacked: set[Session] = set()
+        self._ack_timer: asyncio.TimerHandle | None = None
+
+    # ---- coming and going ----
+    async def connect(self, client_id: ClientId) -> Session:
+        """A client said hello, for the first time or again. Durable when it returns."""
+        self._prune()
+        session = self._open(client_id)
+        session.outbox.close()  # the writer of an older stream ends
+        session.outbox = Outbox()
+        session.stream += 1
+        self._engine.post(events.ClientConnected(client_id))
+        await self._engine.committed()
+        return session
+
+    def disconnect(self, session: Session, stream: int, *, on_purpose: bool) -> None:
+        """The stream number `stream` of this session ended."""
+        if session.stream != stream:
+            return
+        session.outbox.close()
+        if on_purpose:
+            self._drop(session.client_id)
+            self._engine.post(events.ClientClosed(session.client_id))
+        else:
+            self._engine.post(events.ClientDisconnected(session.client_id))
+
+    def connect_executor(self, executor_id: ExecutorId, machine_id: MachineId) -> Session:
+        """An executor's session; its id is the executor's."""
+        session = self._open(ClientId(executor_id))
+        session.executor_id, session.machine_id = executor_id, machine_id
+        self._engine.post(events.ClientConnected(session.client_id, executor_id))
+        return session
+
+    def executor_session(self, executor_id: ExecutorId, machine_id: MachineId) -> Session | None:
+        """The session of an executor that said hello from this machine."""
+        session = self._by_id.get(ClientId(executor_id))
+        return session if session is not None and session.machine_id == machine_id else None
+
+    def executor_gone(self, executor_id: ExecutorId) -> None:
+        """The executor's process ended: what it held goes, with or without a session."""
+        self._drop(ClientId(executor_id))
+        self._engine.post(events.ClientClosed(ClientId(executor_id)))
+
+    def machine_gone(self, machine_id: MachineId) -> None:
+        """No executor of this machine will speak again."""
+        gone = [session for session in self._by_id.values() if session.machine_id == machine_id]
+        for session in gone:
+            self.executor_gone(session.executor_id)
+
+    # ---- from clients ----
+    def apply(self, session: Session, frame: client_pb2.ClientFrame, parent: tuple[TaskId, int] | None = None) -> None:
+        """Hand a frame's operations to the engine; a frame that was applied before is only acknowledged again.
+
+        Raises:
+            ProtocolViolationError: a frame is missing before this one, or an operation cannot be read.
+        """
+        if frame.seq > session.applied_seq:
+            # A client whose lease had ended starts anew here with the number that it has reached.
+            if session.applied_seq and frame.seq != session.applied_seq + 1:
+                raise ProtocolViolationError(
+                    f"client {session.client_id} sent frame {frame.seq} after frame {session.applied_seq}"
+                )
+            posted = [self._event(session, operation, parent) for operation in frame.operations]
+            for event in posted:
+                if event is not None:
+                    self._engine.post(event)
+            session.applied_seq = frame.seq
+            self._engine.post(events.FrameApplied(session.client_id, frame.seq))
+        else:
+            session.sent_ack = -1
+        self._engine.after_commit(lambda seq=session.applied_seq: self._acknowledge(session, seq))  # type: ignore[misc]
+
+    # ---- to clients ----
+    def notify(
+        self, client_id: ClientId, object_id: ObjectId, value: ValueRecord | None, failure: FailureRecord | None
+    ) -> None:
+        """Tell a client about a final object. One that is away asks again when it is back."""
+        session = self._by_id.get(client_id)
+        if session is not None and not session.outbox.closed:
+            size_bytes = len(value.payload) if value is not None else 512
+            session.outbox.push((object_id, value, failure), size_bytes + _READY_OVERHEAD_BYTES)
+            if session.executor_id:
+                self._unflushed.add(session)
+
+    def flush(self) -> None:
+        """Relay what this turn has for executors."""
+        if self._unflushed:
+            sessions, self._unflushed = self._unflushed, set()
+            for session in sessions:
+                while len(session.outbox) and (reply := session.take_frame()) is not None:
+                    self._relay(session.machine_id, session.executor_id, reply)
+
+    def name_function(self, function_id: FunctionId, name: str) -> None:
+        """Remember a function's name, for tasks that have none."""
+        self._function_names[function_id] = name
+
+    def close(self) -> None:
+        """End all writers. Idempotent."""
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+        for session in self._by_id.values():
+            session.outbox.close()
+
+    def _open(self, client_id: ClientId) -> Session:
+        session = self._by_id.get(client_id)
+        if session is None:
+            session = self._by_id[client_id] = Session(client_id, self._engine.cluster.frame_seq(client_id))
+        return session
+
+    def _prune(self) -> None:
+        """Forget clients that were away until their lease ended."""
+        has_client = self._engine.cluster.has_client
+        away = [key for key, session in self._by_id.items() if session.outbox.closed and not has_client(key)]
+        for client_id in away:
+            self._drop(client_id)
+
+    def _drop(self, client_id: ClientId) -> None:
+        session = self._by_id.pop(client_id, None)
+        if session is not None:
+            session.outbox.close()
+            self._unflushed.discard(session)
+            self._unacked.discard(session)
+
+    def _event(
+        self, session: Session, operation: client_pb2.Operation, parent: tuple[TaskId, int] | None
+    ) -> events.Event | None:
+        kind = operation.WhichOneof("op")
+        client_id = session.client_id
+        if kind == "submit":
+            return self._submitted(session, operation.submit, parent)
+        if kind == "release_refs":
+            return events.RefsReleased(client_id, _ids(operation.release_refs))
+        if kind == "add_refs":
+            return events.RefsAdded(client_id, _ids(operation.add_refs))
+        if kind == "resolve":
+            return events.ObjectsResolved(client_id, _ids(operation.resolve))
+        if kind == "put":
+            return self._stored(session, operation.put)
+        if kind == "cancel":
+            cancel = operation.cancel
+            return events.CancelRequested(TaskId(cancel.task_id), cancel.force, cancel.recursive)
+        if kind == "register_function":
+            return self._registered(client_id, operation.register_function)
+        if kind == "register_package":
+            package = operation.register_package
+            return events.PackageRegistered(package.package_id, package.SerializeToString())
+        raise ProtocolViolationError(f"client {client_id} sent an operation that this version does not know")
+
+    def _submitted(
+        self, session: Session, spec: types_pb2.TaskSpec, parent: tuple[TaskId, int] | None
+    ) -> events.Event | None:
+        if session.executor_id and parent is None:
+            return None  # its attempt is over: the child would only be cancelled again
+        # For messages only: the wire's spec stays as the client made it.
+        name = spec.name or self._function_names.get(spec.function_id, "")
+        record = conversion.task_record(spec, session.client_id, parent, self._clock.unix_s(), name)
+        if not self._journal.has_room():
+            self._refuse_task(session, record)
+            return None
+        self._tasks.add(record)
+        return events.TaskSubmitted(session.client_id, record, not session.executor_id)
+
+    def _stored(self, session: Session, put: client_pb2.Put) -> events.Event | None:
+        object_id = ObjectId(put.object_id)
+        if not object_id:
+            raise ProtocolViolationError(f"client {session.client_id} put a value without an id")
+        if not self._journal.has_room():
+            failure = _no_room(f"value {object_id}")
+            self._engine.after_commit(lambda: self._notify_and_flush(session.client_id, [object_id], failure))
+            return None
+        return events.ObjectPut(session.client_id, object_id, conversion.value_record(put.value))
+
+    def _registered(self, client_id: ClientId, function: types_pb2.Function) -> events.Event:
+        function_id = FunctionId(function.function_id)
+        self.name_function(function_id, function.name)
+        return events.FunctionRegistered(
+            client_id,
+            function_id,
+            function.name,
+            function.SerializeToString(),
+            tuple(function.contained_refs),  # type: ignore[arg-type]  # ids are strings on the wire
+            tuple(function.package_ids),
+        )
+
+    def _refuse_task(self, session: Session, record: TaskRecord) -> None:
+        failure = _no_room(f"task {record.task_id}")._replace(task_id=record.task_id, task_name=record.name)
+        returns = [return_id(record.task_id, index) for index in range(record.num_returns)]
+        self._engine.after_commit(lambda: self._notify_and_flush(session.client_id, returns, failure))
+
+    def _notify_and_flush(self, client_id: ClientId, object_ids: list[ObjectId], failure: FailureRecord) -> None:
+        for object_id in object_ids:
+            self.notify(client_id, object_id, None, failure)
+        self.flush()
+
+    # ---- acknowledgements ----
+    def _acknowledge(self, session: Session, seq: int) -> None:
+        session.acked_seq = max(session.acked_seq, seq)
+        self._unacked.add(session)
+        if self._ack_timer is None:
+            self._ack_timer = asyncio.get_running_loop().call_later(_ACK_DELAY_S, self._send_acks)
+
+    def _send_acks(self) -> None:
+        self._ack_timer = None
+        sessions, self._unacked = self._unacked, set()
+        for session in sessions:
+            if session.sent_ack == session.acked_seq:
+                continue
+            if not session.executor_id:
+                session.outbox.poke()
+            elif (reply := session.take_frame()) is not None:
+                self._relay(session.machine_id, session.executor_id, reply)
+
+
+def _ids(refs: client_pb2.RefList) -> tuple[ObjectId, ...]:
+    return tuple(refs.object_ids)  # type: ignore[arg-type]  # ids are strings on the wire
+
+
+def _no_room(what: str) -> FailureRecord:
+    return FailureRecord(
+        FailureKind.STORE_FULL,
+        f"{what} was refused: the coordinator's disk is full up to its reserve; free space there and submit again",
+    )

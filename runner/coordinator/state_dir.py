@@ -1,0 +1,105 @@
+"""The files of one cluster: its state directory (0700), its keys and token, its object store."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from runner.config import read_secret
+from runner.errors import UsageError
+from runner.ids import ClusterId, random_id
+from runner.rpc.clusters import CA_NAME, FILE_NAME, TOKEN_NAME, ClusterInfo
+from runner.rpc.security import Authority, new_token
+
+_CA_KEY_NAME = "ca-key.pem"
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+class StateDir:
+    """Held by at most one coordinator at a time.
+
+    Raises:
+        UsageError: another coordinator runs on this directory.
+        OSError: it cannot be made or written.
+    """
+
+    def __init__(self, home: str, cluster_id: str, token: str) -> None:
+        self.cluster_id = ClusterId(cluster_id or random_id("c").removeprefix("c-"))
+        self.path = Path(home) / "clusters" / self.cluster_id
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.chmod(0o700)
+        self._lock_fd = self._lock()
+        self.journal = self.path / "journal.db"
+        self.events = self.path / "events.db"
+        self.log = self.path / "coordinator.log"
+        self.machine_logs = self.path / "machines"
+        self.artefacts = self.path / "artefacts"
+        self.artefacts.mkdir(mode=0o700, exist_ok=True)
+        self.authority = self._authority()
+        self.token = self._token(token)
+        self.store = self._store()
+
+    def publish(self, address: str, *, embedded: bool) -> None:
+        """Write cluster.json: from now on the cluster can be found."""
+        ClusterInfo.of_this_process(self.cluster_id, str(self.path), address, embedded=embedded).write()
+        (self.path / FILE_NAME).chmod(0o600)
+
+    def close(self, *, keep: bool, keep_store: bool) -> None:
+        """Release it. Without `keep` the whole directory goes; the object store goes unless `keep_store`."""
+        if not keep_store:
+            shutil.rmtree(self.store, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock_fd)
+
+    def _lock(self) -> int:
+        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise UsageError(
+                f"cluster {self.cluster_id} is running already (another coordinator holds {self.path}); "
+                f"use it, or stop it with `runner down`"
+            ) from None
+        return fd
+
+    def _authority(self) -> Authority:
+        ca, key = self.path / CA_NAME, self.path / _CA_KEY_NAME
+        if key.exists() and ca.exists():
+            return Authority.load(ca.read_bytes(), key.read_bytes())
+        authority = Authority.create()
+        _write_private(key, authority.key_pem)
+        _write_private(ca, authority.ca_pem)
+        return authority
+
+    def _token(self, given: str) -> str:
+        path = self.path / TOKEN_NAME
+        if not given and path.exists():
+            return read_secret(path, "the cluster's state")
+        token = given or new_token()
+        _write_private(path, token.encode())
+        return token
+
+    def _store(self) -> Path:
+        """Shared memory where the host has it, else a folder on disk."""
+        usable = _SHARED_MEMORY.is_dir() and os.access(_SHARED_MEMORY, os.W_OK)
+        store = _SHARED_MEMORY / f"runner-{self.cluster_id}" if usable else self.path / "objects"
+        store.mkdir(mode=0o700, exist_ok=True)
+        if store.stat().st_uid != os.getuid():
+            # /dev/shm is everybody's: a folder that someone else made in advance is not to be trusted.
+            store = self.path / "objects"
+            store.mkdir(mode=0o700, exist_ok=True)
+        store.chmod(0o700)
+        return store
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Whole or not at all, and never readable by others."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+    os.replace(temporary, path)

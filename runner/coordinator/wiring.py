@@ -1,0 +1,261 @@
+"""Puts one coordinator together, starts it, and takes it apart again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc.aio
+
+from runner.clock import Clock
+from runner.coordinator.client_service import ClientService, ClusterFacts
+from runner.coordinator.config import CoordinatorConfig, CoordinatorReady
+from runner.coordinator.effects import Effects
+from runner.coordinator.engine import CoreClock, Engine
+from runner.coordinator.event_log import EventLog
+from runner.coordinator.fleet import Fleet
+from runner.coordinator.fleet_service import FleetService, JoinService
+from runner.coordinator.journal import Journal
+from runner.coordinator.machine_links import MachineLinks
+from runner.coordinator.recorder import Recorder
+from runner.coordinator.reports import Reports
+from runner.coordinator.sessions import Sessions
+from runner.coordinator.state_dir import StateDir
+from runner.coordinator.task_index import TaskIndex
+from runner.core import events, facts
+from runner.core.cluster import Cluster
+from runner.core.values import CoreConfig
+from runner.errors import AddressInUseError
+from runner.ids import ClusterId
+from runner.providers.base import Provider
+from runner.rpc.channels import client_port_credentials, fleet_port_credentials, server_options
+from runner.rpc.gen import client_pb2_grpc, fleet_pb2_grpc
+from runner.rpc.guard import Guard
+from runner.rpc.version import host_id
+
+log = logging.getLogger(__name__)
+
+# Time for agents to hear that the cluster ends, before their machines are destroyed.
+_FAREWELL_S = 0.2
+_SERVER_GRACE_S = 0.5
+
+# Where processes of this host find a server that listens everywhere.
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+MakeProvider = Callable[[ClusterId, StateDir], Provider]
+
+
+def core_config(config: CoordinatorConfig) -> CoreConfig:
+    """The core's limits. Embedded local machines end with their pipes, so they need no leases."""
+    return CoreConfig(
+        embedded=config.embedded,
+        lost_after_s=config.lost_after_s,
+        boot_deadline_s=config.boot_deadline_s,
+        client_lost_after_s=config.client_lost_after_s,
+        use_leases=not (config.embedded and config.provider == "local"),
+    )
+
+
+class Coordinator:
+    """One cluster's coordinator inside a running event loop.
+
+    `run` serves until `stop` is called; it may be run once.
+    """
+
+    def __init__(self, config: CoordinatorConfig, state: StateDir, make_provider: MakeProvider, clock: Clock) -> None:
+        self._config = config
+        self._state = state
+        self._clock = clock
+        self._stopping = asyncio.Event()
+        self.stop_reason = ""
+        self.failure = ""  # set: it ended because it could not go on
+        self._journal = Journal(state.journal, durability=config.durability, reserve_bytes=config.disk_reserve_bytes)
+        self._event_log = EventLog(state.events)
+        self._had_past = not self._journal.is_empty()
+        self.cluster = Cluster(core_config(config))
+        self._tasks = TaskIndex(self.cluster)
+        function_names = self._replay()
+        core_clock = CoreClock(clock, last_now_s=self._journal.last_now_s, last_unix_s=self._journal.last_unix_s)
+        self.engine = Engine(self.cluster, self._journal, clock, core_clock, self._die)
+        self._links = MachineLinks()
+        self._sessions = Sessions(self.engine, self._journal, clock, self._tasks, self._links.relay)
+        for function_id, name in function_names.items():
+            self._sessions.name_function(function_id, name)
+        self._provider = make_provider(state.cluster_id, state)
+        self._fleet = Fleet(
+            engine=self.engine,
+            provider=self._provider,
+            clock=clock,
+            config=config,
+            cluster_id=state.cluster_id,
+            ca_pem=state.authority.ca_pem,
+            take_numbers=self._journal.take_numbers,
+        )
+        self._recorder = Recorder(self._event_log, clock, self._tasks)
+        self._client_service = ClientService(
+            engine=self.engine,
+            core_clock=core_clock,
+            clock=clock,
+            sessions=self._sessions,
+            event_log=self._event_log,
+            fleet=self._fleet,
+            facts=ClusterFacts(
+                cluster_id=state.cluster_id,
+                embedded=config.embedded,
+                state_dir=str(state.path),
+                store_path=str(state.store),
+                client_lost_after_s=config.client_lost_after_s,
+                started_s=core_clock.now_s(),
+            ),
+            shut_down=self.stop,
+        )
+
+    def stop(self, reason: str) -> None:
+        """Have `run` take everything down. Idempotent; callable from signal handlers of the loop."""
+        if not self._stopping.is_set():
+            self.stop_reason = reason
+            self._stopping.set()
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[CoordinatorReady]:
+        """Serve while the block runs; then take everything down.
+
+        Raises:
+            AddressInUseError: a port is taken.
+        """
+        servers: list[Any] = []
+        fleet_tasks = asyncio.ensure_future(self._fleet.run())
+        try:
+            ready = await self._start(servers)
+            yield ready
+        finally:
+            await self._take_down(servers, fleet_tasks)
+
+    async def wait_stopped(self) -> None:
+        """Return when `stop` was called or the engine could not go on."""
+        await self._stopping.wait()
+
+    async def _start(self, servers: list[Any]) -> CoordinatorReady:
+        state, config = self._state, self._config
+        hosts = [config.host]
+        client_server = grpc.aio.server(options=server_options(), interceptors=[Guard(state.token)])
+        fleet_server = grpc.aio.server(options=server_options(), interceptors=[Guard(None)])
+        servers.extend([client_server, fleet_server])
+        port = _bind(client_server, config.host, config.port, client_port_credentials(state.authority, hosts))
+        fleet_port = _bind(fleet_server, config.host, config.fleet_port, fleet_port_credentials(state.authority, hosts))
+        reachable = _WILDCARDS.get(config.host, config.host)
+        self._fleet.address = _join_address(reachable, port)
+        self._fleet.fleet_address = _join_address(reachable, fleet_port)
+        self._add_services(client_server, fleet_server)
+        effects = Effects(
+            self._links,
+            self._sessions,
+            self._recorder,
+            self._event_log,
+            self._fleet,
+            host_id=host_id(),
+            store_path=str(state.store),
+            artefact_path=str(state.artefacts),
+        )
+        self.engine.start(effects, watch_stalls=core_config(config).use_leases)
+        if self._had_past:
+            self.engine.post(events.CoordinatorRestarted())
+        if not config.embedded:
+            await self._fleet.sweep()
+        self._fleet.request(config.machines)
+        await client_server.start()
+        await fleet_server.start()
+        state.publish(self._fleet.address, embedded=config.embedded)
+        return CoordinatorReady(
+            address=self._fleet.address,
+            cluster_id=state.cluster_id,
+            ca_pem=state.authority.ca_pem,
+            token=state.token,
+            state_dir=str(state.path),
+            pid=os.getpid(),
+        )
+
+    def _add_services(self, client_server: Any, fleet_server: Any) -> None:
+        state = self._state
+        reports = Reports(
+            engine=self.engine,
+            links=self._links,
+            sessions=self._sessions,
+            recorder=self._recorder,
+            fleet=self._fleet,
+            welcome=self._client_service.welcome,
+            use_leases=core_config(self._config).use_leases,
+        )
+        join = JoinService(
+            self.engine,
+            self._fleet,
+            state.authority,
+            self._config,
+            state.cluster_id,
+            store_path=str(state.store),
+            artefact_path=str(state.artefacts),
+        )
+        client_pb2_grpc.add_ClientServicer_to_server(self._client_service, client_server)
+        fleet_pb2_grpc.add_JoinServicer_to_server(join, client_server)
+        fleet_pb2_grpc.add_FleetServicer_to_server(FleetService(self.engine, self._links, reports), fleet_server)
+
+    async def _take_down(self, servers: list[Any], fleet_tasks: asyncio.Future[None]) -> None:
+        """Machines first, so that nothing runs on unwatched; then the streams; then the files."""
+        log.info("stopping: %s", self.stop_reason or "end of the block")
+        if self._links.all():
+            self._links.exit_all(self.stop_reason or "the cluster ends")
+            await asyncio.sleep(_FAREWELL_S)
+        await self._fleet.close()
+        self._client_service.close()
+        self._sessions.close()
+        self._links.close()
+        for server in servers:
+            await server.stop(_SERVER_GRACE_S)
+        await asyncio.wait([fleet_tasks])
+        self.engine.stop()
+        has_runs = bool(self.cluster.tasks(runs_only=True, limit=1)[0])
+        self._event_log.close()
+        self._journal.close()
+        embedded = self._config.embedded
+        keep = not embedded or has_runs or bool(self.failure)
+        self._state.close(keep=keep, keep_store=not embedded)
+
+    def _replay(self) -> dict[Any, str]:
+        """Rebuild the core's state; returns the names of functions."""
+        names: dict[Any, str] = {}
+        apply = self.cluster.apply
+        for turn in self._journal.replay():
+            for encoded in turn:
+                fact = facts.decode(encoded)
+                apply(fact)
+                if isinstance(fact, facts.TaskAdded):
+                    self._tasks.add(fact.task)
+                elif isinstance(fact, facts.FunctionAdded):
+                    names[fact.function_id] = fact.name
+        self._tasks.prune()
+        return names
+
+    def _die(self, why: str) -> None:
+        self.failure = why
+        self.stop(f"internal failure: {why}")
+
+
+def _bind(server: Any, host: str, port: int, credentials: grpc.ServerCredentials) -> int:
+    try:
+        bound: int = server.add_secure_port(_join_address(host, port), credentials)
+    except RuntimeError:
+        bound = 0
+    if not bound:
+        raise AddressInUseError(
+            f"port {port} on {host} is taken by another process, or {host} is no address of this host; "
+            f"choose another port, or 0 for any free one"
+        )
+    return bound
+
+
+def _join_address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
