@@ -330,8 +330,8 @@ def _settle_returns(state: State, task: Task, values: tuple[ValueRecord, ...], f
 
 def announce(commands: list[Command], obj: Object) -> None:
     """Tell those who asked that the object is final."""
-    for client_id in obj.subscribers or ():
-        commands.append(NotifyReady(client_id, obj.object_id, obj.value, obj.failure))
+    subscribers = obj.subscribers or ()
+    commands += [NotifyReady(client_id, obj.object_id, obj.value, obj.failure) for client_id in subscribers]
     obj.subscribers = None
 
 

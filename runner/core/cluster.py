@@ -20,7 +20,6 @@ from runner.core.values import CoreConfig, FailureRecord, ValueRecord
 from runner.core.views import MachineView, TaskView
 from runner.ids import ClientId, MachineId, ObjectId, TaskId
 
-
 EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {**CLIENT_EVENTS, **FLEET_EVENTS, **TASK_EVENTS}
 
 
@@ -88,7 +87,7 @@ class Cluster:
 
     def is_machine_live(self, machine_id: MachineId, generation: int) -> bool:
         """Whether an agent of this generation may talk to us (ready or draining)."""
-        return queries.is_machine_live(self._state, self._state.machines.get(machine_id), generation)
+        return queries.is_machine_live(self._state.machines.get(machine_id), generation)
 
     def has_client(self, client_id: ClientId) -> bool:
         return client_id in self._state.clients
@@ -119,7 +118,7 @@ class Cluster:
         self, *, state: str = "", name: str = "", runs_only: bool = False, after: str = "", limit: int = 100
     ) -> tuple[list[TaskView], str]:
         """One page in order of submission, and the token of the next page ("" at the end)."""
-        return queries.tasks_page(self._state, state, name, runs_only, after, limit)
+        return queries.tasks_page(self._state, label=state, name=name, runs_only=runs_only, after=after, limit=limit)
 
     def machine(self, machine_id: MachineId) -> MachineView | None:
         machine = self._state.machines.get(machine_id)

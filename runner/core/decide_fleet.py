@@ -148,20 +148,20 @@ def _stalled(turn: Turn, event: e.LoopStalled) -> None:
             turn.record(f.ClientLeased(client.client_id, client.lease_until_s + event.stalled_s))
 
 
-def _clock(turn: Turn, event: e.ClockAdvanced) -> None:
+def _clock(turn: Turn, _event: e.ClockAdvanced) -> None:
     timers = turn.state.timers
     while timers and timers[0][0] <= turn.now_s:
         due_s, kind, id_ = heappop(timers)
         _TIMERS[kind](turn, id_, due_s)
 
 
-def _backoff_due(turn: Turn, id_: str, due_s: float) -> None:
+def _backoff_due(turn: Turn, id_: str, _due_s: float) -> None:
     task = turn.state.tasks.get(TaskId(id_))
     if task is not None and task.state is TaskState.BACKOFF and task.backoff_until_s <= turn.now_s:
         turn.record(f.BackoffEnded(task.task_id))
 
 
-def _boot_due(turn: Turn, id_: str, due_s: float) -> None:
+def _boot_due(turn: Turn, id_: str, _due_s: float) -> None:
     machine = turn.state.machines[MachineId(id_)]
     if machine.state in BOOTING:
         reason = f"its agent did not register within {turn.state.config.boot_deadline_s:g} s"
@@ -182,7 +182,7 @@ def _lease_due(turn: Turn, id_: str, due_s: float) -> None:
         turn.state.set_timer(machine.lease_due_s, LEASE, id_)
 
 
-def _client_due(turn: Turn, id_: str, due_s: float) -> None:
+def _client_due(turn: Turn, id_: str, _due_s: float) -> None:
     client = turn.state.clients.get(ClientId(id_))
     if client is not None and client.lease_until_s is not None and client.lease_until_s <= turn.now_s:
         close_client(turn, client)
@@ -197,7 +197,7 @@ _TIMERS: dict[int, Callable[[Turn, str, float], None]] = {
 
 
 # ---- restarts ----
-def _restarted(turn: Turn, event: e.CoordinatorRestarted) -> None:
+def _restarted(turn: Turn, _event: e.CoordinatorRestarted) -> None:
     """The old fleet is gone with the old process; nobody is to blame, so nothing is charged."""
     state = turn.state
     if not state.is_fleet_expected:
@@ -219,7 +219,7 @@ def _restarted(turn: Turn, event: e.CoordinatorRestarted) -> None:
             turn.record(f.ClientLeased(client.client_id, until_s))
 
 
-def _fleet_closed(turn: Turn, event: e.FleetClosed) -> None:
+def _fleet_closed(turn: Turn, _event: e.FleetClosed) -> None:
     if turn.state.is_fleet_expected:
         turn.record(f.FleetExpected(False))
 

@@ -67,10 +67,17 @@ class SlotIndex:
     def touch(self, slot: Slot) -> None:
         """Its attempts have changed."""
         slot.version += 1
-        if slot.work_s > self._target_s or not is_cpu_only(slot.shape) or not self._is_open(slot, 0.0):
+        tasks, work_s = slot.tasks, slot.work_s
+        if (
+            not 0 < len(tasks) <= self._depth_max
+            or work_s > self._target_s
+            or slot.is_closed
+            or tasks[0].block is not Block.NONE
+            or not is_cpu_only(slot.shape)
+        ):
             return
         heap = self._heaps.setdefault(slot.shape, [])
-        heappush(heap, (slot.work_s, slot.slot_id, slot.version, slot))
+        heappush(heap, (work_s, slot.slot_id, slot.version, slot))
         if len(heap) > self._size_max:
             heap[:] = [entry for entry in heap if entry[2] == entry[3].version]
             heapify(heap)
@@ -79,25 +86,12 @@ class SlotIndex:
     def best(self, task: Task) -> Slot | None:
         """The slot where this queued task would wait least, if short enough."""
         heap = self._heaps.get(task.record.shape)
-        if heap is None:
-            return None
-        expected_s = expected_duration_s(task)
         while heap:
-            _, _, version, slot = heap[0]
-            if version == slot.version and self._is_open(slot, 0.0):
-                return slot if self._is_open(slot, expected_s) else None
+            work_s, _, version, slot = heap[0]
+            if version == slot.version and slot.machine.can_take(()):
+                return slot if work_s + expected_duration_s(task) <= self._target_s else None
             heappop(heap)
-        del self._heaps[task.record.shape]
         return None
-
-    def _is_open(self, slot: Slot, more_s: float) -> bool:
-        return (
-            0 < len(slot.tasks) <= self._depth_max
-            and not slot.is_closed
-            and slot.work_s + more_s <= self._target_s
-            and slot.tasks[0].block is Block.NONE
-            and slot.machine.can_take(())
-        )
 
 
 def expected_duration_s(task: Task) -> float:

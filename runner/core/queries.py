@@ -37,7 +37,7 @@ def task_view(state: State, task: Task) -> TaskView:
 
 
 def tasks_page(
-    state: State, label: str, name: str, runs_only: bool, after: str, limit: int
+    state: State, *, label: str, name: str, runs_only: bool, after: str, limit: int
 ) -> tuple[list[TaskView], str]:
     """In order of submission. The token is the order of the last one shown, so a page never repeats or skips."""
     start = int(after) if after else -1
@@ -151,5 +151,5 @@ def story(state: State, id_: str) -> str:
     return f"{id_} is not known" if obj is None else obj.story()
 
 
-def is_machine_live(state: State, machine: Machine | None, generation: int) -> bool:
+def is_machine_live(machine: Machine | None, generation: int) -> bool:
     return machine is not None and machine.state in LIVE and machine.generation == generation

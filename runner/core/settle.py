@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from runner.core.facts import AttemptRetried, CancelMarked, TaskSettled
 from runner.core.objects import ObjectState
-from runner.core.task import Task, TaskState
+from runner.core.task import NO_EXECUTOR, Task, TaskState
 from runner.core.turn import Turn
 from runner.core.values import CoreConfig, FailureKind, FailureRecord
 from runner.ids import ExecutorId, ObjectId, return_id
@@ -31,7 +31,7 @@ def settle(
     failure: FailureRecord,
     *,
     is_cancelled: bool = False,
-    executor_id: ExecutorId = ExecutorId(""),
+    executor_id: ExecutorId = NO_EXECUTOR,
     borrowed: tuple[ObjectId, ...] = (),
 ) -> None:
     """End it with this failure; so do all that wait for its result (without recursion: chains are long)."""
@@ -72,7 +72,7 @@ def end_attempt(
     failure: FailureRecord,
     *,
     is_retryable: bool = False,
-    executor_id: ExecutorId = ExecutorId(""),
+    executor_id: ExecutorId = NO_EXECUTOR,
     borrowed: tuple[ObjectId, ...] = (),
 ) -> None:
     """The current attempt has failed: retry the task or end it."""

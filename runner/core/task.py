@@ -45,6 +45,8 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
     _S.CANCELLED: frozenset(),
 }
 
+NO_EXECUTOR = ExecutorId("")
+
 # A task that is retried for ever must not grow for ever.
 _TRAIL_BYTES_MAX = 256
 LINES_MAX = 20
@@ -73,7 +75,7 @@ class Task:
     machine: Machine | None = None
     slot: Slot | None = None
     last_machine_id: MachineId | None = None
-    executor_id: ExecutorId = ExecutorId("")
+    executor_id: ExecutorId = NO_EXECUTOR
     block: Block = Block.NONE
     expected_s: float = 0.0  # guess at assignment of how long the attempt takes
     retries_used: int = 0
