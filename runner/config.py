@@ -88,6 +88,11 @@ def set_grpc_defaults() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
+def forget_boot() -> None:
+    """Take the boot configuration out of the environment, which processes started later inherit."""
+    os.environ.pop(BOOT, None)
+
+
 def parse_address(text: str, source: str) -> str:
     """Check `host:port` (or `[v6]:port`) and return it; `source` names where it came from in messages."""
     host, colon, port = text.strip().rpartition(":")

@@ -1,0 +1,138 @@
+"""`runner up`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runner.cli import output
+from runner.cli.options import home_option, json_option, settings
+from runner.config import ADDRESS, CA, TOKEN_FILE
+from runner.coordinator.config import DURABILITIES, LOOPBACK, CoordinatorConfig, CoordinatorReady
+
+if TYPE_CHECKING:
+    from runner.cli.daemon import Started
+
+DEFAULT_PORT = 7420
+
+
+@click.command("up")
+@click.option(
+    "--provider", type=click.Choice(["local"]), default="local", show_default=True, help="What boots machines."
+)
+@click.option("--machines", type=click.IntRange(min=0), default=1, show_default=True, help="How many to boot.")
+@click.option(
+    "--cpus",
+    type=click.FloatRange(min=0, min_open=True),
+    help="CPUs of each machine.  [default: this host's, divided by the machines]",
+)
+@click.option("--gpus", type=click.IntRange(min=0), default=0, show_default=True, help="GPUs of each machine.")
+@click.option(
+    "--host", default=LOOPBACK, show_default=True, help="Address to serve at; only with care another than loopback."
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="Port for clients; 0 for any free one.",
+)
+@click.option("--cluster", metavar="ID", default="", help="Take up this cluster again: its tasks, runs and token.")
+@click.option(
+    "--durability",
+    type=click.Choice(DURABILITIES),
+    default=DURABILITIES[0],
+    show_default=True,
+    help="What an accepted task survives: the end of the process, or loss of power.",
+)
+@click.option("--foreground", is_flag=True, help="Stay, with the coordinator's log on stderr, until Ctrl-C.")
+@home_option
+@json_option
+def command(home: Path | None, as_json: bool, foreground: bool, cluster: str, **options: Any) -> None:
+    """Start a standing cluster on this host.
+
+    Returns when it serves. It runs until `runner down`, whatever becomes of this terminal.
+    """
+    from runner.cli import daemon
+
+    loaded = settings(home)
+    if cluster and not (loaded.clusters_dir / cluster).is_dir():
+        raise click.UsageError(f"there is no cluster {cluster} in {loaded.clusters_dir}")
+    config = CoordinatorConfig(
+        home=str(loaded.home),
+        cluster_id=cluster,
+        embedded=False,
+        provider=options["provider"],
+        machines=options["machines"],
+        cpus_per_machine=options["cpus"] or default_cpus(options["machines"]),
+        gpus_per_machine=options["gpus"],
+        host=options["host"],
+        port=options["port"],
+        durability=options["durability"],
+    )
+    started = daemon.start(config, foreground=foreground)
+    if as_json:
+        output.print_json(ready_map(started.ready))
+    else:
+        click.echo(ready_text(config, started.ready, foreground=foreground))
+    if foreground:
+        raise SystemExit(_stay(started))
+
+
+def default_cpus(machines: int) -> float:
+    """An even share of this host's CPUs, at least one."""
+    return float(max(1, len(os.sched_getaffinity(0)) // max(1, machines)))
+
+
+def ready_map(ready: CoordinatorReady) -> dict[str, Any]:
+    """What --json prints: where the secrets are, not what they are."""
+    return {
+        "cluster_id": ready.cluster_id,
+        "address": ready.address,
+        "pid": ready.pid,
+        "state_dir": ready.state_dir,
+        "token_file": str(Path(ready.state_dir) / "token"),
+        "ca_file": str(Path(ready.state_dir) / "ca.pem"),
+    }
+
+
+def ready_text(config: CoordinatorConfig, ready: CoordinatorReady, *, foreground: bool) -> str:
+    """Where it serves, how to connect, how to look at it, how to stop it."""
+    state = Path(ready.state_dir)
+    each = f"{config.cpus_per_machine:g} CPU" + (f", {config.gpus_per_machine} GPU" if config.gpus_per_machine else "")
+    fleet = f"{output.plural(config.machines, 'machine')} of {each}" if config.machines else "no machines yet"
+    lines = [
+        f"cluster {ready.cluster_id} serves at {ready.address} ({fleet})",
+        "",
+        "connect on this host:",
+        f'    runner.init("{ready.address}")',
+        "or from anywhere, with a copy of the two files:",
+        f"    export {ADDRESS}={ready.address}",
+        f"    export {TOKEN_FILE}={shlex.quote(str(state / 'token'))}",
+        f"    export {CA}={shlex.quote(str(state / 'ca.pem'))}",
+        "",
+        "look:  runner status",
+        "stop:  Ctrl-C" if foreground else "stop:  runner down",
+    ]
+    if not foreground:
+        lines.append(f"log:   {state / 'coordinator.log'}")
+    return "\n".join(lines)
+
+
+def _stay(started: Started) -> int:
+    """Wait for the coordinator; pass on what ends us."""
+    process = started.process
+
+    def pass_on(_signum: int, _frame: Any) -> None:
+        process.send_signal(signal.SIGTERM)
+
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, pass_on)
+    status = process.wait()
+    output.note(f"cluster {started.ready.cluster_id} has stopped")
+    return 0 if status == 0 else 1
