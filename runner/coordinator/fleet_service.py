@@ -107,17 +107,11 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
     async def Assignments(self, request: fleet_pb2.AssignmentsRequest, context: Context) -> None:
         """Drain the machine's outbox. A newer stream of the same machine ends this one."""
         link = self._admit(context, MachineId(request.machine_id), request.generation)
-        link.stream += 1
-        stream = link.stream
-        link.outbox.poke()
+        stream = link.attach(request.received_seq)
         while link.stream == stream:
             frame = link.take_frame()
             if frame is not None:
-                try:
-                    await context.write(frame)
-                except BaseException:
-                    link.put_back(frame)
-                    raise
+                await context.write(frame)
             elif link.exit_reason and not len(link.outbox):
                 return  # it has been told
             elif not await link.outbox.wait():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 from runner.coordinator.outbox import Outbox
 from runner.ids import ExecutorId, MachineId
@@ -23,8 +24,11 @@ class MachineLink:
         "machine_id",
         "outbox",
         "sent",
+        "sent_seq",
         "stream",
         "taken_seq",
+        "unconfirmed",
+        "unsent",
     )
 
     def __init__(self, machine_id: MachineId, generation: int) -> None:
@@ -37,24 +41,43 @@ class MachineLink:
         self.acked_sent_s = 0.0  # `sent_s` of the newest heartbeat: renews the agent's lease
         self.sent = (0, 0.0)  # what the agent was told last of the two above
         self.exit_reason = ""  # set: this generation is over
+        self.sent_seq = 0  # number of the newest frame with commands
+        self.unconfirmed: deque[fleet_pb2.AgentCommands] = deque()  # written to a stream, perhaps lost in it
+        self.unsent: deque[fleet_pb2.AgentCommands] = deque()  # of those, what a new stream has yet to carry again
 
     def push(self, command: fleet_pb2.AgentCommand) -> None:
         """Queue one command for the agent."""
         self.outbox.push(command, command.ByteSize())
 
+    def attach(self, received_seq: int) -> int:
+        """A new Assignments stream of an agent that has frames up to `received_seq`; returns the stream's number."""
+        self.confirm(received_seq)
+        self.unsent = deque(self.unconfirmed)
+        self.sent = (0, 0.0)
+        self.stream += 1
+        self.outbox.poke()  # the writer of an older stream ends
+        return self.stream
+
+    def confirm(self, received_seq: int) -> None:
+        """The agent has taken in the frames up to this one."""
+        while self.unconfirmed and self.unconfirmed[0].seq <= received_seq:
+            self.unconfirmed.popleft()
+
     def take_frame(self) -> fleet_pb2.AgentCommands | None:
         """What waits, with the newest acknowledgements. None when there is nothing to say."""
-        commands = self.outbox.take()
         acks = (self.acked_seq, self.acked_sent_s)
+        if self.unsent:
+            return self.unsent.popleft()
+        commands = self.outbox.take()
         if not commands and acks == self.sent:
             return None
         self.sent = acks
-        return fleet_pb2.AgentCommands(acked_report_seq=acks[0], acked_sent_s=acks[1], commands=commands)
-
-    def put_back(self, frame: fleet_pb2.AgentCommands) -> None:
-        """The frame was not sent: its commands go first on the next stream."""
-        self.outbox.put_back([(command, command.ByteSize()) for command in frame.commands])
-        self.sent = (0, 0.0)
+        frame = fleet_pb2.AgentCommands(acked_report_seq=acks[0], acked_sent_s=acks[1], commands=commands)
+        if commands:
+            self.sent_seq += 1
+            frame.seq = self.sent_seq
+            self.unconfirmed.append(frame)
+        return frame
 
 
 class MachineLinks:

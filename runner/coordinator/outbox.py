@@ -57,18 +57,19 @@ class Outbox(Generic[Item]):
             taken.append(items.popleft()[0])
         return taken
 
-    def put_back(self, items: list[tuple[Item, int]]) -> None:
-        """Return items to the front, in their order."""
-        self._items.extendleft(reversed(items))
-
     async def wait(self) -> bool:
-        """Return when something waits or the writer was poked; False once closed."""
-        while not (self._items or self._poked or self.closed):
-            self._waiter = asyncio.get_running_loop().create_future()
+        """Return when something may wait or the writer was poked; False once closed.
+
+        A second waiter releases the first: it belongs to a stream that a newer one has replaced.
+        """
+        if not (self._items or self._poked or self.closed):
+            self._wake()
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
             try:
-                await self._waiter
+                await waiter
             finally:
-                self._waiter = None
+                if self._waiter is waiter:
+                    self._waiter = None
         self._poked = False
         return not self.closed
 

@@ -66,6 +66,7 @@ class Reports:
         """
         if self._use_leases:
             self._engine.post(events.MachineHeard(link.machine_id, link.generation))
+        link.confirm(report.received_seq)
         items = report.items
         if items:
             known = link.taken_seq + 1 - report.first_seq

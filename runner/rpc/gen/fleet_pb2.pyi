@@ -78,24 +78,28 @@ class RegisterReply(_message.Message):
     def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., cluster_id: _Optional[str] = ..., generation: _Optional[int] = ..., certificate_pem: _Optional[bytes] = ..., fleet_address: _Optional[str] = ..., store_path: _Optional[str] = ..., artefact_path: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., lost_after_s: _Optional[float] = ..., destroy_after_s: _Optional[float] = ...) -> None: ...
 
 class AssignmentsRequest(_message.Message):
-    __slots__ = ("machine_id", "generation", "agent_instance_id")
+    __slots__ = ("machine_id", "generation", "agent_instance_id", "received_seq")
     MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     AGENT_INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_SEQ_FIELD_NUMBER: _ClassVar[int]
     machine_id: str
     generation: int
     agent_instance_id: str
-    def __init__(self, machine_id: _Optional[str] = ..., generation: _Optional[int] = ..., agent_instance_id: _Optional[str] = ...) -> None: ...
+    received_seq: int
+    def __init__(self, machine_id: _Optional[str] = ..., generation: _Optional[int] = ..., agent_instance_id: _Optional[str] = ..., received_seq: _Optional[int] = ...) -> None: ...
 
 class AgentCommands(_message.Message):
-    __slots__ = ("acked_report_seq", "acked_sent_s", "commands")
+    __slots__ = ("acked_report_seq", "acked_sent_s", "commands", "seq")
     ACKED_REPORT_SEQ_FIELD_NUMBER: _ClassVar[int]
     ACKED_SENT_S_FIELD_NUMBER: _ClassVar[int]
     COMMANDS_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
     acked_report_seq: int
     acked_sent_s: float
     commands: _containers.RepeatedCompositeFieldContainer[AgentCommand]
-    def __init__(self, acked_report_seq: _Optional[int] = ..., acked_sent_s: _Optional[float] = ..., commands: _Optional[_Iterable[_Union[AgentCommand, _Mapping]]] = ...) -> None: ...
+    seq: int
+    def __init__(self, acked_report_seq: _Optional[int] = ..., acked_sent_s: _Optional[float] = ..., commands: _Optional[_Iterable[_Union[AgentCommand, _Mapping]]] = ..., seq: _Optional[int] = ...) -> None: ...
 
 class AgentCommand(_message.Message):
     __slots__ = ("function", "package", "start", "stop", "resume", "free_segment", "relay", "preload", "exit", "checkpoint_committed")
@@ -204,18 +208,20 @@ class CommitCheckpointReply(_message.Message):
     def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., step: _Optional[int] = ..., accepted: bool = ..., reason: _Optional[str] = ...) -> None: ...
 
 class AgentReport(_message.Message):
-    __slots__ = ("machine_id", "generation", "first_seq", "sent_s", "items")
+    __slots__ = ("machine_id", "generation", "first_seq", "sent_s", "items", "received_seq")
     MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     FIRST_SEQ_FIELD_NUMBER: _ClassVar[int]
     SENT_S_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_SEQ_FIELD_NUMBER: _ClassVar[int]
     machine_id: str
     generation: int
     first_seq: int
     sent_s: float
     items: _containers.RepeatedCompositeFieldContainer[ReportItem]
-    def __init__(self, machine_id: _Optional[str] = ..., generation: _Optional[int] = ..., first_seq: _Optional[int] = ..., sent_s: _Optional[float] = ..., items: _Optional[_Iterable[_Union[ReportItem, _Mapping]]] = ...) -> None: ...
+    received_seq: int
+    def __init__(self, machine_id: _Optional[str] = ..., generation: _Optional[int] = ..., first_seq: _Optional[int] = ..., sent_s: _Optional[float] = ..., items: _Optional[_Iterable[_Union[ReportItem, _Mapping]]] = ..., received_seq: _Optional[int] = ...) -> None: ...
 
 class ReportReply(_message.Message):
     __slots__ = ()
