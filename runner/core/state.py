@@ -6,7 +6,7 @@ from heapq import heappush
 from typing import Any
 
 from runner.core.clients import Client, Function
-from runner.core.commands import Command, ForgetTask, FreeSegment, NoteMachineState, NoteTaskState
+from runner.core.commands import Command, DropCheckpoint, ForgetTask, FreeSegment, NoteMachineState, NoteTaskState
 from runner.core.machine import COUNTED, Machine, MachineState, Slot
 from runner.core.objects import Object, ObjectTable
 from runner.core.queues import Queues
@@ -92,6 +92,8 @@ class State:
         if self.tasks.pop(task.record.task_id, None) is None:
             return  # freeing its last return has done it
         self.task_counts[task.state] -= 1
+        if task.checkpoint is not None:
+            self.commands.append(DropCheckpoint(task.record.task_id, task.checkpoint))
         self.commands.append(ForgetTask(task.record.task_id))
 
     def drop_function_if_unused(self, function: Function) -> None:

@@ -1,0 +1,341 @@
+"""Random histories against the core. The model: what clients hold, what agents were told, what they may still say.
+
+After each step: the core's own invariants, and what only an outsider can see (an
+attempt number is used once, a drained machine gets nothing new, a stale report
+changes nothing). At the end: every task settles, nothing leaks, and a replay of
+the journal gives the same state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from runner.core import commands as c
+from runner.core import events as e
+from runner.core.cluster import Cluster
+from runner.core.facts import Fact, decode, encode
+from runner.core.values import (
+    CPU,
+    GPU,
+    UNIT,
+    CheckpointRecord,
+    CoreConfig,
+    FailureKind,
+    FailureRecord,
+    SegmentRecord,
+    TaskRecord,
+    ValueRecord,
+    make_shape,
+)
+from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId, return_id
+from tests.unit.core.script import as_lists
+
+F = FunctionId("f")
+CLIENTS = [ClientId("c-0"), ClientId("c-1")]
+# The session of an executor: a client that tasks borrow for.
+SESSION, EXECUTOR = ClientId("x-0"), ExecutorId("x-0")
+MACHINES = [MachineId(f"m-{i}") for i in range(4)]
+BIG = make_shape({CPU: 4 * UNIT, GPU: 2 * UNIT})
+SMALL = make_shape({CPU: 2 * UNIT})
+SHAPES = [
+    make_shape({CPU: UNIT}),
+    make_shape({CPU: UNIT}),
+    make_shape({CPU: 2 * UNIT}),
+    make_shape({CPU: UNIT, GPU: UNIT // 2}),
+    make_shape({GPU: 2 * UNIT}),
+    make_shape({}),
+]
+KINDS = [FailureKind.USER, FailureKind.WORKER_CRASHED, FailureKind.CANCELLED, FailureKind.TIMEOUT]
+SETTLED = {"succeeded", "failed", "cancelled"}
+Fence = tuple[MachineId, int, TaskId, int]
+
+
+class ClusterMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = CoreConfig(lost_after_s=10.0, boot_deadline_s=20.0, client_lost_after_s=15.0)
+        self.cluster = Cluster(self.config)
+        self.now_s = 0.0
+        self.facts: list[Fact] = []
+        self.fences: list[Fence] = []  # every attempt ever sent, in order
+        self.running: dict[Fence, None] = {}  # what agents believe they have
+        self.tasks: list[TaskRecord] = []
+        self.objects: list[ObjectId] = [ObjectId("never.0")]
+        self.ended: dict[TaskId, str] = {}
+        self.cancelled: set[TaskId] = set()
+        self.freed: set[ObjectId] = set()
+        self.puts = 0
+        self.dark: set[MachineId] = set()  # draining or worse: must get nothing new
+
+    # ---- feeding and obeying ----
+    def feed(self, event: e.Event) -> list[c.Command]:
+        decision = self.cluster.handle(event, self.now_s)
+        self.facts += decision.facts
+        for command in decision.commands:
+            self.obey(command)
+        return decision.commands
+
+    def obey(self, command: c.Command) -> None:
+        match command:
+            case c.StartAttempt(machine_id, generation, task_id, attempt):
+                fence = (machine_id, generation, task_id, attempt)
+                assert all(known[2:] != fence[2:] for known in self.fences), "an attempt number is used once"
+                assert task_id not in self.ended, "a settled task never runs again"
+                assert task_id not in self.cancelled, "a cancelled task is never tried again"
+                assert machine_id not in self.dark, "a drained machine gets nothing new"
+                assert self.cluster.generation_of(machine_id) == generation
+                for object_id, value in command.dependencies:
+                    assert value is not None, f"{object_id} is not ready"
+                self.fences.append(fence)
+                self.running[fence] = None
+            case c.StopAttempt(machine_id, generation, task_id, attempt, "fenced"):
+                self.running.pop((machine_id, generation, task_id, attempt), None)
+            case c.StopAttempt(_, _, task_id, _, "cancelled"):
+                self.cancelled.add(task_id)
+            case c.FenceAgent(machine_id, generation):
+                self.running = {f: None for f in self.running if f[:2] != (machine_id, generation)}
+            case c.NoteMachineState(machine_id, state):
+                if state == "ready":
+                    self.dark.discard(machine_id)
+                else:
+                    self.dark.add(machine_id)
+            case c.NoteTaskState(task_id, state=state) if state in SETTLED:
+                assert task_id not in self.ended, "a task settles once"
+                self.ended[task_id] = state
+            case c.FreeSegment(object_id):
+                assert object_id not in self.freed, "freed once"
+                self.freed.add(object_id)
+            case _:
+                pass
+
+    def report(self, fence: Fence, event: Any) -> list[c.Command]:
+        """Feed a report; if its fence is stale, nothing may change."""
+        if self.cluster.is_current(*fence):
+            return self.feed(event)
+        before = self.cluster.snapshot()
+        commands = self.feed(event)
+        assert not [x for x in commands if not isinstance(x, c.ReplyCheckpoint)]
+        assert self.cluster.snapshot() == before, "a stale report changes nothing"
+        return commands
+
+    # ---- clients ----
+    @initialize(use_leases=st.booleans(), poison_after=st.integers(1, 4))
+    def begin(self, use_leases: bool, poison_after: int) -> None:
+        self.config = CoreConfig(
+            lost_after_s=10.0,
+            boot_deadline_s=20.0,
+            client_lost_after_s=15.0,
+            use_leases=use_leases,
+            poison_after=poison_after,
+            chain_depth_max=3,
+        )
+        self.cluster = Cluster(self.config)
+        self.connect(CLIENTS[0])
+        self.connect(CLIENTS[1])
+        self.feed(e.MachinesRequested((MACHINES[0],), BIG, "fake"))
+        self.feed(e.MachineRegistered(MACHINES[0], "agent-0", BIG, "h"))
+
+    @rule(client_id=st.sampled_from([*CLIENTS, SESSION]))
+    def connect(self, client_id: ClientId) -> None:
+        self.feed(e.ClientConnected(client_id, EXECUTOR if client_id == SESSION else None))
+        self.feed(e.FunctionRegistered(client_id, F, "f", b"f"))
+
+    @rule(client_id=st.sampled_from([*CLIENTS, SESSION]), closes=st.booleans())
+    def disconnect(self, client_id: ClientId, closes: bool) -> None:
+        self.feed(e.ClientClosed(client_id) if closes else e.ClientDisconnected(client_id))
+
+    @rule(data=st.data(), shape=st.sampled_from(SHAPES), is_run=st.booleans(), detached=st.booleans())
+    def submit(self, data: st.DataObject, shape: Any, is_run: bool, detached: bool) -> None:
+        ids = st.sampled_from(self.objects)
+        parents = [None, None, *(fence[2:] for fence in self.fences)]
+        record = TaskRecord(
+            TaskId(f"t-{len(self.tasks)}"),
+            data.draw(st.sampled_from([*CLIENTS, SESSION])),
+            F,
+            b"spec",
+            shape,
+            dependencies=tuple(data.draw(st.lists(ids, max_size=2))),
+            contained=tuple(data.draw(st.lists(ids, max_size=1))),
+            num_returns=data.draw(st.integers(0, 2)),
+            max_retries=data.draw(st.sampled_from([0, 1, 3, -1])),
+            retry_user_errors=data.draw(st.booleans()),
+            is_run=is_run,
+            detached=detached,
+            priority=data.draw(st.sampled_from([0, 0, 1])),
+            parent=data.draw(st.sampled_from(parents)),
+        )
+        self.tasks.append(record)
+        self.objects += [return_id(record.task_id, index) for index in range(record.num_returns)]
+        self.feed(e.TaskSubmitted(record.client_id, record, data.draw(st.booleans())))
+        if data.draw(st.booleans()) and self.cluster.task(record.task_id):
+            assert self.feed(e.TaskSubmitted(record.client_id, record, True)) == []
+
+    def draw_value(self, data: st.DataObject, name: str) -> ValueRecord:
+        contained = tuple(data.draw(st.lists(st.sampled_from(self.objects), max_size=2)))
+        place = SegmentRecord("h", f"/{name}", 1) if data.draw(st.booleans()) else None
+        return ValueRecord(b"v", contained, place)
+
+    @rule(data=st.data(), client_id=st.sampled_from(CLIENTS))
+    def put(self, data: st.DataObject, client_id: ClientId) -> None:
+        value = self.draw_value(data, f"put-{self.puts}")
+        object_id = ObjectId(f"put-{self.puts}")
+        self.puts += 1
+        self.objects.append(object_id)
+        self.feed(e.ObjectPut(client_id, object_id, value))
+
+    @rule(data=st.data(), client_id=st.sampled_from([*CLIENTS, SESSION]), kind=st.integers(0, 3))
+    def refs(self, data: st.DataObject, client_id: ClientId, kind: int) -> None:
+        ids = tuple(data.draw(st.lists(st.sampled_from(self.objects), min_size=1, max_size=3)))
+        event = (e.RefsAdded, e.RefsReleased, e.RefsReleased, e.ObjectsResolved)[kind]
+        self.feed(event(client_id, ids))
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data(), force=st.booleans(), recursive=st.booleans())
+    def cancel(self, data: st.DataObject, force: bool, recursive: bool) -> None:
+        record = data.draw(st.sampled_from(self.tasks))
+        self.feed(e.CancelRequested(record.task_id, force, recursive))
+
+    # ---- agents: draw from every attempt ever sent, so late and repeated reports occur ----
+    @precondition(lambda self: self.fences)
+    @rule(data=st.data(), kind=st.integers(0, 7), is_late=st.booleans())
+    def report_attempt(self, data: st.DataObject, kind: int, is_late: bool) -> None:
+        fences = self.fences if is_late or not self.running else list(self.running)
+        fence = data.draw(st.sampled_from(fences))
+        if kind == 0:
+            self.report(fence, e.AttemptStarted(*fence, EXECUTOR))
+        elif kind == 1:
+            self.report(fence, e.AttemptBlocked(*fence))
+        elif kind == 2:
+            self.report(fence, e.AttemptUnblocked(*fence))
+        elif kind == 3:
+            step = data.draw(st.integers(0, 3))
+            self.report(fence, e.CheckpointSaved(*fence, CheckpointRecord(step, "u", "s", 1, fence[3])))
+        elif kind == 4:
+            self.running.pop(fence, None)
+            self.report(fence, e.AttemptReturned(*fence))
+        elif kind == 5:
+            self.running.pop(fence, None)
+            failure = FailureRecord(data.draw(st.sampled_from(KINDS)), "it failed")
+            borrowed = tuple(data.draw(st.lists(st.sampled_from(self.objects), max_size=1)))
+            self.report(fence, e.AttemptFailed(*fence, failure, data.draw(st.booleans()), EXECUTOR, borrowed))
+        else:
+            self.succeed(data, fence)
+
+    def succeed(self, data: st.DataObject, fence: Fence) -> None:
+        self.running.pop(fence, None)
+        values = tuple(self.draw_value(data, f"{fence[2]}.{index}") for index in range(2))
+        borrowed = tuple(data.draw(st.lists(st.sampled_from(self.objects), max_size=1)))
+        duration_s = data.draw(st.sampled_from([0.001, 0.001, 5.0]))
+        self.report(fence, e.AttemptSucceeded(*fence, values, duration_s, EXECUTOR, borrowed))
+
+    # ---- machines ----
+    @rule(index=st.integers(0, 3), shape=st.sampled_from([BIG, SMALL]), kind=st.integers(0, 4))
+    def machine_comes(self, index: int, shape: Any, kind: int) -> None:
+        machine_id = MACHINES[index]
+        if kind == 0:
+            self.feed(e.MachinesRequested((machine_id,), shape, "fake"))
+        elif kind == 1:
+            self.feed(e.MachineCreated(machine_id, f"pid-{index}"))
+        elif kind == 2:
+            self.feed(e.MachineBootFailed(machine_id, "no capacity"))
+        else:
+            before = self.cluster.generation_of(machine_id)
+            self.feed(e.MachineRegistered(machine_id, f"agent-{kind}", shape, "h", {"registered": 1.0}))
+            assert self.cluster.generation_of(machine_id) in (before, before + 1)
+
+    @rule(index=st.integers(0, 3), kind=st.integers(0, 4))
+    def machine_goes(self, index: int, kind: int) -> None:
+        machine_id = MACHINES[index]
+        if kind == 0:
+            self.feed(e.MachineExited(machine_id, "killed"))
+        elif kind in (1, 2):
+            self.feed(e.MachineRemovalRequested(machine_id, force=kind == 1))
+        elif kind == 3:
+            self.feed(e.MachineDestroyed(machine_id))
+        else:
+            self.feed(e.MachineHeard(machine_id, self.cluster.generation_of(machine_id)))
+
+    @rule(index=st.integers(0, 3), generation=st.integers(0, 3))
+    def heard_from_the_past(self, index: int, generation: int) -> None:
+        if not self.cluster.is_machine_live(MACHINES[index], generation):
+            before = self.cluster.snapshot()
+            assert self.feed(e.MachineHeard(MACHINES[index], generation))
+            assert self.cluster.snapshot() == before
+
+    # ---- time ----
+    @rule(step_s=st.sampled_from([0.1, 1.0, 9.0, 30.0]))
+    def advance(self, step_s: float) -> None:
+        self.now_s += step_s
+        self.feed(e.ClockAdvanced())
+        wakeup_s = self.cluster.next_wakeup_s()
+        assert wakeup_s is None or wakeup_s > self.now_s
+
+    @rule(stalled_s=st.sampled_from([1.0, 20.0]))
+    def stall(self, stalled_s: float) -> None:
+        self.now_s += stalled_s
+        self.feed(e.LoopStalled(stalled_s))
+
+    @precondition(lambda self: self.now_s > 20.0)
+    @rule(data=st.data())
+    def restart(self, data: st.DataObject) -> None:
+        if data.draw(st.integers(0, 3)):
+            return
+        self.cluster = self.replayed()
+        self.feed(e.CoordinatorRestarted())
+        self.running.clear()
+
+    # ---- always ----
+    @invariant()
+    def core_is_consistent(self) -> None:
+        self.cluster.check()
+
+    def replayed(self) -> Cluster:
+        cluster = Cluster(self.config)
+        cluster.replay(decode(as_lists(encode(fact))) for fact in self.facts)
+        assert cluster.snapshot() == self.cluster.snapshot(), "replay equals live state"
+        return cluster
+
+    def teardown(self) -> None:
+        self.replayed()
+        self.settle_all()
+        self.replayed()
+        for client_id in [*CLIENTS, SESSION]:
+            self.feed(e.ClientClosed(client_id))
+        self.cluster.check()
+        assert self.cluster.object_count() == 0, "no object is left when nobody holds any"
+        left = self.cluster.tasks(limit=1000)[0]
+        assert all(view.is_run for view in left), "only runs are kept"
+
+    def settle_all(self) -> None:
+        """Liveness: with a healthy machine and time, every task settles."""
+        healthy = MachineId("m-last")
+        self.feed(e.MachinesRequested((healthy,), BIG, "fake"))
+        self.feed(e.MachineRegistered(healthy, "agent", BIG, "h"))
+        for _ in range(300):
+            if not self.cluster.unfinished_tasks():
+                return
+            self.now_s += 6.0
+            for machine_id in {fence[0] for fence in self.running} | {healthy}:
+                self.feed(e.MachineHeard(machine_id, self.cluster.generation_of(machine_id)))
+            for client_id in CLIENTS:
+                self.feed(e.ClientConnected(client_id))
+            self.feed(e.ClockAdvanced())
+            self.wake_all()
+            for fence in list(self.running):
+                self.running.pop(fence, None)
+                values = (ValueRecord(b"v"), ValueRecord(b"v"))
+                self.feed(e.AttemptSucceeded(*fence, values, 0.001, EXECUTOR))
+        stuck = [self.cluster.story(v.task_id) for v in self.cluster.tasks(limit=1000)[0] if v.state not in SETTLED]
+        raise AssertionError(f"stuck: {stuck}")
+
+    def wake_all(self) -> None:
+        for fence in list(self.running):
+            self.feed(e.AttemptUnblocked(*fence))
+
+
+TestCluster = ClusterMachine.TestCase
+TestCluster.settings = settings(max_examples=150, stateful_step_count=40)
