@@ -127,7 +127,8 @@ def _await_ready(fd: int, process: subprocess.Popen[bytes], log_path: Path) -> C
     message: Mapping[str, Any] = msgpack.unpackb(packed)
     if "error" in message:
         process.wait()
-        raise _typed(message)
+        error = _typed(message)
+        raise InternalError(f"{error}; {_tail(log_path)}") if isinstance(error, InternalError) else error
     return CoordinatorReady.from_dict(message)
 
 

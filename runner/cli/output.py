@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,14 +37,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     for row in rows:
         # Text, because names of runs may hold brackets, which are markup in plain strings.
         table.add_row(*(Text(cell) for cell in row))
-    is_terminal = sys.stdout.isatty()
-    console = Console(
-        file=sys.stdout,
-        width=None if is_terminal else _WIDTH_UNFOLDED,
-        color_system="auto" if is_terminal and not config.load().no_color else None,
-        highlight=False,
-    )
-    console.print(table)
+    if sys.stdout.isatty():
+        Console(file=sys.stdout, no_color=config.load().no_color, highlight=False).print(table)
+        return
+    plain = Console(file=io.StringIO(), width=_WIDTH_UNFOLDED, color_system=None, highlight=False)
+    with plain.capture() as captured:
+        plain.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def note(text: str) -> None:

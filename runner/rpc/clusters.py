@@ -185,12 +185,10 @@ def resolve(settings: Settings, address: str | None = None) -> Target:
     if info is not None:
         return Target(address or info.address, ca_pem or info.read_ca(), token or info.read_token())
     if token is None or ca_pem is None:
-        missing = " and ".join(
-            name for name, value in (("RUNNER_TOKEN", token), ("RUNNER_CA", ca_pem)) if value is None
-        )
+        missing = [name for name, value in (("RUNNER_TOKEN_FILE", token), ("RUNNER_CA", ca_pem)) if value is None]
         raise AuthenticationError(
-            f"the cluster at {address} does not run on this host under {settings.home}, and {missing} is not set; "
-            f"`runner up` printed both where it was started"
+            f"no cluster of this host under {settings.home} serves at {address}, so it takes {' and '.join(missing)} "
+            f"in the environment; `runner up` printed them where the cluster was started"
         )
     assert address is not None  # else there is an info
     return Target(address, ca_pem, token)
