@@ -1,5 +1,6 @@
 # One word for each thing a person does here. `make demo` and `make test` do all set-up themselves.
 #   PYTHON=python3.12   another interpreter
+#   DEMO_ARGS=--full     options of examples/bert_finetune.py for `make demo`
 #   SYSTEM_SITE=1       a .venv that sees the interpreter's own packages (a torch with CUDA, say)
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -32,7 +33,7 @@ $(STAMP):
 	@touch $@
 
 demo: $(STAMP)
-	@$(RUN) -m examples.bert_sweep --demo
+	@$(RUN) examples/bert_finetune.py $(DEMO_ARGS)
 
 test: $(STAMP)
 	@bash scripts/test.sh fast slow examples wheel

@@ -1,43 +1,58 @@
-"""Time of a training step under runner against the same loop in a bare process, alternating in one run."""
+"""Time of a training step under runner against the same loop in a bare process, in turn in one run."""
 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 
 import runner
-from bench.harness import ROOT, Figure, main, percentile
-from bench.training_loop import train
+from bench import training_loop
+from bench.harness import ROOT, Figure, main
+
+LOOPS = {
+    "demo's BERT": "batch of 16, one thread, five reports and a checkpoint an epoch",
+    "small network": "every step reported, one thread",
+}
+FUNCTIONS = {"demo's BERT": "bert", "small network": "small"}
 
 
 @runner.remote(num_cpus=1)
-def under_runner() -> list[float]:
-    """The loop in a task; every step is reported."""
-    return train(runner.report)
+def under_runner(loop: str) -> list[float]:
+    """The loop in a task."""
+    return getattr(training_loop, loop)(runner.report)
 
 
-def bare() -> list[float]:
+def bare(loop: str) -> list[float]:
     """The loop in a process of its own, with a report that does nothing."""
-    code = "import json; from bench.training_loop import train; print(json.dumps(train(lambda *_, **__: None)))"
+    code = f"import json; from bench.training_loop import {loop} as run; print(json.dumps(run(lambda *_, **__: None)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [float(each) for each in json.loads(done.stdout)]
+    return [float(each) for each in json.loads(done.stdout.splitlines()[-1])]
+
+
+def compare(title: str, repeats: int) -> list[Figure]:
+    """Bare and under runner in turn, so that a slow minute of the machine meets both."""
+    loop = FUNCTIONS[title]
+    bare_ms = Figure(f"{title}: step, bare script", "ms", note=f"median of a run's steps; {LOOPS[title]}")
+    under_ms = Figure(f"{title}: step, under runner", "ms", note="the same")
+    percent = Figure(f"{title}: overhead of a step", "%", target=2.0, note="per pair of runs")
+    for index in range(repeats):
+        plain = statistics.median(bare(loop)) * 1e3
+        task = under_runner.options(name=f"{loop}-{index}").remote(loop)
+        ours = statistics.median(runner.get(task)) * 1e3
+        bare_ms.samples.append(plain)
+        under_ms.samples.append(ours)
+        percent.samples.append((ours / plain - 1) * 100)
+    return [bare_ms, under_ms, percent]
 
 
 def measure(repeats: int) -> list[Figure]:
     """Step time under runner against the bare loop."""
-    bare_ms = Figure("training step, bare script", "ms", note="median of a run's steps, one thread")
-    under_ms = Figure("training step, under runner", "ms", note="the same, each step reported")
-    percent = Figure("overhead of a training step", "%", target=2.0, note="paired: bare and under runner in turn")
     with runner.init(machines=1, cpus_per_machine=1):
-        runner.get(under_runner.options(name="warm-up").remote())
-        for index in range(max(repeats, 7)):
-            plain = percentile(bare(), 50) * 1e3
-            ours = percentile(runner.get(under_runner.options(name=f"train-{index}").remote()), 50) * 1e3
-            bare_ms.samples.append(plain)
-            under_ms.samples.append(ours)
-            percent.samples.append((ours / plain - 1) * 100)
-    return [bare_ms, under_ms, percent]
+        # The first task of the torch layer waits for the template.
+        runner.get(under_runner.options(name="warm-up").remote("small"))
+        return [figure for title in LOOPS for figure in compare(title, max(repeats, 7))]
 
 
 if __name__ == "__main__":
