@@ -45,10 +45,11 @@ def bert(report: Callable[..., Any]) -> list[float]:
     """One epoch of the demo's own loop; seconds between the ends of its optimizer steps."""
     sys.path.insert(0, str(EXAMPLES))
     import torch
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
     from bert.config import Config
     from bert.data import load_data
     from bert.train import train
-    from torch.optim.optimizer import register_optimizer_step_post_hook
 
     torch.set_num_threads(1)
     ends: list[float] = []
