@@ -46,6 +46,12 @@ class RunEvent(Protocol):
     def state(self) -> str: ...
     @property
     def machine_id(self) -> str: ...
+    @property
+    def failure(self) -> str: ...
+    @property
+    def lines_dropped(self) -> int: ...
+    @property
+    def phases(self) -> Mapping[str, float]: ...
 
 
 class Point(NamedTuple):
@@ -144,7 +150,7 @@ class Board:
             row.started_s = row.started_s or event.time_s
         if row.is_settled:
             row.ended_s = event.time_s
-            row.failure = failure_text(event) if row.state == "failed" else ""
+            row.failure = event.failure
 
     def _attempt(self, row: Row, event: RunEvent) -> None:
         """A new attempt goes on after the checkpoint of step `event.step`, or (-1) from the beginning."""
@@ -163,15 +169,13 @@ class Board:
         self.log.append(LogLine(event.time_s, row.name, printable(event.text)))
 
     def _log_gap(self, row: Row, event: RunEvent) -> None:
-        dropped = getattr(event, "lines_dropped", 0)
-        self.log.append(LogLine(event.time_s, row.name, f"({dropped} lines were not kept)"))
+        self.log.append(LogLine(event.time_s, row.name, f"({event.lines_dropped} lines were not kept)"))
 
     def _machine(self, event: RunEvent) -> None:
         machine = self.machines.setdefault(event.machine_id, MachineRow(event.machine_id, ""))
         machine.state = event.state.lower()
-        phases: Mapping[str, float] = getattr(event, "phases", None) or {}
-        if phases:
-            machine.phases = dict(sorted(phases.items(), key=lambda item: item[1]))
+        if event.phases:
+            machine.phases = dict(sorted(event.phases.items(), key=lambda item: item[1]))
 
     def running_on(self, machine_id: str) -> list[str]:
         """Names of the runs that a machine works on now."""
@@ -193,9 +197,3 @@ def printable(text: str) -> str:
     """The last state of a line that a progress bar rewrote, without control characters."""
     last = text.rstrip("\r\n").rpartition("\r")[2]
     return "".join(char if char.isprintable() else " " for char in last.replace("\t", "    "))
-
-
-def failure_text(event: RunEvent) -> str:
-    """Why a run failed, in words."""
-    failure = getattr(event, "failure", None) or getattr(event, "error", None)
-    return str(getattr(failure, "message", None) or failure or "failed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runner.training.board import Board, RunEvent, failure_text, number, printable
+from runner.training.board import Board, RunEvent, number, printable
 from runner.training.view import epoch_text, metric_text
 
 QUIET_STATES = frozenset({"waiting", "queued", "assigned"})
@@ -25,7 +25,7 @@ def plain_line(event: RunEvent, board: Board, metrics: Sequence[str], epochs: in
         return ""
     what = ""
     if event.kind == "state" and event.state.lower() not in QUIET_STATES:
-        what = f"failed: {failure_text(event)}" if row.state == "failed" else row.state
+        what = f"failed: {event.failure}" if row.state == "failed" else row.state
         what += f" on {event.machine_id}" if row.state == "running" and event.machine_id else ""
     elif event.kind == "attempt" and event.attempt > 1:
         what = f"attempt {event.attempt} goes on after {f'step {event.step}' if event.step >= 0 else 'nothing'}"

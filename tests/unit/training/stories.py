@@ -24,7 +24,7 @@ class Event:
     state: str = ""
     machine_id: str = ""
     phases: Mapping[str, float] = field(default_factory=dict)
-    failure: Any = None
+    failure: str = ""
     lines_dropped: int = 0
 
 
@@ -69,7 +69,7 @@ def half_epochs(index: int, count: int, at_s: float = 1001.0) -> list[Event]:
     return events
 
 
-def settled(index: int, state: str, at_s: float = 1040.0, failure: Any = None) -> Event:
+def settled(index: int, state: str, at_s: float = 1040.0, failure: str = "") -> Event:
     return Event("state", at_s, f"t{index}", state=state, failure=failure)
 
 

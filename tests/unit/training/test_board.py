@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 from runner.training import Board
@@ -60,7 +58,7 @@ def test_values_that_are_no_numbers_are_not_drawn() -> None:
 
 
 def test_the_reason_of_a_failure_is_kept() -> None:
-    board = board_of(*queued(1), settled(0, "FAILED", failure=SimpleNamespace(message="ValueError: no")))
+    board = board_of(*queued(1), settled(0, "FAILED", failure="ValueError: no"))
     assert board.rows["t0"].failure == "ValueError: no"
 
 
