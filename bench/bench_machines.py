@@ -24,6 +24,7 @@ async def _ready(open_connection: Any, count: int) -> None:
     from runner.rpc.gen import client_pb2
 
     deadline_s = time.monotonic() + DEADLINE_S
+    states: Counter[str] = Counter()
     while time.monotonic() < deadline_s:
         request = client_pb2.ListMachinesRequest(page_size=500)
         states = Counter(machine.state for machine in await open_connection.pages("ListMachines", request, "machines"))
