@@ -1,0 +1,62 @@
+"""Runs Python functions on machines that it boots for the purpose.
+
+    import runner
+
+    @runner.remote
+    def double(x: int) -> int:
+        return 2 * x
+
+    with runner.init():
+        print(runner.get(double.remote(21)))
+
+Importing this package loads neither torch nor gRPC.
+"""
+
+from runner import errors
+from runner.client.api import (
+    available_resources,
+    cancel,
+    cluster_resources,
+    get,
+    get_checkpoint,
+    get_runtime_context,
+    init,
+    is_initialized,
+    map,  # noqa: A004  its name, as in every executor
+    nodes,
+    put,
+    remote,
+    report,
+    shutdown,
+    stream,
+    wait,
+)
+from runner.client.remote_function import RemoteFunction
+from runner.objects.refs import ObjectRef
+from runner.options import TaskOptions
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ObjectRef",
+    "RemoteFunction",
+    "TaskOptions",
+    "__version__",
+    "available_resources",
+    "cancel",
+    "cluster_resources",
+    "errors",
+    "get",
+    "get_checkpoint",
+    "get_runtime_context",
+    "init",
+    "is_initialized",
+    "map",
+    "nodes",
+    "put",
+    "remote",
+    "report",
+    "shutdown",
+    "stream",
+    "wait",
+]

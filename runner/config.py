@@ -88,6 +88,12 @@ def set_grpc_defaults() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
+def child_environment(import_folder: str) -> dict[str, str]:
+    """This process's environment, for a Python child that is to find its packages in `import_folder` first."""
+    others = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([import_folder, others] if others else [import_folder])}
+
+
 def forget_boot() -> None:
     """Take the boot configuration out of the environment, which processes started later inherit."""
     os.environ.pop(BOOT, None)

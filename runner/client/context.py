@@ -58,9 +58,12 @@ def session_or_none() -> Session | None:
 
 
 def set_session(session: Session | None) -> None:
-    """Make this the session of the process."""
+    """Make this the session of the process, and the owner of refs that are unpickled in it."""
+    from runner.objects.refs import set_owner_lookup
+
     global _session
     _session = session
+    set_owner_lookup(session_or_none)
 
 
 def current_task() -> TaskContext | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from runner.client.waiting import Waiter
+from runner.client.wire import encode_frame
 from runner.errors import ProtocolViolationError
 from runner.ids import ObjectId
 from runner.rpc.gen import client_pb2
@@ -23,6 +24,7 @@ UNACKED_MAX_BYTES = 64 * 1024 * 1024
 _REFS_PER_OPERATION = 10_000  # keeps a list of ids far below the message limit
 
 Ready = Callable[[], None]
+Condition = Callable[[], bool]
 
 
 class Outcome(NamedTuple):
@@ -59,6 +61,7 @@ class SessionMachine:
         self._next_seq = 1
         self._acked_seq = 0
         self._waiters: list[Waiter] = []
+        self._ack_waiters: list[tuple[Condition, Waiter]] = []
         self._callbacks: dict[str, list[Ready]] = {}
 
     # ---- refs ----
@@ -147,6 +150,11 @@ class SessionMachine:
     def remove_waiter(self, waiter: Waiter) -> None:
         if waiter in self._waiters:
             self._waiters.remove(waiter)
+        self._ack_waiters = [pair for pair in self._ack_waiters if pair[1] is not waiter]
+
+    def add_ack_waiter(self, waiter: Waiter, condition: Condition) -> None:
+        """Finish `waiter` at the first acknowledgement that makes `condition` true."""
+        self._ack_waiters.append((condition, waiter))
 
     def when_ready(self, object_id: str, callback: Ready) -> bool:
         """Call back once, under the lock, when the object is final; False if it already is."""
@@ -157,7 +165,7 @@ class SessionMachine:
 
     def finish_waiting(self) -> None:
         """The session is over: wake everybody."""
-        for waiter in self._waiters:
+        for waiter in [*self._waiters, *(waiter for _, waiter in self._ack_waiters)]:
             waiter.finish()
         callbacks = [callback for waiting in self._callbacks.values() for callback in waiting]
         self._callbacks.clear()
@@ -180,9 +188,13 @@ class SessionMachine:
         self._acked(acked_seq)
         self.is_connected = True
         if not is_first:
-            for object_id in self._asked:  # a push that was under way may be lost
-                self._add_to_batch("resolve", object_id)
+            self.ask_again()
         return [frame.payload for frame in self._unacked]
+
+    def ask_again(self) -> None:
+        """Replies may have been lost: ask for all that is awaited."""
+        for object_id in self._asked:
+            self._add_to_batch("resolve", object_id)
 
     def disconnected(self) -> None:
         self.is_connected = False
@@ -229,6 +241,9 @@ class SessionMachine:
             frame = self._unacked.popleft()
             self._unacked_operations -= frame.operations
             self._unacked_bytes -= len(frame.payload)
+        for condition, waiter in self._ack_waiters:
+            if condition():
+                waiter.finish()
 
     def _add_to_batch(self, kind: str, object_id: str) -> None:
         """Ids of one kind share an operation as long as no other operation comes between."""
@@ -247,30 +262,3 @@ class SessionMachine:
             operation = client_pb2.Operation(resolve=refs)
         self._batch = []
         self.operate(operation.SerializeToString())
-
-
-_FRAME_TAG = b"\x12"  # SessionRequest.frame, length-delimited
-_OPERATION_TAG = b"\x12"  # ClientFrame.operations, length-delimited
-
-
-def encode_frame(seq: int, operations: Sequence[bytes]) -> bytes:
-    """A serialised SessionRequest with one frame of already serialised operations.
-
-    Written by hand because protobuf would decode and encode every operation again to put it into a list.
-    """
-    parts = [client_pb2.ClientFrame(seq=seq).SerializeToString()]
-    for operation in operations:
-        parts.append(_OPERATION_TAG)
-        parts.append(_varint(len(operation)))
-        parts.append(operation)
-    body = b"".join(parts)
-    return b"".join((_FRAME_TAG, _varint(len(body)), body))
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)

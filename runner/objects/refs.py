@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
-from runner.errors import NotInitializedError, NotSerializableError
-from runner.ids import ObjectId
+from runner.errors import NotInitializedError, NotSerializableError, UsageError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from runner.ids import ObjectId
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -80,7 +83,11 @@ class ObjectRef(Generic[T_co]):
         self._owner.dropped.append(self.id)
 
 
-_current_owner: Callable[[], RefOwner | None] = lambda: None
+def _no_owner() -> RefOwner | None:
+    return None
+
+
+_current_owner: Callable[[], RefOwner | None] = _no_owner
 
 
 def set_owner_lookup(lookup: Callable[[], RefOwner | None]) -> None:
@@ -89,10 +96,20 @@ def set_owner_lookup(lookup: Callable[[], RefOwner | None]) -> None:
     _current_owner = lookup
 
 
-def load_ref(object_id: str) -> ObjectRef[Any]:
+def check_sendable(ref: ObjectRef[Any]) -> None:
+    """Refuse a ref whose session has ended: its object may be gone.
+
+    Raises:
+        UsageError: it is not of the present session.
+    """
+    if ref._owner is not _current_owner():
+        raise UsageError(f"{ref!r} belongs to a session that has been shut down; make the value again in this one.")
+
+
+def load_ref(object_id: ObjectId) -> ObjectRef[Any]:
     """Unpickle a ref: the session of this process becomes a holder of the object."""
     owner = _current_owner()
     if owner is None:
         raise NotInitializedError(f"ObjectRef({object_id}) was loaded where no session is. Call runner.init() first.")
-    owner.borrow(ObjectId(object_id))
-    return ObjectRef(ObjectId(object_id), owner)
+    owner.borrow(object_id)
+    return ObjectRef(object_id, owner)

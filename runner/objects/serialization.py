@@ -24,7 +24,7 @@ import cloudpickle
 import msgpack
 
 from runner.objects import tensors
-from runner.objects.refs import ObjectRef, load_ref
+from runner.objects.refs import ObjectRef, check_sendable, load_ref
 
 ALIGNMENT_BYTES = 64
 _NO_BUFFERS = b"\0\0\0\0"
@@ -142,6 +142,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is ObjectRef:
+            check_sendable(obj)
             self.refs.append(obj)
             return load_ref, (obj.id,)
         if kind is self._tensor_type:

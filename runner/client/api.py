@@ -1,0 +1,256 @@
+"""The public functions. This module is light: what needs gRPC or protobuf is imported when it is first used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from runner.client.context import current_session, current_task, session_or_none
+from runner.client.remote_function import RemoteFunction
+from runner.errors import BadOptionsError, UsageError
+from runner.options import TaskOptions, parse_options
+
+if TYPE_CHECKING:
+    import os
+    from typing import Unpack
+
+    from runner.client.cluster_info import Node
+    from runner.client.connection import ClientSession
+    from runner.client.runtime_context import RuntimeContext
+    from runner.client.streams import EventStream
+    from runner.objects.refs import ObjectRef
+    from runner.options import OptionsDict
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+# ---- the session ----
+def init(
+    address: str | None = None,
+    *,
+    provider: str = "local",
+    machines: int = 1,
+    num_cpus: float | None = None,
+    num_gpus: int | None = None,
+    memory: int | str | None = None,
+    resources: Mapping[str, float] | None = None,
+    preload: Sequence[str] = (),
+    token: str | None = None,
+    ca: str | os.PathLike[str] | bytes | None = None,
+    log_to_driver: bool = True,
+    lost_after_s: float = 60.0,
+    timeout_s: float = 30.0,
+) -> ClientSession:
+    """Start a cluster of this process's own, or connect to a standing one at `address` ("host:port", RUNNER_ADDRESS).
+
+    `machines` machines are booted, each with `num_cpus` (all CPUs of this computer shared among them), `num_gpus` (its
+    GPUs likewise), `memory` (bytes or "8GiB"; None: not counted) and custom `resources`. `preload` names modules that
+    every worker has imported before its first task, such as "torch". For a standing cluster the token and the
+    certificate authority `ca` (PEM bytes or a file) are found on this host, or in RUNNER_TOKEN and RUNNER_CA.
+    `log_to_driver` prints what tasks write. A coordinator that does not answer for `lost_after_s` ends the session.
+
+    Called again, it returns the session that there is. The result is a context manager that calls `shutdown`.
+
+    Raises:
+        CoordinatorUnreachableError: nobody answered within `timeout_s`.
+        AuthenticationError: the token or the certificate authority is another cluster's.
+        VersionMismatchError: the cluster runs another Python minor version or protocol.
+        BadOptionsError: an argument cannot work.
+    """
+    from runner.client import connection
+
+    fleet = connection.FleetOptions(provider, machines, num_cpus, num_gpus, memory, resources, tuple(preload))
+    access = connection.AccessOptions(address, token, ca, log_to_driver, lost_after_s, timeout_s)
+    return connection.init(fleet, access)
+
+
+def shutdown() -> None:
+    """End the session: what was submitted is confirmed, what was printed is shown, an embedded cluster ends. Idempotent."""
+    if session_or_none() is not None:
+        from runner.client import connection
+
+        connection.shutdown()
+
+
+def is_initialized() -> bool:
+    """Whether there is a session that works."""
+    session = session_or_none()
+    return session is not None and session.failure is None
+
+
+# ---- calls and values ----
+@overload
+def remote(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+@overload
+def remote(**options: Unpack[OptionsDict]) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]: ...
+def remote(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function remote: `@runner.remote`, or with options `@runner.remote(num_gpus=1, max_retries=2)`.
+
+    Options are those of `runner.options.TaskOptions`.
+
+    Raises:
+        BadOptionsError: an unknown option or a bad value.
+    """
+    checked = parse_options(options) if options else TaskOptions()
+    if function is None:
+        return lambda decorated: remote_function(decorated, checked)
+    return remote_function(function, checked)
+
+
+def remote_function(function: Callable[P, R], options: TaskOptions) -> RemoteFunction[P, R]:
+    """`function` as a remote function."""
+    if isinstance(function, RemoteFunction):
+        raise BadOptionsError(f"{function!r} is remote already; use .options() to change its options.")
+    if isinstance(function, type):
+        raise BadOptionsError(f"{function.__name__} is a class; runner.remote takes functions.")
+    if not callable(function):
+        raise BadOptionsError(f"runner.remote takes a function, not a {type(function).__name__}.")
+    return RemoteFunction(function, options)
+
+
+@overload
+def get(refs: ObjectRef[R], *, timeout: float | None = None) -> R: ...
+@overload
+def get(refs: Sequence[ObjectRef[R]], *, timeout: float | None = None) -> list[R]: ...
+def get(refs: Any, *, timeout: float | None = None) -> Any:
+    """The value of a ref, or the values of a list of refs in order. Blocks until they are there.
+
+    numpy arrays come back read-only, because they may be shared. What a task raised is raised here, as soon as it is
+    known: an error that is both a TaskError and of the original type.
+
+    Raises:
+        GetTimeoutError: not ready after `timeout` seconds; the tasks go on.
+    """
+    return current_session().get(refs, timeout)
+
+
+def wait(
+    refs: Sequence[ObjectRef[R]], *, num_returns: int = 1, timeout: float | None = None
+) -> tuple[list[ObjectRef[R]], list[ObjectRef[R]]]:
+    """Block until `num_returns` refs are ready or `timeout` seconds are over; returns (ready, not ready).
+
+    `ready` has at most `num_returns` refs; both lists keep the order of `refs`. A failed task's ref is ready.
+
+    Raises:
+        BadOptionsError: a ref is there twice, or `num_returns` is not between 1 and the number of refs.
+    """
+    return current_session().wait(refs, num_returns, timeout)
+
+
+def put(value: R) -> ObjectRef[R]:
+    """Store a value once, for many tasks; large ones lie in shared memory."""
+    return current_session().put(value)
+
+
+def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
+    """Ask for the end of the task behind `ref`; returns at once. A finished task stays as it is.
+
+    A waiting task never starts; a running one gets a KeyboardInterrupt, or with `force` its process is killed. `get`
+    then raises TaskCancelledError. `recursive` cancels the tasks that it has submitted as well.
+    """
+    current_session().cancel(ref, force=force, recursive=recursive)
+
+
+def map(  # noqa: A001  runner.map is its name
+    function: RemoteFunction[..., R] | Callable[..., R],
+    *iterables: Iterable[Any],
+    max_outstanding: int | None = None,
+    ordered: bool = True,
+    return_exceptions: bool = False,
+) -> Iterator[R]:
+    """Call `function` remotely for each tuple of inputs; yields results in order, or as they come (`ordered=False`).
+
+    Lazy: at most `max_outstanding` (1000) calls are submitted ahead of what was taken. An error is raised at its
+    place, or yielded with `return_exceptions`. Leaving early cancels what is still running.
+    """
+    from runner.client.map import run_map
+
+    return run_map(
+        current_session(),
+        function,
+        iterables,
+        max_outstanding=max_outstanding,
+        ordered=ordered,
+        return_exceptions=return_exceptions,
+    )
+
+
+# ---- runs ----
+def report(values: Mapping[str, Any], *, step: int | None = None, checkpoint: Any = None) -> None:
+    """Inside a task: send metrics (numbers, texts, bools) and keep a checkpoint, any value that can be pickled.
+
+    Without `step` the steps count 0, 1, 2, ... Returns when the checkpoint is safe on the machine; blocks while too
+    much is waiting to be sent.
+
+    Raises:
+        NotScalarError: a value is not a number, text, bool or None.
+        UsageError: called outside a task.
+    """
+    task = current_task()
+    if task is None:
+        raise UsageError(
+            "report() works inside a remote function only: here there is no run to report for."
+            " Call it in a function that was started with .remote()."
+        )
+    task.report(values, step=step, checkpoint=checkpoint)
+
+
+def get_checkpoint() -> Any:
+    """Inside a task: what the last committed checkpoint of an earlier attempt holds; None when there is none.
+
+    Raises:
+        UsageError: called outside a task.
+    """
+    task = current_task()
+    if task is None:
+        raise UsageError(
+            "get_checkpoint() works inside a remote function only: here there is no run to go on with."
+            " Call it in a function that was started with .remote()."
+        )
+    return task.get_checkpoint()
+
+
+def stream(
+    runs: ObjectRef[Any] | str | Iterable[ObjectRef[Any] | str] | None = None,
+    *,
+    kinds: str | Iterable[str] | None = None,
+) -> EventStream:
+    """What happens to `runs` (refs or names; None: all runs of this session), from their start, as it happens.
+
+    An iterator, plain or async, of `Event`s; ends when all of them have settled. Each event comes once and in order
+    within its run, across reconnects. `kinds` chooses among "state", "attempt", "metrics", "log", "log_gap",
+    "checkpoint" and "machine" (boots and losses of the cluster's machines); default: all.
+    """
+    from runner.client.streams import open_stream
+
+    return open_stream(current_session(), runs, kinds)
+
+
+# ---- the cluster ----
+def nodes() -> list[Node]:
+    """The machines of the cluster."""
+    from runner.client.cluster_info import list_nodes
+
+    return list_nodes(current_session())
+
+
+def cluster_resources() -> dict[str, float]:
+    """What all machines that are ready have together: CPU, GPU, memory in bytes, custom resources."""
+    from runner.client.cluster_info import resources
+
+    return resources(current_session(), available=False)
+
+
+def available_resources() -> dict[str, float]:
+    """What of it no task holds now."""
+    from runner.client.cluster_info import resources
+
+    return resources(current_session(), available=True)
+
+
+def get_runtime_context() -> RuntimeContext:
+    """Where the calling code runs: cluster, task, attempt, machine, GPUs."""
+    from runner.client.runtime_context import runtime_context
+
+    return runtime_context()

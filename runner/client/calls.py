@@ -1,0 +1,97 @@
+"""A remote function made ready to send: pickled once, with what it needs; and one call's constant part."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from runner.objects.functions import FunctionElsewhere
+from runner.objects.refs import ObjectRef
+from runner.objects.serialization import Serialized, serialize
+from runner.options import TaskOptions
+from runner.rpc.gen import types_pb2
+
+# Larger functions (closures over data) travel as objects: a message holds 4 MiB, and a frame more than one operation.
+LARGE_FUNCTION_BYTES = 512 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePackage:
+    """A zip of the user's own modules."""
+
+    package_id: str
+    zip_bytes: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PickledFunction:
+    """One version of a function. `blob` is what `runner.objects.functions.load_function` reads."""
+
+    function_id: str
+    name: str
+    blob: bytes = field(repr=False)
+    contained_refs: Sequence[ObjectRef[Any]]
+    modules: Sequence[str]
+    packages: Sequence[SourcePackage]
+    function: Callable[..., Any] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, function: Callable[..., Any], name: str, modules: Sequence[str], packages: Sequence[SourcePackage]
+    ) -> PickledFunction:
+        """Pickle `function`. Raises whatever pickling raises."""
+        serialized = serialize(function)
+        blob = serialized.to_bytes()
+        digest = hashlib.sha256(blob)
+        for package in packages:
+            digest.update(package.package_id.encode())
+        return cls(digest.hexdigest()[:32], name, blob, serialized.contained_refs, modules, packages, function)
+
+    @property
+    def is_large(self) -> bool:
+        return len(self.blob) > LARGE_FUNCTION_BYTES
+
+    def serialized(self) -> Serialized:
+        """The function as a value of its own."""
+        return serialize(self.function)
+
+    def stand_in(self, ref: ObjectRef[Any]) -> bytes:
+        """A blob that says that the function is the value of `ref`."""
+        return serialize(FunctionElsewhere(ref)).to_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCall:
+    """Everything about a call but its arguments and its id."""
+
+    function: PickledFunction
+    name: str  # for people
+    num_returns: int
+    is_run: bool
+    constant: bytes = field(repr=False)  # a serialised TaskSpec; fields appended to it add to it
+
+    @classmethod
+    def of(cls, function: PickledFunction, options: TaskOptions, *, is_executor: bool) -> PreparedCall:
+        """The call of `function` under `options`."""
+        is_run = options.name is not None and not is_executor
+        spec = types_pb2.TaskSpec(
+            function_id=function.function_id,
+            name=options.name or "",
+            resources=types_pb2.Resources(amounts=options.amounts()),
+            num_returns=options.num_returns,
+            max_retries=options.max_retries,
+            retry_user_errors=options.retry_exceptions is not False,
+            timeout_s=options.timeout_s or 0.0,
+            max_calls=options.max_calls or 0,
+            # None keeps Ray's default: a GPU task's process is not used again.
+            reuse_gpu_worker=options.max_calls is not None and options.max_calls != 1,
+            env_vars=options.env_vars,
+            detached=options.lifetime == "detached",
+            is_run=is_run,
+        )
+        if isinstance(options.retry_exceptions, tuple):
+            spec.retry_exceptions = serialize(options.retry_exceptions).to_bytes()
+        constant = spec.SerializeToString()
+        return cls(function, options.name or function.name, options.num_returns, is_run, constant)

@@ -1,0 +1,75 @@
+"""Machines and resources of the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner.client.streams import client_transport
+from runner.options import from_units
+from runner.rpc.gen import client_pb2
+
+if TYPE_CHECKING:
+    from runner.client.session import Session
+
+_ALIVE = frozenset({"ready", "draining"})
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One machine."""
+
+    machine_id: str
+    state: str
+    generation: int
+    resources: Mapping[str, float]  # CPU, GPU, memory in bytes, custom ones
+    available: Mapping[str, float]
+    running_tasks: int
+    provider: str
+    provider_machine_id: str
+    pid: int  # of its agent
+    host_id: str  # machines with the same one share memory
+    phases: Mapping[str, float]  # boot phase -> seconds since the machine was requested
+    reason: str  # why it is lost or failed
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether tasks can run there."""
+        return self.state in _ALIVE
+
+
+def list_nodes(session: Session) -> list[Node]:
+    """All machines that the cluster knows, in order of their request."""
+    transport = client_transport(session)
+    request = client_pb2.ListMachinesRequest(page_size=1000)
+    nodes: list[Node] = []
+    while True:
+        reply = transport.request("ListMachines", request, client_pb2.ListMachinesReply)
+        nodes += [_node(machine) for machine in reply.machines]
+        if not reply.next_page_token:
+            return nodes
+        request.page_token = reply.next_page_token
+
+
+def resources(session: Session, *, available: bool) -> dict[str, float]:
+    """Sums over all machines that are ready."""
+    status = client_transport(session).request("GetStatus", client_pb2.GetStatusRequest(), client_pb2.GetStatusReply)
+    return from_units(status.available.amounts if available else status.total.amounts)
+
+
+def _node(machine: client_pb2.MachineInfo) -> Node:
+    return Node(
+        machine_id=machine.machine_id,
+        state=machine.state,
+        generation=machine.generation,
+        resources=from_units(machine.total.amounts),
+        available=from_units(machine.available.amounts),
+        running_tasks=machine.running_tasks,
+        provider=machine.provider,
+        provider_machine_id=machine.provider_machine_id,
+        pid=machine.pid,
+        host_id=machine.host_id,
+        phases=dict(machine.phases),
+        reason=machine.reason,
+    )

@@ -1,0 +1,250 @@
+"""Which modules a function needs: the user's own ones are zipped and sent, the installed ones are named.
+
+A module is the user's own when its file lies neither in the standard library nor in a place that package installers
+write to. The search follows imports in source text, so it also sees those inside function bodies, and modules that
+nobody has imported yet.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import io
+import os
+import site
+import sys
+import sysconfig
+import types
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from runner.client.calls import SourcePackage
+from runner.errors import UsageError
+
+PACKAGE_MAX_BYTES = 3 * 1024 * 1024  # a zip travels in one message
+DATA_FILE_MAX_BYTES = 256 * 1024  # larger files beside the modules stay behind: they are data, not code
+_SKIPPED_DIRS = frozenset({"__pycache__", "node_modules", ".git", ".venv", "venv"})
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # equal content gives equal bytes
+_OURS = "runner"
+
+
+def modules_and_packages(function: Callable[..., Any]) -> tuple[list[str], list[SourcePackage]]:
+    """Top-level modules that `function` uses and that are installed; and the user's own ones, packed.
+
+    Raises:
+        UsageError: the user's own modules are too large to send.
+    """
+    search = _Search()
+    search.function(function)
+    packages = [_pack(name, path) for name, path in sorted(search.own.items())]
+    return sorted(search.installed), packages
+
+
+class _Search:
+    """Follows imports from a function."""
+
+    def __init__(self) -> None:
+        self.installed: set[str] = set()
+        self.own: dict[str, str] = {}  # top-level name -> file of a module or folder of a package
+        self._seen_files: set[str] = set()
+        self._seen_objects: set[int] = set()
+
+    def function(self, function: Any) -> None:
+        """What the function's code names: globals, closures, imports; and the module that it is imported from."""
+        function = getattr(function, "__func__", function)
+        if id(function) in self._seen_objects:
+            return
+        self._seen_objects.add(id(function))
+        if _is_importable(function):
+            self.module(function.__module__)
+            return  # it will be imported there by name: the module's own imports are all that matters
+        wrapped = getattr(function, "__wrapped__", None)
+        if wrapped is not None:
+            self.function(wrapped)
+        if not isinstance(function, types.FunctionType):
+            self.value(type(function))
+            return
+        self._code(function.__code__, function.__globals__)
+        for cell in function.__closure__ or ():
+            try:
+                self.value(cell.cell_contents)
+            except ValueError:  # not bound yet
+                continue
+        for default in function.__defaults__ or ():
+            self.value(default)
+
+    def value(self, value: Any) -> None:
+        """What must be importable to unpickle this value."""
+        if isinstance(value, types.ModuleType):
+            self.module(value.__name__)
+        elif isinstance(value, types.FunctionType | types.MethodType):
+            self.function(value)
+        elif isinstance(value, type):
+            if value.__module__ != "__main__":
+                self.module(value.__module__)
+            elif id(value) not in self._seen_objects:
+                self._seen_objects.add(id(value))
+                for member in vars(value).values():
+                    if isinstance(member, types.FunctionType):
+                        self.function(member)
+        elif callable(getattr(value, "__runner_function__", None)):
+            self.function(value.__runner_function__)
+        else:
+            self.module(type(value).__module__)
+
+    def module(self, name: str) -> None:
+        """A module by its full name."""
+        top = name.partition(".")[0]
+        if not top or top in {"__main__", _OURS} or top in sys.builtin_module_names or top in sys.stdlib_module_names:
+            return
+        location = _own_location(top)
+        if location is None:
+            if _find_origin(top) is not None:
+                self.installed.add(top)
+            return
+        self.own[top] = location
+        path = _find_origin(name) if name != top else None
+        for file in filter(None, (path, _find_origin(top))):
+            self._file(file, name)
+
+    def _file(self, path: str, module: str) -> None:
+        if path in self._seen_files or not path.endswith(".py"):
+            return
+        self._seen_files.add(path)
+        for name in _imports_of(path, module):
+            self.module(name)
+
+    def _code(self, code: types.CodeType, scope: dict[str, Any]) -> None:
+        for name in code.co_names:
+            if name in scope:
+                self.value(scope[name])
+        for name in _imports_in_code(code):
+            self.module(name)
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                self._code(constant, scope)
+
+
+def _is_importable(function: Any) -> bool:
+    """Whether pickle sends a name instead of the code; a decorated function's name leads to the decorator's result."""
+    name = getattr(function, "__module__", None)
+    found = sys.modules.get(name) if name and name != "__main__" else None
+    for part in getattr(function, "__qualname__", "").split("."):
+        found = getattr(found, part, None)
+    return found is function
+
+
+def _imports_in_code(code: types.CodeType) -> Iterator[str]:
+    import dis
+
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "IMPORT_NAME" and isinstance(instruction.argval, str):
+            yield instruction.argval
+
+
+def _imports_of(path: str, module: str) -> list[str]:
+    """Absolute names of what a source file imports, at any depth."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            tree = ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError):
+        return []
+    is_package = os.path.basename(path) == "__init__.py"
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = module.split(".")
+                kept = parts[: len(parts) - node.level + (1 if is_package else 0)]
+                base = ".".join([*kept, base] if base else kept)
+            if base:
+                found.append(base)
+                found += [f"{base}.{alias.name}" for alias in node.names if alias.name != "*"]
+    return found
+
+
+def _own_location(top: str) -> str | None:
+    """The file or folder of a top-level module of the user; None for any other."""
+    origin = _find_origin(top)
+    if origin is None or not origin.endswith(".py") or _is_installed(origin):
+        return None
+    return os.path.dirname(origin) if os.path.basename(origin) == "__init__.py" else origin
+
+
+def _find_origin(name: str) -> str | None:
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        file = getattr(loaded, "__file__", None)
+        return os.path.realpath(file) if file else None
+    parent = name.rpartition(".")[0]
+    if parent and parent not in sys.modules:
+        return _beside(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return os.path.realpath(spec.origin) if spec is not None and spec.has_location and spec.origin else None
+
+
+def _beside(name: str) -> str | None:
+    """The file of a submodule whose package is not imported: importing it only to look would run the user's code."""
+    top, _, rest = name.partition(".")
+    origin = _find_origin(top)
+    if origin is None or os.path.basename(origin) != "__init__.py":
+        return None
+    base = os.path.join(os.path.dirname(origin), *rest.split("."))
+    for candidate in (f"{base}.py", os.path.join(base, "__init__.py")):
+        if os.path.isfile(candidate):
+            return candidate
+    return None
+
+
+def _is_installed(path: str) -> bool:
+    return path.startswith(_installed_places())
+
+
+@functools.cache
+def _installed_places() -> tuple[str, ...]:
+    paths = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths.update(site.getsitepackages())
+    paths.add(site.getusersitepackages())
+    paths.add(os.path.dirname(os.__file__))
+    return tuple(os.path.realpath(path) + os.sep for path in paths if path)
+
+
+def _pack(name: str, location: str) -> SourcePackage:
+    files = [(f"{name}.py", location)] if os.path.isfile(location) else list(_package_files(name, location))
+    buffer = io.BytesIO()
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for inner, path in files:
+            with open(path, "rb") as file:
+                data = file.read()
+            digest.update(f"{inner}\0{len(data)}\0".encode())
+            digest.update(data)
+            archive.writestr(zipfile.ZipInfo(inner, _EPOCH), data, zipfile.ZIP_DEFLATED)
+    zipped = buffer.getvalue()
+    if len(zipped) > PACKAGE_MAX_BYTES:
+        raise UsageError(
+            f"The modules of {location} are {len(zipped)} bytes zipped; {PACKAGE_MAX_BYTES} can be sent with a function."
+            " Install the package on the machines, or move what the function does not need to another place."
+        )
+    return SourcePackage(f"{name}-{digest.hexdigest()[:24]}", zipped)
+
+
+def _package_files(name: str, folder: str) -> Iterator[tuple[str, str]]:
+    """(name in the zip, path), sorted: all source files, and small files beside them that modules may read."""
+    for root, dirs, files in os.walk(folder):
+        dirs[:] = sorted(each for each in dirs if each not in _SKIPPED_DIRS and not each.startswith("."))
+        for file in sorted(files):
+            path = os.path.join(root, file)
+            if not os.path.isfile(path) or file.startswith(".") or file.endswith((".pyc", ".pyo")):
+                continue
+            if file.endswith(".py") or os.path.getsize(path) <= DATA_FILE_MAX_BYTES:
+                yield f"{name}/{os.path.relpath(path, folder)}", path

@@ -1,0 +1,246 @@
+"""Opening and closing the session of a client process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from runner import config
+from runner.client import embedded
+from runner.client.connect import find_target
+from runner.client.context import current_task, session_or_none, set_session
+from runner.client.session import Session, SessionInfo
+from runner.errors import BadOptionsError, UsageError
+from runner.ids import random_id
+from runner.options import parse_amount, parse_memory, parse_resources
+from runner.rpc.clusters import Target
+from runner.rpc.version import host_id
+
+if TYPE_CHECKING:
+    from runner.client.grpc_transport import GrpcTransport
+    from runner.client.log_printer import LogPrinter
+    from runner.rpc.gen import client_pb2
+
+# Nobody waits longer than this for a standing cluster that does not answer.
+_CONNECT_S_MAX = 10.0
+_FLUSH_S = 5.0
+_LOGS_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetOptions:
+    """What an embedded cluster is made of; see `runner.init`."""
+
+    provider: str
+    machines: int
+    num_cpus: float | None
+    num_gpus: int | None
+    memory: int | str | None
+    resources: Mapping[str, float] | None
+    preload: tuple[str, ...]
+
+    def to_config(self) -> dict[str, Any]:
+        """Fields of a CoordinatorConfig.
+
+        Raises:
+            BadOptionsError: a value cannot work.
+        """
+        if self.machines < 0:
+            raise BadOptionsError(f"machines={self.machines!r} cannot work: expected a whole number >= 0.")
+        if self.num_gpus is not None and self.num_gpus < 0:
+            raise BadOptionsError(f"num_gpus={self.num_gpus!r} cannot work: expected a whole number >= 0 per machine.")
+        cpus = len(os.sched_getaffinity(0))
+        share = cpus if self.machines <= 1 else max(1, cpus // self.machines)
+        return {
+            "provider": self.provider,
+            "machines": self.machines,
+            "cpus_per_machine": float(share) if self.num_cpus is None else parse_amount("num_cpus", self.num_cpus),
+            "gpus_per_machine": -1 if self.num_gpus is None else self.num_gpus,  # -1: a share of what there is
+            "memory_bytes": parse_memory("memory", self.memory) or 0,
+            "resources": parse_resources("resources", self.resources),
+            "preload": self.preload,
+        }
+
+    @property
+    def is_default(self) -> bool:
+        return self == FleetOptions("local", 1, None, None, None, None, ())
+
+
+@dataclass(frozen=True, slots=True)
+class AccessOptions:
+    """How the coordinator is reached; see `runner.init`."""
+
+    address: str | None
+    token: str | None = field(repr=False)
+    ca: str | os.PathLike[str] | bytes | None
+    log_to_driver: bool
+    lost_after_s: float
+    timeout_s: float
+
+
+class ClientSession:
+    """The session of this process, as `init` returns it. A context manager that shuts it down."""
+
+    def __init__(self, session: Session, address: str, state_dir: str) -> None:
+        self._session = session
+        self.address = address  # of the coordinator; empty inside tasks
+        self.state_dir = state_dir  # of an embedded cluster; else empty
+
+    @property
+    def cluster_id(self) -> str:
+        return self._session.info.cluster_id
+
+    @property
+    def client_id(self) -> str:
+        return self._session.info.client_id
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the cluster ends with this process."""
+        return self._session.info.embedded
+
+    def shutdown(self) -> None:
+        """End the session, unless it has ended already. Inside a task it stays: it is the worker's."""
+        if session_or_none() is self._session and not self._session.info.is_executor:
+            shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        return f"<session of cluster {self.cluster_id} at {self.address}>"
+
+
+@dataclass(slots=True)
+class _Opened:
+    """What `shutdown` has to close, in this process."""
+
+    pid: int
+    handle: ClientSession
+    session: Session
+    printer: LogPrinter | None
+    coordinator: embedded.EmbeddedCoordinator | None
+
+
+_lock = threading.RLock()
+_opened: _Opened | None = None
+
+
+def init(fleet: FleetOptions, access: AccessOptions) -> ClientSession:
+    """See `runner.init`."""
+    session = session_or_none()
+    if session is not None and session.info.is_executor:
+        return ClientSession(session, "", "")
+    with _lock:
+        if _opened is not None:
+            if _opened.pid != os.getpid():
+                raise UsageError(
+                    "This process was forked from one with a runner session; gRPC does not survive a fork."
+                    " Start it with the 'spawn' method to call runner.init() there."
+                )
+            if _opened.session.failure is None:
+                return _opened.handle
+            shutdown()  # it was lost: clear away what is left of it
+        return _open(fleet, access)
+
+
+def shutdown() -> None:
+    """See `runner.shutdown`. In a forked child it does nothing: the session is the parent's."""
+    global _opened
+    if current_task() is not None:
+        return
+    with _lock:
+        opened = _opened
+        if opened is None or opened.pid != os.getpid():
+            return
+        _opened = None
+        try:
+            if opened.session.failure is None:
+                opened.session.flush(_FLUSH_S)
+                if opened.printer is not None:
+                    opened.printer.close(_LOGS_S)
+        finally:
+            # Also when Ctrl-C comes in between: the cluster must end.
+            try:
+                opened.session.close(_FLUSH_S if opened.coordinator is None else 1.0)
+            finally:
+                set_session(None)
+                if opened.coordinator is not None:
+                    opened.coordinator.close()
+
+
+def _open(fleet: FleetOptions, access: AccessOptions) -> ClientSession:
+    config.set_grpc_defaults()
+    settings = config.load()
+    if access.address is None and settings.address is None:
+        started = embedded.start(
+            {"home": str(settings.home), "lost_after_s": float(access.lost_after_s), **fleet.to_config()},
+            access.timeout_s,
+        )
+        target = Target(started.ready.address, started.ready.ca_pem, started.ready.token)
+        try:
+            return _connect(target, access, access.timeout_s, started)
+        except BaseException:
+            started.close()
+            raise
+    if not fleet.is_default:
+        raise BadOptionsError(
+            "provider, machines, num_cpus, num_gpus, memory, resources and preload belong to a cluster that init()"
+            " starts itself; for one that runs already they are given to `runner up`."
+        )
+    target = find_target(access.address, access.token, access.ca)
+    return _connect(target, access, min(access.timeout_s, _CONNECT_S_MAX), None)
+
+
+def _connect(
+    target: Target, access: AccessOptions, timeout_s: float, coordinator: embedded.EmbeddedCoordinator | None
+) -> ClientSession:
+    global _opened
+    from runner.client.grpc_transport import GrpcTransport
+
+    client_id = random_id("c")
+    is_alive = (lambda: True) if coordinator is None else coordinator.is_alive
+    transport = GrpcTransport(
+        target.address, target.ca_pem, target.token, client_id, lost_after_s=access.lost_after_s, is_alive=is_alive
+    )
+    try:
+        welcome = transport.connect(timeout_s)
+    except BaseException:
+        transport.close(0.0)
+        raise
+    session = Session(_info(client_id, welcome), transport)
+    transport.attach(session)
+    printer = _printer(session, transport, welcome) if access.log_to_driver else None
+    state_dir = coordinator.ready.state_dir if coordinator is not None else ""
+    handle = ClientSession(session, target.address, state_dir)
+    if _opened is None:
+        atexit.unregister(shutdown)
+        atexit.register(shutdown)
+    _opened = _Opened(os.getpid(), handle, session, printer, coordinator)
+    set_session(session)
+    return handle
+
+
+def _info(client_id: str, welcome: client_pb2.Welcome) -> SessionInfo:
+    is_local = welcome.peer.host_id == host_id()
+    return SessionInfo(
+        client_id=client_id,
+        cluster_id=welcome.cluster_id,
+        host_id=host_id(),
+        store_path=welcome.store_path if is_local else "",
+        embedded=welcome.embedded,
+    )
+
+
+def _printer(session: Session, transport: GrpcTransport, welcome: client_pb2.Welcome) -> LogPrinter:
+    from runner.client.log_printer import LogPrinter
+
+    return LogPrinter(session, transport, welcome.event_seq + 1)

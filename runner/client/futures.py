@@ -1,0 +1,62 @@
+"""`ref.future()`: one daemon thread turns objects that became ready into results of concurrent futures."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from runner.objects.refs import ObjectRef
+
+if TYPE_CHECKING:
+    from runner.client.session import Session
+
+_Item = tuple["Future[Any]", ObjectRef[Any]]
+
+
+class FutureResolver:
+    """Decodes values for futures. Not in the transport's thread: decoding may fetch, and callbacks are user code."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._ready: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def future(self, ref: ObjectRef[Any]) -> Future[Any]:
+        """A future that keeps `ref` alive until it is done."""
+        self._start()
+        future: Future[Any] = Future()
+        item = (future, ref)
+        if not self._session.when_ready(ref.id, lambda: self._ready.put(item)):
+            self._ready.put(item)
+        return future
+
+    def close(self) -> None:
+        """Finish what is ready and end the thread."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._ready.put(None)
+            if thread is not threading.current_thread():
+                thread.join(timeout=1.0)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="runner-futures", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while (item := self._ready.get()) is not None:
+            future, ref = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                value = self._session.get(ref)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+            del item, future, ref  # else this frame keeps the last value alive

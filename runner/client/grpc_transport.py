@@ -1,0 +1,333 @@
+"""A session over gRPC: one bidirectional stream that reconnects, and plain calls beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+
+from runner.client import transfer
+from runner.client.loop_thread import LoopThread
+from runner.client.waiting import Waiter
+from runner.errors import (
+    AuthenticationError,
+    CoordinatorUnreachableError,
+    InternalError,
+    ProtocolViolationError,
+    RunnerError,
+    VersionMismatchError,
+)
+from runner.objects.serialization import Buffer, Serialized
+from runner.rpc.channels import client_channel
+from runner.rpc.gen import client_pb2, types_pb2
+from runner.rpc.status import from_rpc_error
+from runner.rpc.version import check_peer, local_peer
+
+if TYPE_CHECKING:
+    from runner.client.session import Session
+
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MAX_S = 2.0
+CALL_TIMEOUT_S = 30.0
+# How long a collected ref may wait until the coordinator hears of it, when nothing else is sent.
+RELEASE_EVERY_S = 0.1
+_SERVICE = "/runner.v1.Client/"
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
+# Trying again cannot help.
+_FINAL = (AuthenticationError, VersionMismatchError, ProtocolViolationError)
+
+
+class _Message(Protocol):
+    def SerializeToString(self) -> bytes: ...  # noqa: N802  protobuf's name
+
+
+Reply = TypeVar("Reply")
+_log = logging.getLogger("runner")
+
+
+class GrpcTransport:
+    """Connects one session to a coordinator. All methods are thread-safe."""
+
+    def __init__(
+        self,
+        address: str,
+        ca_pem: bytes,
+        token: str,
+        client_id: str,
+        *,
+        lost_after_s: float,
+        is_alive: Callable[[], bool],
+    ) -> None:
+        self.address = address
+        self._ca_pem = ca_pem
+        self._token = token
+        self._client_id = client_id
+        self._lost_after_s = lost_after_s
+        self._is_alive = is_alive  # False: the coordinator's process is known to have ended
+        self._threaded = LoopThread()
+        self._session: Session | None = None
+        self._channel: Any = None  # the stubs of grpc.aio know half of what a channel can do
+        self._call: Any = None  # the open stream
+        self._is_closing = False
+        self._is_woken = False
+        self._is_ticking = False
+        self._to_write = asyncio.Event()
+
+    # ---- opening ----
+    def connect(self, timeout_s: float) -> client_pb2.Welcome:
+        """Open the stream for the first time and return the coordinator's welcome.
+
+        The session must then be given to `attach`.
+
+        Raises:
+            CoordinatorUnreachableError: nobody answered within `timeout_s`.
+            AuthenticationError, VersionMismatchError: it refused us, or is another cluster.
+        """
+        try:
+            return self._threaded.call(lambda: self._first_connect(timeout_s))
+        except grpc.RpcError as error:
+            raise self._translate(error) from None
+
+    def attach(self, session: Session) -> None:
+        """Start moving frames."""
+        self._session = session
+        self._threaded.start(self._run)
+
+    async def _first_connect(self, timeout_s: float) -> client_pb2.Welcome:
+        deadline_s = time.monotonic() + timeout_s
+        last: RunnerError = CoordinatorUnreachableError(
+            f"no coordinator answers at {self.address} within {timeout_s:g} s; check the address and that it runs there"
+        )
+        self._channel = client_channel(self.address, self._ca_pem, self._token)
+        backoff_s = BACKOFF_FIRST_S
+        while True:
+            try:
+                async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline_s - time.monotonic()):
+                    return await self._open()
+            except TimeoutError:
+                raise last from None
+            except grpc.RpcError as error:
+                last = self._translate(error)
+            if isinstance(last, _FINAL) or not self._is_alive() or time.monotonic() + backoff_s >= deadline_s:
+                raise last
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+
+    async def _open(self) -> client_pb2.Welcome:
+        """A new stream, greeted and welcomed."""
+        call = self._channel.stream_stream(f"{_SERVICE}Session")()
+        try:
+            hello = client_pb2.Hello(peer=local_peer(), client_id=self._client_id)
+            await call.write(client_pb2.SessionRequest(hello=hello).SerializeToString())
+            welcome = self._read_welcome(await call.read())
+        except BaseException:
+            call.cancel()
+            raise
+        self._call = call
+        return welcome
+
+    def _read_welcome(self, first: Any) -> client_pb2.Welcome:
+        if first is _EOF:
+            raise CoordinatorUnreachableError(f"the coordinator at {self.address} ended the session at once")
+        reply = client_pb2.SessionReply.FromString(first)
+        if reply.WhichOneof("body") != "welcome":
+            raise ProtocolViolationError(f"the coordinator at {self.address} did not begin with a welcome")
+        if warning := check_peer(reply.welcome.peer, who="the coordinator"):
+            _log.warning("%s", warning)
+        return reply.welcome
+
+    # ---- the life of the stream ----
+    async def _run(self) -> None:
+        """Serve streams, one after the other, until closed or beyond hope."""
+        session = self._session
+        assert session is not None
+        try:
+            acked_seq = 0
+            while True:
+                error = await self._serve(session, acked_seq)
+                session.disconnected()
+                if self._is_closing:
+                    return
+                acked_seq = await self._reconnect(error)
+        except RunnerError as error:
+            session.fail(error)
+        except Exception as error:
+            session.fail(InternalError(f"the session's connection failed: {type(error).__name__}: {error}"))
+            raise
+
+    async def _serve(self, session: Session, acked_seq: int) -> RunnerError:
+        """Move frames on the open stream until it ends; returns why."""
+        call = self._call
+        for request in session.connected(acked_seq):
+            await _quietly_write(call, request)
+        writer = asyncio.ensure_future(self._write(session, call))
+        try:
+            while True:
+                reply = await call.read()
+                if reply is _EOF:
+                    return CoordinatorUnreachableError(f"the coordinator at {self.address} ended the session")
+                session.deliver(reply)
+        except grpc.RpcError as error:
+            return self._translate(error)
+        finally:
+            writer.cancel()
+            await asyncio.wait([writer])
+            call.cancel()
+
+    async def _write(self, session: Session, call: Any) -> None:
+        while True:
+            while (request := session.take_frame()) is not None:
+                if not await _quietly_write(call, request):
+                    return  # the reader learns why
+            await self._to_write.wait()
+            self._to_write.clear()
+
+    async def _reconnect(self, error: RunnerError) -> int:
+        """Open a new stream, however long it takes; returns the number of the last frame that arrived.
+
+        Raises:
+            RunnerError: it cannot succeed any more.
+        """
+        lost_at_s = time.monotonic()
+        backoff_s = BACKOFF_FIRST_S
+        while True:
+            if isinstance(error, _FINAL):
+                raise error
+            if not self._is_alive():
+                raise CoordinatorUnreachableError(
+                    f"the coordinator at {self.address} has ended; call runner.init() again"
+                )
+            if time.monotonic() - lost_at_s > self._lost_after_s:
+                raise CoordinatorUnreachableError(
+                    f"the coordinator at {self.address} has not answered for {self._lost_after_s:g} s ({error})"
+                )
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
+            backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+            try:
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    return (await self._open()).acked_seq
+            except TimeoutError:
+                continue
+            except grpc.RpcError as failed:
+                error = self._translate(failed)
+
+    # ---- Transport ----
+    def wake(self) -> None:
+        # Racing threads may both call the loop; never may none of them.
+        if not self._is_woken:
+            self._is_woken = True
+            self._threaded.soon(self._woken)
+
+    def wait(self, waiter: Waiter, timeout_s: float | None) -> bool:
+        if self._threaded.is_current():
+            raise InternalError("a blocking call in the connection's own thread would never end")
+        return waiter.block(timeout_s)
+
+    def blocked(self) -> None:
+        """A client holds no resources."""
+
+    def unblocked(self) -> None:
+        """A client holds no resources."""
+
+    def want_callbacks(self) -> None:
+        """Replies are always read."""
+
+    def fetch(self, object_id: str, segment: types_pb2.Segment) -> Buffer:
+        return self._blocking(lambda: transfer.fetch(self.stream, object_id, segment.size_bytes), None)
+
+    def upload(self, object_id: str, serialized: Serialized) -> types_pb2.Segment:
+        return self._blocking(lambda: transfer.upload(self._channel, f"{_SERVICE}Upload", object_id, serialized), None)
+
+    def close(self, timeout_s: float) -> None:
+        self._is_closing = True
+        try:
+            self._threaded.call(self._end, timeout_s)
+        except (TimeoutError, RuntimeError):
+            pass
+        self._threaded.stop(max(timeout_s, 0.5))
+
+    async def _end(self) -> None:
+        """Half-close: the coordinator then knows that we leave on purpose."""
+        if self._call is not None and not self._call.done():
+            try:
+                await self._call.done_writing()
+                await asyncio.wait_for(self._call.code(), 1.0)
+            except (grpc.RpcError, TimeoutError, asyncio.InvalidStateError):
+                pass
+        if self._channel is not None:
+            await self._channel.close()
+
+    # ---- other calls ----
+    def request(self, method: str, message: _Message, reply: type[Reply], timeout_s: float = CALL_TIMEOUT_S) -> Reply:
+        """One plain call, from any thread but the connection's own."""
+
+        async def call() -> Reply:
+            data = await self._channel.unary_unary(f"{_SERVICE}{method}")(
+                message.SerializeToString(), timeout=timeout_s
+            )
+            parsed: Reply = reply.FromString(data)  # type: ignore[attr-defined]
+            return parsed
+
+        return self._blocking(call, timeout_s + 5.0)
+
+    async def stream(self, method: str, message: _Message, reply: type[Reply]) -> AsyncIterator[Reply]:
+        """A call with a stream of replies; in the connection's thread only.
+
+        Raises:
+            RunnerError: the typed error behind a failed call.
+        """
+        call = self._channel.unary_stream(f"{_SERVICE}{method}")(message.SerializeToString())
+        try:
+            while (data := await call.read()) is not _EOF:
+                yield reply.FromString(data)  # type: ignore[attr-defined]
+        except grpc.RpcError as error:
+            raise self._translate(error) from None
+        finally:
+            call.cancel()
+
+    @property
+    def threaded(self) -> LoopThread:
+        """Where streams are read."""
+        return self._threaded
+
+    def _blocking(self, make: Callable[[], Coroutine[Any, Any, Reply]], timeout_s: float | None) -> Reply:
+        if self._threaded.is_current():
+            raise InternalError("a blocking call in the connection's own thread would never end")
+        try:
+            return self._threaded.call(make, timeout_s)
+        except grpc.RpcError as error:
+            raise self._translate(error) from None
+        except TimeoutError:
+            raise CoordinatorUnreachableError(f"the coordinator at {self.address} did not answer in time") from None
+
+    def _woken(self) -> None:
+        self._is_woken = False
+        self._to_write.set()
+        if not self._is_ticking:
+            self._tick()
+
+    def _tick(self) -> None:
+        """Collected refs wake nobody; look for them as long as there are any refs."""
+        session = self._session
+        self._is_ticking = session is not None and session.machine.holds_refs and not self._is_closing
+        if self._is_ticking and session is not None:
+            if session.dropped:
+                self._to_write.set()
+            self._threaded.loop.call_later(RELEASE_EVERY_S, self._tick)
+
+    def _translate(self, error: grpc.RpcError) -> RunnerError:
+        return from_rpc_error(error, self.address, ca_pem=self._ca_pem)
+
+
+async def _quietly_write(call: Any, request: bytes) -> bool:
+    try:
+        await call.write(request)
+    except (grpc.RpcError, asyncio.InvalidStateError):
+        return False
+    return True

@@ -1,0 +1,74 @@
+"""Prints what tasks write to stdout and stderr, with the run's name before each line."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sys
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from runner.client.events import Event
+from runner.client.streams import Feed, below
+from runner.errors import RunnerError
+from runner.rpc.gen import client_pb2
+
+if TYPE_CHECKING:
+    from runner.client.grpc_transport import GrpcTransport
+    from runner.client.session import Session
+
+_BUFFER_MAX_LINES = 10_000
+_KINDS = (client_pb2.EVENT_KIND_LOG, client_pb2.EVENT_KIND_LOG_GAP)
+
+
+class LogPrinter:
+    """A watch of this session's log lines, and a thread that prints them: a terminal that blocks must not stop the session."""
+
+    def __init__(self, session: Session, transport: GrpcTransport, from_seq: int) -> None:
+        self._transport = transport
+        request = client_pb2.WatchRequest(
+            client_id=session.info.client_id, from_seq=from_seq, kinds=_KINDS, follow=True
+        )
+        self._feed = Feed(session, transport, request)
+        self._lines: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._following: Future[None] = transport.threaded.start(self._follow)
+        self._thread = threading.Thread(target=self._print_all, name="runner-logs", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout_s: float) -> None:
+        """Print what has been logged until now, at most `timeout_s`, and end."""
+        try:
+            self._transport.threaded.call(self._finish, timeout_s)
+        except (TimeoutError, RunnerError, RuntimeError):
+            pass
+        self._lines.put(None)
+        self._thread.join(timeout_s)
+
+    async def _follow(self) -> None:
+        try:
+            await self._feed.run(self._lines.put, self._has_room)
+        except RunnerError:
+            pass  # the session is over, and says so itself
+
+    async def _finish(self) -> None:
+        """Stop following, then read once more to the newest line."""
+        following = asyncio.wrap_future(self._following)
+        self._following.cancel()
+        await asyncio.wait([following])
+        self._feed.request.follow = False
+        await self._feed.run(self._lines.put, self._has_room)
+
+    async def _has_room(self) -> None:
+        await below(self._lines, _BUFFER_MAX_LINES)
+
+    def _print_all(self) -> None:
+        while (event := self._lines.get()) is not None:
+            target = sys.stderr if event.stream == "stderr" else sys.stdout
+            text = f"[{event.lines_dropped} lines were not kept]" if event.kind == "log_gap" else event.text
+            try:
+                target.write(f"({event.name or event.task_id}) {text}\n")
+                if self._lines.empty():
+                    target.flush()
+            except (OSError, ValueError, AttributeError):
+                continue  # closed, or there is none

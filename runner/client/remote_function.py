@@ -1,0 +1,146 @@
+"""`@runner.remote`: a function whose calls run on a machine of the cluster."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, cast
+
+from runner.errors import BadOptionsError, DirectCallError
+from runner.options import TaskOptions, parse_options
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from runner.client.calls import PickledFunction, PreparedCall
+    from runner.client.session import Session
+    from runner.objects.refs import ObjectRef
+    from runner.options import OptionsDict
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CLOSURE_WARN_BYTES = 10 * 1024 * 1024
+
+
+class RemoteFunction(Generic[P, R]):
+    """A function with options. `f.remote(...)` runs it on a machine; `f.options(...)` changes the options."""
+
+    def __init__(self, function: Callable[P, R], options: TaskOptions, pickle: _Pickle | None = None) -> None:
+        functools.update_wrapper(self, function)
+        self.__runner_function__ = function
+        self._options = options
+        self._pickle = pickle or _Pickle(function)  # shared by all variants with other options
+        self._call: tuple[Session, PreparedCall] | None = None
+
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+        """Submit a call and return at once: a ref, or a list of `num_returns` refs (None for 0).
+
+        Refs among the arguments are replaced by their values; refs inside other arguments stay refs. Blocks only
+        while very many calls wait for their acknowledgement.
+
+        Raises:
+            NotSerializableError: an argument, or something the function uses, cannot be sent; says which.
+        """
+        from runner.client.context import current_session
+
+        session = current_session()
+        prepared = self._call
+        if prepared is None or prepared[0] is not session:
+            prepared = self._call = (session, self.prepare(session))
+        refs = session.submit(prepared[1], args, kwargs)
+        if len(refs) == 1:
+            return refs[0]
+        return cast("ObjectRef[R]", refs or None)  # as in Ray: the type speaks of one return
+
+    def options(self, **options: Unpack[OptionsDict]) -> RemoteFunction[P, R]:
+        """The same function with other options; this one stays as it is.
+
+        Raises:
+            BadOptionsError: an unknown option or a bad value.
+        """
+        return RemoteFunction(self.__runner_function__, parse_options(options, self._options), self._pickle)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        name = getattr(self, "__qualname__", repr(self.__runner_function__))
+        raise DirectCallError(
+            f"{name}() is a remote function: call {name}.remote(...), which returns an ObjectRef for runner.get()."
+            f" To run it here, call {name}.__wrapped__(...)."
+        )
+
+    def __repr__(self) -> str:
+        return f"<remote function {getattr(self, '__qualname__', self.__runner_function__)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Inside a task a remote function is a remote function too; what was prepared for a session stays behind.
+        return _rebuild, (self.__runner_function__, self._options)
+
+    @property
+    def task_name(self) -> str:
+        """The run's name, or the function's."""
+        name: str = getattr(self, "__name__", type(self.__runner_function__).__name__)
+        return self._options.name or name
+
+    def prepare(self, session: Session) -> PreparedCall:
+        """Everything about a call in `session` but its arguments; pickles the function the first time."""
+        from runner.client.calls import PreparedCall
+
+        if self._options.lifetime == "detached" and session.info.embedded:
+            raise BadOptionsError(
+                'lifetime="detached" needs a cluster that outlives this process: start one with `runner up` and connect'
+                " with runner.init(address)."
+            )
+        return PreparedCall.of(self._pickle.get(), self._options, is_executor=session.info.is_executor)
+
+
+class _Pickle:
+    """The pickled form of one function, made at its first call."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._pickled: PickledFunction | None = None
+        self._lock = threading.Lock()
+
+    def get(self) -> PickledFunction:
+        with self._lock:
+            if self._pickled is None:
+                self._pickled = _pickle(self._function)
+            return self._pickled
+
+
+def _pickle(function: Callable[..., Any]) -> PickledFunction:
+    from runner.client.calls import PickledFunction
+    from runner.client.code_shipping import modules_and_packages
+    from runner.client.pickling_errors import not_serializable
+
+    short_name = getattr(function, "__name__", type(function).__name__)
+    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', short_name)}"
+    modules, packages = modules_and_packages(function)
+    try:
+        pickled = PickledFunction.of(function, name, modules, packages)
+    except Exception as error:
+        raise not_serializable(function, short_name, error) from None
+    if len(pickled.blob) > _CLOSURE_WARN_BYTES:
+        _warn_large(function, short_name, len(pickled.blob))
+    return pickled
+
+
+def _warn_large(function: Callable[..., Any], name: str, size_bytes: int) -> None:
+    import logging
+
+    from runner.client.pickling_errors import largest_part
+
+    path, part_bytes = largest_part(function, name)
+    logging.getLogger("runner").warning(
+        "%s is %.1f MB when pickled, because it uses %s (%.1f MB), which is sent along with the function."
+        " Pass it as an argument, once stored with runner.put().",
+        name,
+        size_bytes / 1e6,
+        path,
+        part_bytes / 1e6,
+    )
+
+
+def _rebuild(function: Callable[..., Any], options: TaskOptions) -> RemoteFunction[..., Any]:
+    return RemoteFunction(function, options)

@@ -1,0 +1,457 @@
+"""The session of a process: submits calls, puts values, waits for results. Thread-safe.
+
+It joins the pure machine, the object store and a transport. Clients have it over gRPC, executors over their agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from runner.client import fork_guard
+from runner.client.calls import PickledFunction, PreparedCall
+from runner.client.futures import FutureResolver
+from runner.client.pickling_errors import not_serializable
+from runner.client.session_machine import SessionMachine
+from runner.client.task_errors import exception_from_failure
+from runner.client.transport import Transport
+from runner.client.waiting import Waiter
+from runner.client.wire import encode_submit
+from runner.errors import BadOptionsError, GetTimeoutError, RunnerError, UsageError
+from runner.ids import ObjectId, TaskId, return_id, task_of
+from runner.objects import arguments
+from runner.objects.refs import ObjectRef
+from runner.objects.serialization import Buffer, Serialized, serialize
+from runner.objects.store import Store
+from runner.objects.values import INLINE_MAX_BYTES, from_wire, to_wire
+from runner.rpc.gen import client_pb2, types_pb2
+
+_log = logging.getLogger("runner")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What a session knows about its cluster."""
+
+    client_id: str
+    cluster_id: str
+    host_id: str  # of this process
+    store_path: str  # empty: large values go through Transport.upload
+    embedded: bool = False
+    is_executor: bool = False
+
+
+class Session:
+    """One process's channel to its cluster."""
+
+    def __init__(self, info: SessionInfo, transport: Transport) -> None:
+        self.info = info
+        self.transport = transport
+        self.machine = SessionMachine(subscribed=not info.is_executor)
+        self.dropped: deque[ObjectId] = self.machine.dropped
+        self.runs: dict[str, str] = {}  # named tasks submitted here: id -> name
+        self._store = Store(info.store_path) if info.store_path else None
+        # Re-entrant: a garbage collection inside may run a user's __del__ that calls us.
+        self._lock = threading.RLock()
+        self._stem = secrets.token_hex(6)
+        self._numbers = itertools.count(1)
+        self._functions: set[str] = set()
+        self._failure: RunnerError | None = None
+        self._futures = FutureResolver(self)
+        fork_guard.guard(self)
+
+    # ---- submitting ----
+    def submit(
+        self, call: PreparedCall, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = ""
+    ) -> list[ObjectRef[Any]]:
+        """Submit one call; returns a ref per return value. Blocks only while too much is unacknowledged.
+
+        `name` replaces the run's name.
+        """
+        self._check_usable()
+        if call.function.function_id not in self._functions:
+            self._register(call.function)
+        task_id = TaskId(f"t-{self._stem}-{next(self._numbers):x}")
+        spec, keep = self._spec(call, task_id, args, kwargs, name)
+        object_ids = [return_id(task_id, index) for index in range(call.num_returns)]
+        operation = encode_submit(spec)
+        with self._lock:
+            self.machine.created(object_ids)
+            self.machine.operate(operation)
+            if call.is_run:
+                self.runs[task_id] = name or call.name
+            is_full = self.machine.is_full
+        refs: list[ObjectRef[Any]] = [ObjectRef(object_id, self) for object_id in object_ids]
+        del keep  # refs inside the arguments had to live until the operation was queued
+        self.transport.wake()
+        if is_full:
+            self._wait_for_room()
+        return refs
+
+    def put(self, value: Any) -> ObjectRef[Any]:
+        """Store a value; returns its ref."""
+        self._check_usable()
+        if isinstance(value, ObjectRef):
+            raise BadOptionsError(f"{value!r} is a ref already; put() takes a value.")
+        return self._put(self._serialize(value, "value"))
+
+    def cancel(self, ref: ObjectRef[Any], *, force: bool, recursive: bool) -> None:
+        """Ask for the end of the task that makes `ref`."""
+        self._check_usable()
+        if not isinstance(ref, ObjectRef):
+            raise BadOptionsError(f"cancel() takes an ObjectRef, not a {type(ref).__name__}.")
+        task_id = task_of(ref.id)
+        if task_id is None:
+            raise UsageError(f"{ref!r} was made by put(): there is no task to cancel.")
+        cancel = client_pb2.Cancel(task_id=task_id, force=force, recursive=recursive)
+        self._operate(client_pb2.Operation(cancel=cancel))
+
+    # ---- reading ----
+    def get(self, refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], timeout_s: float | None = None) -> Any:
+        """The value, or the values in order.
+
+        Raises what the task raised (as soon as one of the values is an error), or GetTimeoutError.
+        """
+        self._check_usable()
+        if isinstance(refs, ObjectRef):
+            return self._get([refs], timeout_s)[0]
+        if not isinstance(refs, list | tuple):
+            raise BadOptionsError(f"get() takes an ObjectRef or a list of them, not a {type(refs).__name__}.")
+        _check_refs("get", refs)
+        return self._get(refs, timeout_s)
+
+    def wait(
+        self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout_s: float | None
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        """Split `refs` into at most `num_returns` ready ones and the others, each in the order given."""
+        self._check_usable()
+        if not isinstance(refs, list | tuple):
+            raise BadOptionsError(f"wait() takes a list of ObjectRefs, not a {type(refs).__name__}.")
+        _check_refs("wait", refs)
+        if len(set(refs)) != len(refs):
+            raise BadOptionsError("wait() was given the same ref twice.")
+        if not 0 < num_returns <= len(refs):
+            raise BadOptionsError(
+                f"num_returns={num_returns} cannot work: expected 1 to {len(refs)}, the number of refs."
+            )
+        ids = [ref.id for ref in refs]
+        with self._lock:
+            missing = self.machine.want(ids)
+            needed = num_returns - (len(ids) - len(missing))
+            waiter = self._new_waiter(missing, needed, wake_on_failure=False) if needed > 0 else None
+        if waiter is not None:
+            self._block(waiter, timeout_s)
+            self._check_usable()
+        ready: list[ObjectRef[Any]] = []
+        others: list[ObjectRef[Any]] = []
+        outcomes = self.machine.outcomes
+        for ref in refs:
+            (ready if len(ready) < num_returns and ref.id in outcomes else others).append(ref)
+        return ready, others
+
+    # ---- RefOwner ----
+    def borrow(self, object_id: ObjectId) -> None:
+        with self._lock:
+            self.machine.borrow(object_id)
+
+    def await_ref(self, object_id: ObjectId) -> Generator[Any, None, Any]:
+        self._check_usable()
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Future[None] = loop.create_future()
+        if self.when_ready(object_id, lambda: _settle_soon(loop, arrived)):
+            yield from arrived
+        self._check_usable()
+        return self._decode(object_id)
+
+    def future_of(self, object_id: ObjectId) -> Future[Any]:
+        self._check_usable()
+        with self._lock:
+            self.machine.borrow(object_id)
+        return self._futures.future(ObjectRef(object_id, self))
+
+    def when_ready(self, object_id: str, callback: Any) -> bool:
+        """Call back once, in any thread, when the object is final or the session over; False if it already is."""
+        with self._lock:
+            is_pending = self.machine.when_ready(object_id, callback)
+        if is_pending:
+            self.transport.want_callbacks()
+            self.transport.wake()
+        return is_pending
+
+    # ---- for the transport ----
+    def take_frame(self) -> bytes | None:
+        """The next serialised SessionRequest to send; None when there is nothing to send."""
+        with self._lock:
+            return self.machine.take_frame()
+
+    def connected(self, acked_seq: int) -> list[bytes]:
+        """A stream is open: requests that must be sent again before any new one."""
+        with self._lock:
+            return self.machine.connected(acked_seq)
+
+    def disconnected(self) -> None:
+        """The stream ended; operations wait for the next one."""
+        with self._lock:
+            self.machine.disconnected()
+
+    def deliver(self, reply: bytes) -> None:
+        """Take in one serialised SessionReply."""
+        frame = client_pb2.SessionReply.FromString(reply).frame
+        with self._lock:
+            self.machine.received(frame)
+        for warning in frame.warnings:
+            _log.warning("%s", warning.message)  # type: ignore[attr-defined]  # taken for the builtin Warning
+
+    def replies_lost(self) -> None:
+        """Replies may have been lost on the way: ask for everything awaited again."""
+        with self._lock:
+            self.machine.ask_again()
+        self.transport.wake()
+
+    def fail(self, error: RunnerError) -> None:
+        """The session is over: everything that waits or is called from now on raises `error`."""
+        with self._lock:
+            self._failure = self._failure or error
+            self.machine.finish_waiting()
+
+    def forked(self) -> None:
+        """In a forked child: nothing here works, and no lock may be taken."""
+        self._failure = UsageError(
+            "This process was forked from one with a runner session, which does not survive a fork."
+            " Call runner in the parent, or start the child with the 'spawn' method and connect there."
+        )
+
+    # ---- the rest ----
+    def held(self) -> list[str]:
+        """Objects of which this process has refs."""
+        with self._lock:
+            return self.machine.held()
+
+    @property
+    def failure(self) -> RunnerError | None:
+        """Why the session is over, if it is."""
+        return self._failure
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything is acknowledged; False when time is over first."""
+        with self._lock:
+            self.machine.drain_dropped()
+            if self.machine.is_flushed:
+                return True
+            waiter = Waiter((), 1, wake_on_failure=False)
+            self.machine.add_ack_waiter(waiter, lambda: self.machine.is_flushed)
+        return self._block(waiter, timeout_s, is_for_objects=False) and self._failure is None
+
+    def close(self, timeout_s: float) -> None:
+        """Send and confirm what waits, at most `timeout_s`; then end. Idempotent."""
+        if self._failure is not None:
+            self.transport.close(0.0)
+            return
+        deadline_s = time.monotonic() + timeout_s
+        self.flush(timeout_s)
+        self.fail(UsageError("This session was shut down. Call runner.init() for a new one."))
+        self._futures.close()
+        self.transport.close(max(0.0, deadline_s - time.monotonic()))
+
+    def _get(self, refs: Sequence[ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
+        ids = [ref.id for ref in refs]
+        with self._lock:
+            missing = self.machine.want(ids)
+            outcomes = self.machine.outcomes
+            # An error that is known already is raised now, whatever else is still running.
+            has_failed = missing and any(outcomes[each].is_failure for each in ids if each in outcomes)
+            waiter = None
+            if missing and not has_failed:
+                needed = len(set(missing))
+                waiter = self._new_waiter(missing, needed, wake_on_failure=True)
+        if waiter is not None and not self._block(waiter, timeout_s):
+            waiting = [each for each in ids if each not in outcomes]
+            shown = ", ".join(waiting[:3]) + (", ..." if len(waiting) > 3 else "")
+            raise GetTimeoutError(
+                f"get() waited {timeout_s} s; {len(waiting)} of {len(ids)} values are not ready ({shown})."
+                " The tasks go on: call get() again, or cancel them."
+            )
+        if waiter is not None or has_failed:
+            self._check_usable()
+            for each in ids:
+                outcome = outcomes.get(each)
+                if outcome is not None and outcome.is_failure:
+                    self._decode(each)
+        return [self._decode(each) for each in ids]
+
+    def _decode(self, object_id: str) -> Any:
+        outcome = self.machine.outcomes[object_id]
+        if outcome.is_failure:
+            raise exception_from_failure(types_pb2.Failure.FromString(outcome.payload))
+        value = types_pb2.Value.FromString(outcome.payload)
+
+        def fetch(segment: types_pb2.Segment) -> Buffer:
+            return self.transport.fetch(object_id, segment)
+
+        return from_wire(value, fetch, self.info.host_id)
+
+    def _new_waiter(self, ids: Sequence[str], needed: int, *, wake_on_failure: bool) -> Waiter:
+        waiter = Waiter(ids, needed, wake_on_failure=wake_on_failure)
+        self.machine.add_waiter(waiter)
+        return waiter
+
+    def _block(self, waiter: Waiter, timeout_s: float | None, *, is_for_objects: bool = True) -> bool:
+        """Wait outside the lock; the waiter is gone afterwards, also when a signal's exception passes."""
+        try:
+            self.transport.wake()
+            if self._failure is not None:
+                return True
+            if not is_for_objects:
+                return self.transport.wait(waiter, timeout_s)
+            self.transport.blocked()
+            try:
+                return self.transport.wait(waiter, timeout_s)
+            finally:
+                self.transport.unblocked()
+        finally:
+            with self._lock:
+                self.machine.remove_waiter(waiter)
+
+    def _wait_for_room(self) -> None:
+        with self._lock:
+            if not self.machine.is_full:
+                return
+            waiter = Waiter((), 1, wake_on_failure=False)
+            self.machine.add_ack_waiter(waiter, lambda: not self.machine.is_full)
+        self._block(waiter, None, is_for_objects=False)
+        self._check_usable()
+
+    def _spec(
+        self, call: PreparedCall, task_id: TaskId, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+    ) -> tuple[bytes, Any]:
+        """The serialised TaskSpec, and what must stay alive until it is queued."""
+        try:
+            packed, refs = arguments.pack(args, kwargs)
+        except Exception as error:
+            raise _argument_error(call.name, args, kwargs, error) from None
+        dependencies = [ref.id for ref in refs]
+        value = types_pb2.Value()
+        if isinstance(packed, bytes) and len(packed) <= INLINE_MAX_BYTES:
+            value.inline = packed
+        else:
+            whole = packed if isinstance(packed, Serialized) else serialize((args, kwargs))
+            if whole.total_bytes <= INLINE_MAX_BYTES:
+                value.inline = whole.to_bytes()
+                value.contained_refs.extend(ref.id for ref in whole.contained_refs)
+            else:
+                refs = [*refs, self._put(whole)]
+                dependencies.append(refs[-1].id)
+                value.inline = arguments.WHOLE
+        spec = types_pb2.TaskSpec(task_id=task_id, args=value, dependencies=dependencies, name=name)
+        return call.constant + spec.SerializeToString(), (packed, refs)
+
+    def _put(self, serialized: Serialized) -> ObjectRef[Any]:
+        object_id = ObjectId(f"o-{self._stem}-{next(self._numbers):x}")
+        value = self._to_wire(serialized, object_id)
+        operation = client_pb2.Operation(put=client_pb2.Put(object_id=object_id, value=value)).SerializeToString()
+        with self._lock:
+            self.machine.put(object_id, operation, value.SerializeToString())
+            is_full = self.machine.is_full
+        ref: ObjectRef[Any] = ObjectRef(object_id, self)
+        self.transport.wake()
+        if is_full:
+            self._wait_for_room()
+        return ref
+
+    def _to_wire(self, serialized: Serialized, object_id: str) -> types_pb2.Value:
+        if self._store is not None:
+            return to_wire(serialized, object_id, self._store, self.info.host_id)
+        value = types_pb2.Value(contained_refs=[ref.id for ref in serialized.contained_refs])
+        if serialized.total_bytes <= INLINE_MAX_BYTES:
+            value.inline = serialized.to_bytes()
+        else:
+            value.segment.CopyFrom(self.transport.upload(object_id, serialized))
+        return value
+
+    def _serialize(self, value: Any, name: str) -> Serialized:
+        try:
+            return serialize(value)
+        except Exception as error:
+            raise not_serializable(value, name, error) from None
+
+    def _register(self, function: PickledFunction) -> None:
+        """Send a function, once per session; what it needs goes first."""
+        blob, keep = function.blob, function.contained_refs
+        if function.is_large:
+            # Above the message limit: the function travels as an object, and its blob only says which one.
+            ref = self._put(function.serialized())
+            blob, keep = function.stand_in(ref), [ref]
+        message = types_pb2.Function(
+            function_id=function.function_id,
+            name=function.name,
+            blob=blob,
+            contained_refs=[ref.id for ref in keep],
+            modules=function.modules,
+            package_ids=[package.package_id for package in function.packages],
+        )
+        operation = client_pb2.Operation(register_function=message).SerializeToString()
+        with self._lock:
+            if function.function_id in self._functions:
+                return
+            for package in function.packages:
+                if package.package_id not in self._functions:
+                    wire = types_pb2.Package(package_id=package.package_id, zip=package.zip_bytes)
+                    self.machine.operate(client_pb2.Operation(register_package=wire).SerializeToString())
+                    self._functions.add(package.package_id)
+            self.machine.operate(operation)
+            self._functions.add(function.function_id)
+
+    def _operate(self, operation: client_pb2.Operation) -> None:
+        encoded = operation.SerializeToString()
+        with self._lock:
+            self.machine.operate(encoded)
+        self.transport.wake()
+
+    def _check_usable(self) -> None:
+        if self._failure is not None:
+            failure = self._failure
+            raise type(failure)(*failure.args)
+
+
+def _check_refs(function: str, refs: Sequence[Any]) -> None:
+    for index, ref in enumerate(refs):
+        if type(ref) is not ObjectRef:
+            raise BadOptionsError(f"{function}() takes ObjectRefs; item {index} is a {type(ref).__name__}.")
+
+
+def _argument_error(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> RunnerError:
+    for index, value in enumerate(args):
+        if _fails(value):
+            return not_serializable(value, f"args[{index}]", error)
+    for key, value in kwargs.items():
+        if _fails(value):
+            return not_serializable(value, f"kwargs[{key!r}]", error)
+    return not_serializable((args, kwargs), f"the arguments of {name}", error)
+
+
+def _fails(value: Any) -> bool:
+    try:
+        serialize(value)
+    except Exception:
+        return True
+    return False
+
+
+def _settle_soon(loop: asyncio.AbstractEventLoop, arrived: asyncio.Future[None]) -> None:
+    def settle() -> None:
+        if not arrived.done():
+            arrived.set_result(None)
+
+    try:
+        loop.call_soon_threadsafe(settle)
+    except RuntimeError:  # that loop is closed: nobody waits there any more
+        pass

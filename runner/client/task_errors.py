@@ -1,0 +1,155 @@
+"""Failures between processes: an exception becomes a Failure where it happened and the right exception where it is read."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import traceback
+from typing import Any
+
+from runner import errors
+from runner.errors import RunnerError, TaskError
+from runner.objects.serialization import deserialize, serialize
+from runner.rpc.gen import types_pb2
+
+_KINDS: dict[int, type[errors._Attributed]] = {
+    types_pb2.FAILURE_KIND_WORKER_CRASHED: errors.WorkerCrashedError,
+    types_pb2.FAILURE_KIND_OUT_OF_MEMORY: errors.OutOfMemoryError,
+    types_pb2.FAILURE_KIND_MACHINE_LOST: errors.MachineLostError,
+    types_pb2.FAILURE_KIND_CANCELLED: errors.TaskCancelledError,
+    types_pb2.FAILURE_KIND_TIMEOUT: errors.TaskTimeoutError,
+    types_pb2.FAILURE_KIND_UNSCHEDULABLE: errors.UnschedulableError,
+    types_pb2.FAILURE_KIND_OBJECT_LOST: errors.ObjectLostError,
+    types_pb2.FAILURE_KIND_SETUP: errors.TaskSetupError,
+    types_pb2.FAILURE_KIND_STORE_FULL: errors.StoreFullError,
+}
+
+
+def failure_from_exception(error: BaseException) -> types_pb2.Failure:
+    """Describe what user code raised. Never fails: an exception that cannot be pickled is told as text."""
+    kind = type(error)
+    try:
+        pickled = serialize(error).to_bytes()
+        deserialize(pickled)  # many exceptions pickle and then cannot be loaded
+    except Exception:
+        pickled = b""
+    return types_pb2.Failure(
+        kind=types_pb2.FAILURE_KIND_USER,
+        message=_one_line(error),
+        exception=pickled,
+        exception_type=f"{kind.__module__}.{kind.__qualname__}",
+        traceback="".join(traceback.format_exception(error)),
+    )
+
+
+def exception_from_failure(failure: types_pb2.Failure) -> RunnerError:
+    """The exception that `get` raises for this failure; a new one each time."""
+    fields: dict[str, Any] = {
+        "task_id": failure.task_id,
+        "task_name": failure.task_name,
+        "attempt": failure.attempt,
+        "machine_id": failure.machine_id,
+        "history": tuple(failure.history),
+    }
+    if failure.kind in _KINDS:
+        return _KINDS[failure.kind](failure.message, **fields)
+    cause = _load_cause(failure.exception)
+    return _task_error(_describe(failure, cause), cause, failure.traceback, fields)
+
+
+def _load_cause(pickled: bytes) -> BaseException | None:
+    if not pickled:
+        return None
+    try:
+        cause = deserialize(pickled)
+    except Exception:  # its class may exist only on the machine
+        return None
+    return cause if isinstance(cause, BaseException) else None
+
+
+def _describe(failure: types_pb2.Failure, cause: BaseException | None) -> str:
+    name = failure.task_name or failure.task_id or "The task"
+    where = f" on {failure.machine_id}" if failure.machine_id else ""
+    attempt = f" (attempt {failure.attempt}{where})" if failure.attempt else ""
+    kind = failure.exception_type.removeprefix("builtins.") or "an exception"
+    text = f"{name} raised {kind}: {failure.message}{attempt}" if failure.message else f"{name} raised {kind}{attempt}"
+    if cause is None:
+        text += "\nThe exception itself could not be brought here; catch runner.errors.TaskError to handle it."
+    return text
+
+
+def _task_error(message: str, cause: BaseException | None, remote: str, fields: dict[str, Any]) -> TaskError:
+    kind: Any = type(cause)
+    cls = _RemoteTaskError if cause is None else _dual_type(kind)
+    error = _instance(cls, cause)
+    if cause is not None:
+        _adopt(error, cause)
+    else:
+        error.args = (message,)
+    error.__dict__.update(fields, cause=cause, remote_traceback=remote, _message=message)
+    return error
+
+
+def _instance(cls: type[TaskError], cause: BaseException | None) -> TaskError:
+    for args in ((), cause.args if cause is not None else ()):
+        try:
+            return cls.__new__(cls, *args)
+        except Exception:  # a class that insists on its arguments, such as ExceptionGroup
+            continue
+    return _RemoteTaskError.__new__(_RemoteTaskError)
+
+
+def _adopt(error: TaskError, cause: BaseException) -> None:
+    """Make the error look like its cause to those who read attributes: args, errno, start, value, own fields."""
+    error.args = cause.args
+    error.__dict__.update(vars(cause))
+    builtin = next(base for base in type(cause).__mro__ if base.__module__ == builtins.__name__)
+    try:
+        builtin.__init__(error, *cause.args)  # type: ignore[misc]  # a builtin's, on purpose
+    except Exception:
+        error.args = cause.args
+
+
+def _str(self: TaskError) -> str:
+    """The message, the history and the remote traceback."""
+    lines = [vars(self).get("_message") or type(self).__name__, *(f"  {line}" for line in self.history)]
+    if self.remote_traceback:
+        lines += ["", "Traceback on the machine:", self.remote_traceback.rstrip()]
+    return "\n".join(lines)
+
+
+def _reduce(self: TaskError) -> tuple[Any, ...]:
+    state = vars(self)
+    fields = {name: state[name] for name in ("task_id", "task_name", "attempt", "machine_id", "history")}
+    return _task_error, (state["_message"], self.cause, self.remote_traceback, fields)
+
+
+class _RemoteTaskError(TaskError):
+    """A TaskError with the remote story in its text."""
+
+    __str__ = _str
+    __reduce__ = _reduce
+
+
+@functools.lru_cache(maxsize=256)
+def _dual_type(cause: Any) -> type[TaskError]:
+    """A TaskError that is also a `cause`, where Python allows such a class."""
+    if not issubclass(cause, Exception):
+        return _RemoteTaskError  # raising a SystemExit or KeyboardInterrupt here would end the client
+    members = {"__module__": TaskError.__module__, "__str__": _str, "__reduce__": _reduce, "__init__": _no_init}
+    bases = (cause,) if issubclass(cause, TaskError) else (TaskError, cause)
+    try:
+        return type(f"TaskError({cause.__name__})", bases, members)
+    except TypeError:
+        return _RemoteTaskError
+
+
+def _no_init(self: TaskError, *args: Any, **kwargs: Any) -> None:
+    """Instances are filled by `_task_error`; no initialiser of the user's class runs here."""
+
+
+def _one_line(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failed:
+        return f"<its text could not be made: {type(failed).__name__}>"

@@ -1,0 +1,221 @@
+"""Options of remote functions: Ray's names and meanings, checked where they are written."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypedDict
+
+from runner.errors import BadOptionsError
+
+UNITS_PER_ONE = 10_000  # resource amounts are fixed point on the wire
+_RESERVED = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """How one remote function is run. Every value has been checked."""
+
+    num_cpus: float = 1
+    num_gpus: float = 0
+    memory: int | None = None  # bytes; None: not counted
+    resources: Mapping[str, float] = field(default_factory=dict)  # custom ones
+    name: str | None = None  # makes the task a run: its metrics, logs and checkpoints are kept
+    max_retries: int = 3  # after crashes and lost machines; -1: no limit
+    retry_exceptions: bool | tuple[type[BaseException], ...] = False  # also retry when user code raises (these)
+    num_returns: int = 1
+    max_calls: int | None = None  # a worker process ends after so many; None: 0 for CPU tasks, 1 for GPU tasks
+    timeout_s: float | None = None
+    runtime_env: Mapping[str, Any] | None = None  # {"env_vars": {...}}
+    lifetime: str | None = None  # "detached": goes on when the client is gone
+
+    def amounts(self) -> dict[str, int]:
+        """Resources in wire units; nothing that is zero."""
+        wanted = {
+            "CPU": to_units(self.num_cpus),
+            "GPU": to_units(self.num_gpus),
+            "memory": self.memory or 0,
+            **{name: to_units(amount) for name, amount in self.resources.items()},
+        }
+        return {name: amount for name, amount in wanted.items() if amount}
+
+    @property
+    def env_vars(self) -> dict[str, str]:
+        """Environment variables of the task."""
+        return dict(self.runtime_env["env_vars"]) if self.runtime_env else {}
+
+
+class OptionsDict(TypedDict, total=False):
+    """The options as keywords, for type checkers."""
+
+    num_cpus: float | None
+    num_gpus: float | None
+    memory: int | str | None
+    resources: Mapping[str, float] | None
+    name: str | None
+    max_retries: int | None
+    retry_exceptions: bool | Sequence[type[BaseException]] | None
+    num_returns: int | None
+    max_calls: int | None
+    timeout_s: float | None
+    runtime_env: Mapping[str, Any] | None
+    lifetime: Literal["detached"] | None
+
+
+NAMES = tuple(option.name for option in fields(TaskOptions))
+_DEFAULTS: dict[str, Any] = {name: getattr(TaskOptions(), name) for name in NAMES}
+
+
+def parse_options(given: Mapping[str, Any], base: TaskOptions | None = None) -> TaskOptions:
+    """Check `given` and lay it over `base`.
+
+    Raises:
+        BadOptionsError: an unknown name (the valid ones are listed) or a value that cannot work.
+    """
+    for name in given:
+        if name not in NAMES:
+            raise _unknown(name)
+    # None always means the default, as if the option had not been given.
+    checked = {name: _DEFAULTS[name] if value is None else _CHECKS[name](name, value) for name, value in given.items()}
+    options = replace(base or TaskOptions(), **checked)
+    if options.num_gpus and options.num_gpus > 1 and options.num_gpus != int(options.num_gpus):
+        raise BadOptionsError(f"num_gpus={options.num_gpus} is a fraction above 1: use a whole number or less than 1.")
+    return options
+
+
+def parse_memory(name: str, value: Any) -> int | None:
+    """Bytes from a number or a text such as "2GiB" or "500MB"; None stays None."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value)
+        if match is None:
+            raise _bad(name, value, 'bytes as a number, or a text such as "2GiB" or "500MB"')
+        base = 1024 if match[3] else 1000
+        return int(float(match[1]) * base ** _POWERS[match[2].lower()])
+    if not _is_number(value) or value < 0 or value != int(value):
+        raise _bad(name, value, 'whole bytes >= 0, or a text such as "2GiB"')
+    return int(value)
+
+
+def parse_amount(name: str, value: Any) -> float:
+    """A resource amount: 0 or at least 0.0001."""
+    if not _is_number(value) or not math.isfinite(value) or value < 0 or 0 < value < 1 / UNITS_PER_ONE:
+        raise _bad(name, value, "a number: 0, or at least 0.0001")
+    return float(value)
+
+
+def parse_resources(name: str, value: Any) -> dict[str, float]:
+    """Custom resources; CPU, GPU and memory have their own options."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) and key for key in value):
+        raise _bad(name, value, 'a dict such as {"fast_disk": 1}')
+    for key in value:
+        if key in _RESERVED:
+            raise BadOptionsError(f"{name}[{key!r}] is not a custom resource: use {_RESERVED[key]}= instead.")
+    return {key: parse_amount(f"{name}[{key!r}]", amount) for key, amount in value.items()}
+
+
+def to_units(amount: float) -> int:
+    """Fixed-point units of an amount; never rounds a need down to nothing."""
+    return round(amount * UNITS_PER_ONE)
+
+
+def from_units(amounts: Mapping[str, int]) -> dict[str, float]:
+    """Amounts for people from wire units."""
+    return {name: float(value) if name == "memory" else value / UNITS_PER_ONE for name, value in amounts.items()}
+
+
+def _unknown(name: str) -> BadOptionsError:
+    import difflib
+
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return BadOptionsError(f"Unknown option {name!r}.{hint} Valid options are: {', '.join(NAMES)}.")
+
+
+def _bad(name: str, value: Any, expected: str) -> BadOptionsError:
+    return BadOptionsError(f"{name}={value!r} cannot work: expected {expected}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_name(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value or len(value) > 256 or "\n" in value:
+        raise _bad(name, value, "a text of 1 to 256 characters on one line")
+    return value
+
+
+def _check_retries(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not -1 <= value < 2**31:
+        raise _bad(name, value, "a whole number >= 0, or -1 for no limit")
+    return value
+
+
+def _check_retry_exceptions(name: str, value: Any) -> bool | tuple[type[BaseException], ...]:
+    if isinstance(value, bool):
+        return value
+    kinds = tuple(value) if isinstance(value, list | tuple) else ()
+    if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        raise _bad(name, value, "True, False or a list of exception types")
+    return kinds
+
+
+def _check_returns(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 10_000:
+        raise _bad(name, value, "a whole number from 0 to 10000")
+    return value
+
+
+def _check_calls(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise _bad(name, value, "a whole number >= 0 (0: no limit), or None")
+    return value
+
+
+def _check_timeout(name: str, value: Any) -> float:
+    if not _is_number(value) or not value > 0 or not math.isfinite(value):
+        raise _bad(name, value, "seconds > 0, or None")
+    return float(value)
+
+
+def _check_runtime_env(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _bad(name, value, 'a dict such as {"env_vars": {"KEY": "value"}}')
+    if unknown := [key for key in value if key != "env_vars"]:
+        raise BadOptionsError(f"{name} has the unknown key {unknown[0]!r}. Valid keys are: env_vars.")
+    env_vars = value.get("env_vars", {})
+    if not isinstance(env_vars, Mapping) or not all(
+        isinstance(key, str) and key and "=" not in key and isinstance(text, str) for key, text in env_vars.items()
+    ):
+        raise _bad(f"{name}['env_vars']", env_vars, "a dict of str to str")
+    return {"env_vars": dict(env_vars)}
+
+
+def _check_lifetime(name: str, value: Any) -> str:
+    if value != "detached":
+        raise _bad(name, value, 'None or "detached"')
+    return "detached"
+
+
+_CHECKS: dict[str, Any] = {
+    "num_cpus": parse_amount,
+    "num_gpus": parse_amount,
+    "memory": parse_memory,
+    "resources": parse_resources,
+    "name": _check_name,
+    "max_retries": _check_retries,
+    "retry_exceptions": _check_retry_exceptions,
+    "num_returns": _check_returns,
+    "max_calls": _check_calls,
+    "timeout_s": _check_timeout,
+    "runtime_env": _check_runtime_env,
+    "lifetime": _check_lifetime,
+}
