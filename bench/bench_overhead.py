@@ -49,7 +49,7 @@ def compare(title: str, repeats: int) -> list[Figure]:
 
 def measure(repeats: int) -> list[Figure]:
     """Step time under runner against the bare loop."""
-    with runner.init(machines=1, cpus_per_machine=1):
+    with runner.init(machines=1, num_cpus=1):
         # The first task of the torch layer waits for the template.
         runner.get(under_runner.options(name="warm-up").remote("small"))
         return [figure for title in LOOPS for figure in compare(title, max(repeats, 7))]

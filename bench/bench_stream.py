@@ -59,7 +59,7 @@ def measure(repeats: int) -> list[Figure]:
     p95_ms = Figure("report -> event p95", "ms")
     rate = Figure("64 runs at once: events", "/s", more_is_better=True, note="start of 64 executors included")
     wrong = Figure("64 runs at once: runs with a lost or moved event", "runs", target=0)
-    with runner.init(machines=2, cpus_per_machine=1):
+    with runner.init(machines=2, num_cpus=1):
         latencies_ms()
         for _ in range(repeats):
             found = latencies_ms()
