@@ -89,7 +89,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
                 frame = client_pb2.ServerFrame(warnings=[client_pb2.Warning(message=warning)])
                 await context.write(client_pb2.SessionReply(frame=frame))
             await self._converse(session, stream, request_iterator, context)
-            on_purpose = not context.cancelled()
+            on_purpose = await self._say_goodbye(session, context)
         finally:
             self._sessions.disconnect(session, stream, on_purpose=on_purpose)
 
@@ -118,6 +118,15 @@ class ClientService(client_pb2_grpc.ClientServicer):
         finally:
             writer.cancel()
             await asyncio.wait([writer])
+
+    async def _say_goodbye(self, session: Channel, context: Context) -> bool:
+        """Whether the client has half-closed: a dead connection also ends the requests, but takes no more replies."""
+        await self._engine.committed()
+        try:
+            await context.write(client_pb2.SessionReply(frame=client_pb2.ServerFrame(acked_seq=session.acked_seq)))
+        except Exception:  # gRPC raises several kinds for a call that is over
+            return False
+        return not context.cancelled()
 
     async def _write_replies(self, session: Channel, stream: int, context: Context) -> None:
         outbox = session.outbox

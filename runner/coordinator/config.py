@@ -74,7 +74,7 @@ class CoordinatorConfig:
 class CoordinatorReady:
     """What a coordinator writes to `--ready-fd` when it serves: one msgpack map, then it closes the descriptor.
 
-    A failed start writes `{"error": class name in runner.errors, "message": text}` instead.
+    A failed start writes `{"error": {"type": class name in runner.errors, "message": text}}` instead.
     """
 
     address: str  # host:port for clients

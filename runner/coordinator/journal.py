@@ -45,15 +45,22 @@ class Journal:
         self._room_checked_s = float("-inf")
         self._room = True
         self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._prepare(durability)
+        except sqlite3.DatabaseError as exc:
+            self._db.close()
+            raise JournalCorruptError(self._corrupt(str(exc))) from exc
+        self._insert = self._db.cursor()
+        # What the newest turn says about time; (0, 0) for a new journal.
+        self.last_now_s = 0.0
+        self.last_unix_s = 0.0
+
+    def _prepare(self, durability: str) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(f"PRAGMA synchronous={'FULL' if durability == 'power' else 'OFF'}")
         # A checkpoint of the WAL stalls the loop; rarer and larger ones cost less in all.
         self._db.execute("PRAGMA wal_autocheckpoint=4000")
         self._db.executescript(_SCHEMA)
-        self._insert = self._db.cursor()
-        # What the newest turn says about time; (0, 0) for a new journal.
-        self.last_now_s = 0.0
-        self.last_unix_s = 0.0
 
     def replay(self) -> Iterator[list[Any]]:
         """The encoded facts of each turn, oldest first. Sets `last_now_s` and `last_unix_s`.

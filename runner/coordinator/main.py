@@ -144,7 +144,7 @@ def _report_ready(ready_fd: int, ready: CoordinatorReady) -> None:
 def _report_failure(ready_fd: int, exc: Exception) -> None:
     if not isinstance(exc, RunnerError):
         exc = InternalError(f"the coordinator could not start: {type(exc).__name__}: {exc}")
-    _report(ready_fd, {"error": type(exc).__name__, "message": str(exc)})
+    _report(ready_fd, {"error": {"type": type(exc).__name__, "message": str(exc)}})
     sys.stderr.write(f"runner.coordinator: {exc}\n")
 
 

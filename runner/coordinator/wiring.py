@@ -220,9 +220,10 @@ class Coordinator:
         has_runs = bool(self.cluster.tasks(runs_only=True, limit=1)[0])
         self._event_log.close()
         self._journal.close()
-        embedded = self._config.embedded
-        keep = not embedded or has_runs or bool(self.failure)
-        self._state.close(keep=keep, keep_store=not embedded)
+        is_standing = not self._config.embedded
+        keep = is_standing or has_runs or bool(self.failure)
+        # Large values are volatile: an orderly end frees their memory, a crash leaves them for the next start.
+        self._state.close(keep=keep, keep_store=is_standing and bool(self.failure))
 
     def _replay(self) -> dict[Any, str]:
         """Rebuild the core's state; returns the names of functions."""
