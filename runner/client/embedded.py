@@ -149,12 +149,12 @@ def _read_ready(
         unpacker.feed(chunk)
         for message in unpacker:  # whole, though others may still hold the pipe open
             if "error" in message:
-                raise _reported(message["error"])
+                raise _reported(message)
             return CoordinatorReady.from_dict(message)
 
 
 def _reported(error: dict[str, str]) -> RunnerError:
-    cls = getattr(errors, error["type"], ClusterError)
+    cls = getattr(errors, error["error"], ClusterError)
     if not (isinstance(cls, type) and issubclass(cls, RunnerError)):
         cls = ClusterError
     return cls(error["message"])

@@ -28,7 +28,7 @@ class CoordinatorConfig:
     provider: str = "local"
     machines: int = 1  # booted at start
     cpus_per_machine: float = 1.0
-    gpus_per_machine: int = 0
+    gpus_per_machine: int = 0  # -1: an even part of what this host has
     memory_bytes: int = 0  # per machine; 0: not counted
     resources: Mapping[str, float] = field(default_factory=dict)  # per machine, whole things
     preload: tuple[str, ...] = ()  # modules that templates import at boot

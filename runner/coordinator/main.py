@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -64,6 +65,8 @@ def _run(config: CoordinatorConfig, ready_fd: int) -> int:
 
         # Before any gRPC object, thread or event loop exists: none of them survives a fork.
         zygote = Zygote.fork()
+    if config.gpus_per_machine < 0:
+        config = replace(config, gpus_per_machine=_gpu_share(config))
 
     def make_provider(cluster_id: ClusterId, state: StateDir) -> Provider:
         return _provider(config, cluster_id, state, zygote)
@@ -82,6 +85,16 @@ def _run(config: CoordinatorConfig, ready_fd: int) -> int:
         return 70 if coordinator.failure else 0
 
     return asyncio.run(serve())
+
+
+def _gpu_share(config: CoordinatorConfig) -> int:
+    """How many GPUs each machine gets when nobody has said it: an even part of what this host has."""
+    # Asking the driver takes long enough to be noticed at every start; most hosts have no such device.
+    if config.provider != "local" or not any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/dxg")):
+        return 0
+    from runner.providers.gpus import detect_gpus
+
+    return len(detect_gpus()) // max(1, config.machines)
 
 
 def _provider(config: CoordinatorConfig, cluster_id: ClusterId, state: StateDir, zygote: Zygote | None) -> Provider:
