@@ -46,7 +46,7 @@ def run_variants(
         packaged_folder()  # a missing package should be told before anything is booted
     gpus = torch.cuda.device_count()
     machines = options.machines or gpus or min(len(configs), SIDE_BY_SIDE)
-    with runner.init(machines=machines):
+    with runner.init(machines=machines, log_to_driver=False):  # the view shows the log
         shared = runner.put(data)  # sent once, however many runs use it
         share = {"num_gpus": min(1.0, gpus / len(configs))} if gpus else {}
         runs = [function.options(name=config.name, **share).remote(config, shared) for config in configs]

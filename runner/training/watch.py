@@ -70,8 +70,8 @@ def watch(
     make_view: Callable[..., View] = PlainView if is_plain else LiveView
     view = make_view(board, console, tuple(metrics), epochs)
     started_s = time.monotonic()
-    with view, _cancel_on_ctrl_c(runs, view) as interruption:
-        for event in _events(runs) if events is None else events:
+    with view, _opened(runs, events) as stream, _cancel_on_ctrl_c(runs, view) as interruption:
+        for event in stream:
             view.apply(event)
     results = Results.of(board, time.monotonic() - started_s, metrics, epochs)
     if interruption.count:
@@ -80,11 +80,15 @@ def watch(
     return results
 
 
-def _events(runs: Sequence[Any]) -> Iterable[RunEvent]:
+@contextmanager
+def _opened(runs: Sequence[Any], events: Iterable[RunEvent] | None) -> Iterator[Iterable[RunEvent]]:
+    if events is not None:
+        yield events
+        return
     import runner
 
-    stream: Iterable[RunEvent] = runner.stream(list(runs))
-    return stream
+    with runner.stream(list(runs)) as stream:
+        yield stream
 
 
 def cancelled_text(results: Results) -> str:
