@@ -1,0 +1,211 @@
+"""The agent: one process per machine that registers, takes assignments, has executors run them and reports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from runner.clock import SystemClock
+from runner.errors import RunnerError
+from runner.rpc.gen import fleet_pb2
+from runner.rpc.version import host_id
+from runner.worker import agent_events as ev
+from runner.worker.agent_events import StopReason
+from runner.worker.agent_shell import AgentShell, unlink_quietly
+from runner.worker.agent_stream import AgentStream
+from runner.worker.frames import Kind, encode
+from runner.worker.process import become_subreaper, children_of
+from runner.worker.template import Template
+
+if TYPE_CHECKING:
+    from runner.providers.base import BootConfig
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 2.0  # for the last reports of a drained machine
+
+
+class Agent:
+    """An agent's life: registration, streams, heartbeats, and the reasons to end."""
+
+    def __init__(
+        self, boot: BootConfig, template: socket.socket, life_fd: int | None, zygote: socket.socket | None
+    ) -> None:
+        self._boot = boot
+        self._life_fd = life_fd
+        self._started_unix_s = time.time()
+        self._clock = SystemClock()
+        self._loop = asyncio.get_running_loop()
+        self._exit: asyncio.Future[str] = self._loop.create_future()
+        self.shell = AgentShell(boot, self._clock, template, zygote, self._end)
+        self._stream = AgentStream(boot, self._clock, self.shell.output.buffer, self._on_commands, self._reconnected)
+        self.shell.output.wake = self._stream.wake
+        self.shell.on_gap = self._stream.heartbeat
+        handle, functions = self.shell.handle, self.shell.functions
+        self._on_wire: dict[str, Callable[[Any], None]] = {
+            "start": lambda each: handle(ev.AttemptAssigned(functions.attempt(each))),
+            "function": functions.add,
+            "package": functions.add_package,
+            "stop": self._stop,
+            "resume": lambda each: handle(ev.AttemptResumed((each.key.task_id, each.key.attempt))),
+            "relay": self._relay,
+            "checkpoint_committed": self._committed,
+            "free_segment": lambda each: unlink_quietly(each.path),
+            "preload": lambda each: self.shell.preload(each.modules),
+            "exit": lambda each: handle(
+                ev.DrainRequested(each.reason) if each.drain else ev.ExitRequested(each.reason)
+            ),
+        }
+
+    async def run(self) -> str:
+        """Until told to end; returns why.
+
+        Raises:
+            RunnerError: the coordinator did not admit this machine.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._end, f"signal {number.name}")
+        if self._life_fd is not None:
+            self._loop.add_reader(self._life_fd, self._life_ended)
+        registering = asyncio.create_task(self._stream.register(self._phases()), name="register")
+        ends: set[asyncio.Future[Any]] = {registering, self._exit}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if self._exit.done():
+            registering.cancel()
+            return self._exit.result()
+        self._begin(registering.result())
+        serving = asyncio.create_task(self._stream.run(), name="streams")
+        ends = {serving, self._exit}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not self._exit.done():
+            return f"the coordinator refused this machine: {serving.result()}"
+        await self._flush()
+        return self._exit.result()
+
+    def _phases(self) -> dict[str, float]:
+        return {"started": self._started_unix_s, "agent_up": time.time()}
+
+    def _begin(self, reply: fleet_pb2.RegisterReply) -> None:
+        os.makedirs(reply.store_path, mode=0o700, exist_ok=True)
+        self.shell.start(
+            {
+                "machine_id": self._boot.machine_id,
+                "cluster_id": reply.cluster_id,
+                "embedded": self._boot.embedded,
+                "store_path": reply.store_path,
+                "artefact_path": reply.artefact_path,
+                "host_id": host_id(),
+            }
+        )
+        self._loop.call_later(reply.heartbeat_s, self._beat, reply.heartbeat_s)
+
+    def _beat(self, heartbeat_s: float) -> None:
+        self._loop.call_later(heartbeat_s, self._beat, heartbeat_s)
+        self.shell.beat()
+        self._stream.heartbeat()
+
+    def _end(self, reason: str) -> None:
+        if not self._exit.done():
+            self._exit.set_result(reason)
+
+    def _life_ended(self) -> None:
+        assert self._life_fd is not None
+        self._loop.remove_reader(self._life_fd)
+        self._end("the coordinator is gone")
+
+    async def _flush(self) -> None:
+        """A machine that was drained has results to deliver; one that is to die has not."""
+        if self._exit.result() != "drained":
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_S):
+                await self._stream.all_acknowledged()
+
+    # ---- from the coordinator ----
+    def _on_commands(self, commands: fleet_pb2.AgentCommands) -> None:
+        output = self.shell.output
+        output.buffer.acknowledge(commands.acked_report_seq)
+        if commands.acked_sent_s:
+            self.shell.handle(ev.HeartbeatAcked(commands.acked_sent_s))
+        for command in commands.commands:
+            kind = command.WhichOneof("command")
+            if kind is not None:
+                self._on_wire[kind](getattr(command, kind))
+        self.shell.executors.pause(is_paused=output.is_full)
+
+    def _reconnected(self) -> None:
+        self.shell.executors.broadcast(encode(Kind.RECONNECTED))
+
+    def _stop(self, stop: fleet_pb2.StopAttempt) -> None:
+        key = (stop.key.task_id, stop.key.attempt)
+        reason = StopReason(stop.reason) if stop.reason else StopReason.CANCELLED
+        self.shell.handle(ev.StopRequested(key, reason, stop.force))
+
+    def _relay(self, relay: fleet_pb2.RelayToExecutor) -> None:
+        handle = self.shell.executors.by_id.get(relay.executor_id)
+        if handle is not None:
+            handle.link.send(encode(Kind.SESSION_REPLY, relay.reply.SerializeToString()))
+
+    def _committed(self, reply: fleet_pb2.CommitCheckpointReply) -> None:
+        key = (reply.key.task_id, reply.key.attempt)
+        self.shell.committed(key, reply.step, reply.reason, is_accepted=reply.accepted)
+
+
+def run_agent(boot: BootConfig, life_fd: int | None = None, zygote: socket.socket | None = None) -> int:
+    """Be the agent of one machine until it ends; returns the exit status. The process must have one thread and no event loop.
+
+    `life_fd`: a pipe whose end ends the machine. `zygote`: a socket on which layers can be asked for. In a process of its own
+    (container, VM) both are None.
+    """
+    become_subreaper()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # Before gRPC exists: a process that has used it cannot fork.
+    if os.fork() == 0:
+        try:
+            ours.close()
+            if zygote is not None:
+                zygote.close()
+            if life_fd is not None:
+                os.close(life_fd)
+            Template(theirs).run()
+        finally:
+            os._exit(1)
+    theirs.close()
+    return asyncio.run(_serve(boot, ours, life_fd, zygote))
+
+
+async def _serve(boot: BootConfig, template: socket.socket, life_fd: int | None, zygote: socket.socket | None) -> int:
+    agent = Agent(boot, template, life_fd, zygote)
+    status = 0
+    try:
+        reason = await agent.run()
+        log.info("machine %s ends: %s", boot.machine_id, reason)
+    except RunnerError as error:
+        log.error("machine %s could not join its cluster: %s", boot.machine_id, error)
+        status = 1
+    agent.shell.close()
+    _kill_children()
+    # gRPC's threads have nothing left to say, and waiting for them takes longer than the machine has.
+    logging.shutdown()
+    os._exit(status)
+
+
+def _kill_children() -> None:
+    """What is left are orphans of a template that died, and a template that hangs."""
+    for _ in range(100):
+        children = children_of(os.getpid())
+        if not children:
+            return
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in children:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)

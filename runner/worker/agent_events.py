@@ -1,0 +1,309 @@
+"""What an agent's decisions are made from, and what they are: events in, commands out, both immutable."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from runner.core.values import FailureKind
+
+# (task id, attempt number)
+Key = tuple[str, int]
+
+
+class StopReason(enum.IntEnum):
+    """Same numbers as the wire's StopReason."""
+
+    CANCELLED = 1
+    TIMEOUT = 2
+    FENCED = 3  # no longer current: nobody wants a report
+    DRAIN = 4
+    LEASE = 5  # the agent's own: nobody has heard of it for too long
+    MEMORY = 6  # the agent's own: over the task's memory limit
+
+
+class Environment(NamedTuple):
+    """What an executor is made for; attempts share executors of an equal environment."""
+
+    env_vars: tuple[tuple[str, str], ...] = ()
+    package_ids: tuple[str, ...] = ()
+    layer: frozenset[str] = frozenset()  # modules that its template must have imported
+    threads: int = 1
+    visible_gpus: str | None = None  # CUDA_VISIBLE_DEVICES; None: left alone
+
+
+class Attempt(NamedTuple):
+    """One attempt as assigned. `payload` is the shell's and not read here."""
+
+    key: Key
+    slot: int
+    environment: Environment
+    function_id: str
+    label: str  # for messages: "task t-1 (lr=0.1) attempt 2"
+    timeout_s: float = 0.0  # 0: none
+    max_calls: int = 0  # of its function in one executor; 0: no limit
+    memory_bytes: int = 0  # 0: no limit
+    is_run: bool = False
+    payload: Any = None
+
+
+class ExitCause(NamedTuple):
+    """How a process ended: by exit or by signal."""
+
+    exit_code: int | None = None
+    signal_number: int = 0
+    signal_name: str = ""
+
+
+class Fault(NamedTuple):
+    """Why an attempt has no result, when its executor could not tell."""
+
+    kind: FailureKind
+    message: str
+
+
+# ---- events: from the coordinator ----
+class AttemptAssigned(NamedTuple):
+    attempt: Attempt
+
+
+class StopRequested(NamedTuple):
+    key: Key
+    reason: StopReason
+    force: bool = False
+
+
+class AttemptResumed(NamedTuple):
+    """A blocked attempt has its CPUs again."""
+
+    key: Key
+
+
+class DrainRequested(NamedTuple):
+    """Take nothing more, finish what runs, then exit."""
+
+    reason: str
+
+
+class ExitRequested(NamedTuple):
+    reason: str
+
+
+class LayerWanted(NamedTuple):
+    modules: frozenset[str]
+
+
+class Registered(NamedTuple):
+    """The coordinator knows this agent; the lease runs."""
+
+
+class HeartbeatAcked(NamedTuple):
+    """The coordinator has received what was sent at `sent_s`."""
+
+    sent_s: float
+
+
+# ---- events: from this machine ----
+class ExecutorReady(NamedTuple):
+    number: int
+    pid: int
+
+
+class ExecutorEnded(NamedTuple):
+    """The attempt on it is over. `outcome` is the executor's report and not read here."""
+
+    number: int
+    serial: int
+    outcome: Any
+    was_interrupted: bool = False
+    left_children: bool = False
+
+
+class ExecutorBlocked(NamedTuple):
+    number: int
+    serial: int
+
+
+class ExecutorUnblocked(NamedTuple):
+    number: int
+    serial: int
+
+
+class ExecutorExited(NamedTuple):
+    number: int
+    cause: ExitCause
+    was_oom: bool = False  # the kernel says that it killed for memory
+
+
+class SpawnFailed(NamedTuple):
+    number: int
+    text: str
+
+
+class MemoryExceeded(NamedTuple):
+    number: int
+    serial: int
+    used_bytes: int
+
+
+class LayerReady(NamedTuple):
+    modules: frozenset[str]
+
+
+class LayerFailed(NamedTuple):
+    modules: frozenset[str]
+
+
+class ClockGapSeen(NamedTuple):
+    """The machine was suspended or stalled: what it believes about its lease may be old."""
+
+
+class Ticked(NamedTuple):
+    """Nothing but time passed."""
+
+
+Event = (
+    AttemptAssigned
+    | StopRequested
+    | AttemptResumed
+    | DrainRequested
+    | ExitRequested
+    | LayerWanted
+    | Registered
+    | HeartbeatAcked
+    | ExecutorReady
+    | ExecutorEnded
+    | ExecutorBlocked
+    | ExecutorUnblocked
+    | ExecutorExited
+    | SpawnFailed
+    | MemoryExceeded
+    | LayerReady
+    | LayerFailed
+    | ClockGapSeen
+    | Ticked
+)
+
+
+# ---- commands ----
+class SpawnExecutor(NamedTuple):
+    """Fork executor `number` from the template that has `template` imported."""
+
+    number: int
+    environment: Environment
+    template: frozenset[str]
+
+
+class RunAttempt(NamedTuple):
+    number: int
+    serial: int
+    attempt: Attempt
+
+
+class InterruptExecutor(NamedTuple):
+    """Interrupt attempt `serial` and no other."""
+
+    number: int
+    serial: int
+
+
+class Signal(enum.Enum):
+    TERM = "SIGTERM"
+    KILL = "SIGKILL"
+
+
+class SignalGroup(NamedTuple):
+    number: int
+    signal: Signal
+
+
+class RetireExecutor(NamedTuple):
+    """Ask an idle executor to exit."""
+
+    number: int
+
+
+class ResumeExecutor(NamedTuple):
+    number: int
+    serial: int
+
+
+class LoadLayer(NamedTuple):
+    modules: frozenset[str]
+
+
+class ReportStarted(NamedTuple):
+    key: Key
+    number: int
+    is_run: bool
+
+
+class ReportEnded(NamedTuple):
+    """Exactly one of `outcome` (the executor's) and `fault` is set. `number` is 0 when no executor had it."""
+
+    key: Key
+    number: int
+    outcome: Any
+    fault: Fault | None
+    duration_s: float
+
+
+class ReportReturned(NamedTuple):
+    key: Key
+    reason: str
+
+
+class ReportBlocked(NamedTuple):
+    key: Key
+
+
+class ReportUnblocked(NamedTuple):
+    key: Key
+
+
+class ReportExecutorGone(NamedTuple):
+    number: int
+
+
+class ExitAgent(NamedTuple):
+    reason: str
+
+
+Command = (
+    SpawnExecutor
+    | RunAttempt
+    | InterruptExecutor
+    | SignalGroup
+    | RetireExecutor
+    | ResumeExecutor
+    | LoadLayer
+    | ReportStarted
+    | ReportEnded
+    | ReportReturned
+    | ReportBlocked
+    | ReportUnblocked
+    | ReportExecutorGone
+    | ExitAgent
+)
+
+
+class Phase(enum.Enum):
+    """Where an attempt is between assignment and its one final report."""
+
+    CHAINED = "behind another attempt on its slot"
+    STARTING = "waits for an executor"
+    RUNNING = "in an executor"
+    BLOCKED = "waits in get or wait; its CPUs are free"
+    AWAKE = "has what it waited for, not its CPUs yet"
+    ENDING = "over, but reported only when its executor is gone"
+
+
+TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
+    Phase.CHAINED: frozenset({Phase.STARTING}),
+    Phase.STARTING: frozenset({Phase.RUNNING}),
+    Phase.RUNNING: frozenset({Phase.BLOCKED, Phase.ENDING}),
+    Phase.BLOCKED: frozenset({Phase.AWAKE, Phase.ENDING}),
+    Phase.AWAKE: frozenset({Phase.RUNNING, Phase.ENDING}),
+    Phase.ENDING: frozenset(),
+}

@@ -1,0 +1,82 @@
+"""Assignments as the agent decides by them, and the functions that they need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runner.core.values import CPU, MEMORY, UNIT
+from runner.rpc.gen import fleet_pb2, types_pb2
+from runner.worker.agent_events import Attempt, Environment
+from runner.worker.frames import Kind, encode
+from runner.worker.layers import layer_of
+
+
+class Functions:
+    """What the coordinator has sent for executors, as the frames that they will get."""
+
+    def __init__(self, gpus: Sequence[str]) -> None:
+        self._gpus = gpus
+        self.frames: dict[str, bytes] = {}
+        self.packages: dict[str, bytes] = {}
+        self._functions: dict[str, types_pb2.Function] = {}
+        self._layers: dict[str, frozenset[str]] = {}
+        self._environments: dict[tuple[str, int], Environment] = {}  # of attempts without anything special
+
+    def add(self, function: types_pb2.Function) -> None:
+        """Before the first attempt that needs it."""
+        function_id = function.function_id
+        self.frames[function_id] = encode(Kind.FUNCTION, function_id, function.name, function.blob)
+        function.ClearField("blob")
+        self._functions[function_id] = function
+        self._layers[function_id] = layer_of(function.modules)
+
+    def add_package(self, package: types_pb2.Package) -> None:
+        """Before the first function that needs it."""
+        self.packages[package.package_id] = encode(Kind.PACKAGE, package.package_id, package.zip)
+
+    def attempt(self, assignment: fleet_pb2.Assignment) -> Attempt:
+        """What the agent decides by."""
+        spec = types_pb2.TaskSpec.FromString(assignment.spec)
+        key = (assignment.key.task_id, assignment.key.attempt)
+        function = self._functions.get(spec.function_id)
+        name = spec.name or (function.name if function is not None else "")
+        is_gpu = len(assignment.gpu_ids) > 0
+        return Attempt(
+            key,
+            assignment.slot,
+            self._environment(assignment, spec),
+            spec.function_id,
+            f"task {key[0]} ({name}) attempt {key[1]}",
+            spec.timeout_s,
+            spec.max_calls or (1 if is_gpu and not spec.reuse_gpu_worker else 0),
+            spec.resources.amounts.get(MEMORY, 0),
+            spec.is_run,
+            assignment,
+        )
+
+    def _environment(self, assignment: fleet_pb2.Assignment, spec: types_pb2.TaskSpec) -> Environment:
+        threads = max(1, spec.resources.amounts.get(CPU, 0) // UNIT)
+        if spec.env_vars or assignment.gpu_ids:
+            return self._make(spec, threads, assignment.gpu_ids)
+        cache_key = (spec.function_id, threads)
+        environment = self._environments.get(cache_key)
+        if environment is None:
+            environment = self._environments[cache_key] = self._make(spec, threads, ())
+        return environment
+
+    def _make(self, spec: types_pb2.TaskSpec, threads: int, gpu_ids: Sequence[int]) -> Environment:
+        function = self._functions.get(spec.function_id)
+        return Environment(
+            env_vars=tuple(sorted(spec.env_vars.items())),
+            package_ids=tuple(function.package_ids) if function is not None else (),
+            layer=self._layers.get(spec.function_id, frozenset()),
+            threads=threads,
+            visible_gpus=visible_gpus(self._gpus, gpu_ids),
+        )
+
+
+def visible_gpus(gpus: Sequence[str], gpu_ids: Sequence[int]) -> str | None:
+    """CUDA_VISIBLE_DEVICES for a task with these of the machine's GPUs: those and no others. None on a machine without."""
+    if not gpus:
+        return None
+    return ",".join(gpus[index] for index in sorted(gpu_ids))

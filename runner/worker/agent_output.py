@@ -1,0 +1,168 @@
+"""Everything an agent reports, as items in one ordered buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
+from runner.worker import agent_events as ev
+from runner.worker.agent_events import Key
+from runner.worker.agent_executors import Handle
+from runner.worker.frames import Frame
+from runner.worker.report_buffer import ReportBuffer
+
+# Above the first, log lines are counted instead of kept; above the second, executors wait.
+LOG_BYTES_MAX = 4 << 20
+BYTES_MAX = 16 << 20
+ITEMS_MAX = 50_000
+_ITEM_BYTES = 64
+_LINES_BYTES_MAX = 256 << 10  # of one LogLines item
+
+
+class Output:
+    """Makes items and keeps them until they are acknowledged."""
+
+    def __init__(self, machine_id: str) -> None:
+        self._machine_id = machine_id
+        self.buffer: ReportBuffer[fleet_pb2.ReportItem] = ReportBuffer()
+        self.wake: Callable[[], None] = lambda: None
+
+    @property
+    def is_full(self) -> bool:
+        """Executors must not add any more."""
+        return self.buffer.size_bytes > BYTES_MAX or len(self.buffer) > ITEMS_MAX
+
+    # ---- attempts ----
+    def started(self, command: ev.ReportStarted, handle: Handle) -> None:
+        """The attempt is in an executor."""
+        item = fleet_pb2.ReportItem()
+        started = item.started
+        started.key.task_id, started.key.attempt = command.key
+        started.executor_id = handle.executor_id
+        entry = self._add(item, _ITEM_BYTES)
+        # The core takes an end without a start, so an attempt that ends before the next frame costs one item, not two.
+        handle.started = None if command.is_run else entry
+
+    def ended(self, command: ev.ReportEnded, handle: Handle | None) -> None:
+        """The one final report of an attempt: the executor's own words, or what the agent saw."""
+        item = fleet_pb2.ReportItem()
+        ended = item.ended
+        if command.fault is None:
+            ended.MergeFromString(command.outcome)
+        else:
+            ended.duration_s = command.duration_s
+            self._fill_failure(ended, command.key, command.fault)
+        size_bytes = _ITEM_BYTES + (len(command.outcome) if command.fault is None else len(command.fault.message))
+        if handle is not None:
+            ended.executor_id = handle.executor_id
+            if handle.started is not None:
+                self.buffer.withdraw(handle.started)
+                handle.started = None
+        self._add(item, size_bytes)
+
+    def returned(self, key: Key, reason: str) -> None:
+        """Given back, not started here or stopped without fault of its own."""
+        returned = fleet_pb2.AttemptReturned(key=_key(key), reason=reason)
+        self._add(fleet_pb2.ReportItem(returned=returned), _ITEM_BYTES)
+
+    def blocked(self, key: Key) -> None:
+        self._add(fleet_pb2.ReportItem(blocked=fleet_pb2.AttemptBlocked(key=_key(key))), _ITEM_BYTES)
+
+    def unblocked(self, key: Key) -> None:
+        self._add(fleet_pb2.ReportItem(unblocked=fleet_pb2.AttemptUnblocked(key=_key(key))), _ITEM_BYTES)
+
+    # ---- what executors say ----
+    def metrics(self, handle: Handle, frame: Frame) -> None:
+        """[kind, serial, step, values]"""
+        if handle.attempt is None or frame[1] != handle.serial:
+            return
+        metrics = fleet_pb2.Metrics(
+            key=_key(handle.attempt.key), index=handle.next_index, step=frame[2], values=frame[3]
+        )
+        handle.next_index += 1
+        self._said(handle)
+        self._add(fleet_pb2.ReportItem(metrics=metrics), _ITEM_BYTES + len(frame[3]))
+
+    def checkpoint(self, handle: Handle, frame: Frame) -> None:
+        """[kind, serial, step, uri, sha256, size_bytes]"""
+        if handle.attempt is None or frame[1] != handle.serial:
+            return
+        key = handle.attempt.key
+        checkpoint = types_pb2.Checkpoint(
+            step=frame[2], uri=frame[3], sha256=frame[4], size_bytes=frame[5], attempt=key[1]
+        )
+        self._said(handle)
+        saved = fleet_pb2.CheckpointSaved(key=_key(key), checkpoint=checkpoint)
+        self._add(fleet_pb2.ReportItem(checkpoint=saved), 2 * _ITEM_BYTES + len(frame[3]))
+
+    def relay(self, handle: Handle, request: bytes) -> None:
+        """A session request; the attempt that runs there is the parent of what it submits."""
+        relay = fleet_pb2.RelayFromExecutor(
+            executor_id=handle.executor_id, request=client_pb2.SessionRequest.FromString(request)
+        )
+        if handle.attempt is not None:
+            relay.key.CopyFrom(_key(handle.attempt.key))
+        self._said(handle)
+        self._add(fleet_pb2.ReportItem(relay=relay), _ITEM_BYTES + len(request))
+
+    def lines(self, handle: Handle, stream: str, lines: list[str]) -> None:
+        """Log lines of the attempt that runs there. In a flood they are counted, and the next that fit tell how many."""
+        if handle.attempt is None:
+            return  # a thread or process that outlived its attempt: nobody's output
+        if self.buffer.size_bytes > LOG_BYTES_MAX:
+            handle.lines_dropped += len(lines)
+            return
+        self._said(handle)
+        start = 0
+        while start < len(lines):
+            stop, size_bytes = start, 0
+            while stop < len(lines) and (stop == start or size_bytes + len(lines[stop]) <= _LINES_BYTES_MAX):
+                size_bytes += len(lines[stop])
+                stop += 1
+            self._add_lines(handle, stream, lines[start:stop], size_bytes)
+            start = stop
+
+    def tell_dropped(self, handle: Handle) -> None:
+        """The attempt is over: lines that were dropped last are told without a line after them."""
+        if handle.attempt is not None and handle.lines_dropped:
+            self._add_lines(handle, "stdout", [], 0)
+
+    def executor_gone(self, executor_id: str) -> None:
+        self._add(fleet_pb2.ReportItem(executor_gone=fleet_pb2.ExecutorGone(executor_id=executor_id)), _ITEM_BYTES)
+
+    def phase(self, name: str, time_s: float) -> None:
+        """A boot phase was reached at this unix time."""
+        self._add(fleet_pb2.ReportItem(phase=fleet_pb2.BootPhase(name=name, time_s=time_s)), _ITEM_BYTES)
+
+    def _add_lines(self, handle: Handle, stream: str, lines: list[str], size_bytes: int) -> None:
+        assert handle.attempt is not None
+        logs = fleet_pb2.LogLines(
+            key=_key(handle.attempt.key),
+            first_index=handle.next_index,
+            stream=stream,
+            lines=lines,
+            lines_dropped=handle.lines_dropped,
+        )
+        handle.next_index += max(1, len(lines))
+        handle.lines_dropped = 0
+        self._add(fleet_pb2.ReportItem(logs=logs), _ITEM_BYTES + size_bytes)
+
+    def _said(self, handle: Handle) -> None:
+        handle.started = None  # what follows it must find the attempt running
+
+    def _add(self, item: fleet_pb2.ReportItem, size_bytes: int) -> object:
+        entry = self.buffer.add(item, size_bytes)
+        self.wake()
+        return entry
+
+    def _fill_failure(self, ended: fleet_pb2.AttemptEnded, key: Key, fault: ev.Fault) -> None:
+        ended.key.task_id, ended.key.attempt = key
+        failure = ended.failure
+        failure.kind = fault.kind.value  # type: ignore[assignment]  # the stubs want their own enum
+        failure.message = fault.message
+        failure.task_id, failure.attempt = key
+        failure.machine_id = self._machine_id
+
+
+def _key(key: Key) -> fleet_pb2.AttemptKey:
+    return fleet_pb2.AttemptKey(task_id=key[0], attempt=key[1])

@@ -1,0 +1,339 @@
+"""Joins AgentMachine with executors and templates: their frames become its events, its commands become frames and signals.
+
+No asyncio task per attempt, and no await between an event and its commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from runner.clock import Clock
+from runner.worker import agent_events as ev
+from runner.worker.agent_events import Environment, ExitCause
+from runner.worker.agent_executors import Executors, Handle
+from runner.worker.agent_functions import Functions, visible_gpus
+from runner.worker.agent_machine import AgentMachine, AgentSettings
+from runner.worker.agent_output import Output
+from runner.worker.agent_templates import TemplateLink
+from runner.worker.frames import INTERRUPTED, LEFT_CHILDREN, Frame, Kind, encode
+from runner.worker.layers import layer_of
+from runner.worker.memory_watch import POLL_S, OomCounter, used_bytes
+from runner.worker.process import exit_cause
+from runner.worker.templates import BASE, Modules
+
+if TYPE_CHECKING:
+    from runner.providers.base import BootConfig
+
+log = logging.getLogger(__name__)
+
+EXIT_S = 2.5  # for templates to end what they forked
+# A loop that was away for longer may have been suspended together with its lease.
+GAP_HEARTBEATS = 2.0
+GAP_S_MIN = 5.0
+_SIGNALS = {ev.Signal.TERM: signal.SIGTERM, ev.Signal.KILL: signal.SIGKILL}
+
+
+class AgentShell:
+    """Everything of an agent but its connection."""
+
+    def __init__(
+        self,
+        boot: BootConfig,
+        clock: Clock,
+        template: socket.socket,
+        zygote: socket.socket | None,
+        on_exit: Callable[[str], None],
+    ) -> None:
+        """`template`: the base template's control socket. `zygote`: where layers are asked for; None: at the base template."""
+        self._boot = boot
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._on_exit = on_exit
+        self.output = Output(boot.machine_id)
+        self.functions = Functions(boot.gpus)
+        self.on_gap: Callable[[], None] = lambda: None
+        self.executors = Executors(self._loop, self, self._spawn)
+        settings = AgentSettings(
+            boot.machine_id,
+            cpus=boot.cpus,
+            is_leased=not boot.embedded,
+            lost_after_s=boot.lost_after_s,
+            destroy_after_s=boot.destroy_after_s,
+            default=Environment(visible_gpus=visible_gpus(boot.gpus, ())),
+        )
+        self._machine = AgentMachine(settings)
+        self._oom = OomCounter()
+        self._limited: dict[int, Handle] = {}  # executors whose attempt has a memory limit
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = float("inf")
+        self._seen_s = clock.boottime_s()
+        self._has_run = False
+        self._templates: dict[Modules, TemplateLink] = {}
+        self._add_template(BASE, template)
+        self._layer_source = self._templates[BASE]
+        if zygote is not None:
+            self._layer_source = TemplateLink(self._loop, zygote, lambda _frame: None, self._zygote_ended)
+        self._zygote_link = None if zygote is None else self._layer_source
+        self._on_command: dict[type, Callable[[Any], None]] = {
+            ev.RunAttempt: self._run,
+            ev.ReportStarted: self._report_started,
+            ev.ReportEnded: self._report_ended,
+            ev.SpawnExecutor: lambda each: self.executors.spawn(each.number, each.environment, each.template),
+            ev.InterruptExecutor: self._interrupt,
+            ev.SignalGroup: lambda each: self._signal(each.number, _SIGNALS[each.signal], whole_group=True),
+            ev.RetireExecutor: lambda each: self._tell(each.number, encode(Kind.EXIT)),
+            ev.ResumeExecutor: lambda each: self._tell(each.number, encode(Kind.RESUME, each.serial)),
+            ev.LoadLayer: lambda each: self._load_layer(each.modules),
+            ev.ReportReturned: lambda each: self.output.returned(each.key, each.reason),
+            ev.ReportBlocked: lambda each: self.output.blocked(each.key),
+            ev.ReportUnblocked: lambda each: self.output.unblocked(each.key),
+            ev.ReportExecutorGone: lambda each: self._remove(each.number),
+            ev.ExitAgent: lambda each: self._on_exit(each.reason),
+        }
+        self._on_frame: dict[int, Callable[[Handle, Frame], None]] = {
+            Kind.ENDED: self._ended,
+            Kind.READY: self._ready,
+            Kind.BLOCKED: lambda handle, frame: self.handle(ev.ExecutorBlocked(handle.number, frame[1])),
+            Kind.UNBLOCKED: lambda handle, frame: self.handle(ev.ExecutorUnblocked(handle.number, frame[1])),
+            Kind.METRICS: self._metrics,
+            Kind.CHECKPOINT: lambda handle, frame: self.output.checkpoint(handle, frame),
+            Kind.SESSION: lambda handle, frame: self.output.relay(handle, frame[1]),
+        }
+
+    # ---- the machine ----
+    def handle(self, event: ev.Event) -> None:
+        """Have the machine decide, and do what it says."""
+        now_s = self._clock.boottime_s()
+        if now_s - self._seen_s > max(GAP_S_MIN, GAP_HEARTBEATS * self._boot.heartbeat_s):
+            log.warning("machine %s stood still for %.1f s", self._boot.machine_id, now_s - self._seen_s)
+            self._seen_s = now_s
+            self.handle(ev.ClockGapSeen())
+            self.on_gap()
+        for command in self._machine.handle(event, now_s):
+            self._on_command[type(command)](command)
+        due_s = self._machine.next_wakeup_s()
+        if due_s is not None and due_s < self._timer_s:
+            self._set_timer(due_s, now_s)
+
+    def start(self, told: dict[str, Any]) -> None:
+        """Registered: `told` is what every executor is told about the cluster."""
+        self.executors.settings = told
+        self.handle(ev.Registered())
+        self.preload(self._boot.preload)
+        self._loop.call_later(POLL_S, self._watch_memory)
+
+    def beat(self) -> None:
+        """Called every heartbeat."""
+        self.handle(ev.Ticked())
+        self._seen_s = self._clock.boottime_s()
+        self._oom.look()
+
+    def preload(self, modules: Iterable[str]) -> None:
+        """Load a layer before anything needs it."""
+        wanted = frozenset(modules)
+        if wanted:
+            self.handle(ev.LayerWanted(wanted | layer_of(wanted)))
+
+    def committed(self, key: ev.Key, step: int, reason: str, *, is_accepted: bool) -> None:
+        """The coordinator's word on a checkpoint."""
+        for handle in self.executors.by_number.values():
+            if handle.attempt is not None and handle.attempt.key == key:
+                handle.link.send(encode(Kind.COMMITTED, handle.serial, step, is_accepted, reason))
+
+    def close(self) -> None:
+        """Have the templates end everything that they forked, and wait until they have: EXIT_S at most."""
+        if self._zygote_link is not None:
+            self._zygote_link.close()
+        socks = [link.shut_down() for link in self._templates.values() if link.is_open]
+        deadline_s = time.monotonic() + EXIT_S
+        while socks and (left_s := deadline_s - time.monotonic()) > 0:
+            for sock in select.select(socks, [], [], left_s)[0]:
+                if _is_at_end(sock):
+                    socks.remove(sock)
+
+    def _set_timer(self, due_s: float, now_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_s = due_s
+        self._timer = self._loop.call_later(max(0.0, due_s - now_s), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._timer_s = float("inf")
+        self.handle(ev.Ticked())
+
+    # ---- commands about executors ----
+    def _run(self, command: ev.RunAttempt) -> None:
+        attempt = command.attempt
+        handle = self.executors.by_number[command.number]
+        handle.attempt, handle.serial, handle.next_index = attempt, command.serial, 1
+        if not self._has_run:
+            self._has_run = True
+            self.output.phase("first_task", self._clock.unix_s())
+        frames = [
+            self.functions.packages[each]
+            for each in attempt.environment.package_ids
+            if each not in handle.sent and each in self.functions.packages
+        ]
+        if attempt.function_id not in handle.sent:
+            frames.append(self.functions.frames.get(attempt.function_id, b""))
+            handle.sent.update((attempt.function_id, *attempt.environment.package_ids))
+        frames.append(encode(Kind.RUN, command.serial, attempt.payload.SerializeToString()))
+        handle.link.send(b"".join(frames))
+        if attempt.memory_bytes:
+            self._limited[handle.number] = handle
+
+    def _report_started(self, command: ev.ReportStarted) -> None:
+        self.output.started(command, self.executors.by_number[command.number])
+
+    def _report_ended(self, command: ev.ReportEnded) -> None:
+        handle = self.executors.by_number.get(command.number)
+        if handle is not None and handle.attempt is not None:
+            self.executors.finish_lines(handle)
+            self.output.tell_dropped(handle)
+            handle.attempt = None
+        self.output.ended(command, handle)
+
+    def _interrupt(self, command: ev.InterruptExecutor) -> None:
+        self.executors.by_number[command.number].page.request(command.serial)
+        self._signal(command.number, signal.SIGINT, whole_group=False)
+
+    def _signal(self, number: int, signal_number: int, *, whole_group: bool) -> None:
+        handle = self.executors.by_number.get(number)
+        link = self._templates.get(handle.template) if handle is not None else None
+        if link is not None:
+            link.send(Kind.SIGNAL, number, int(signal_number), whole_group)
+
+    def _tell(self, number: int, frame: bytes) -> None:
+        handle = self.executors.by_number.get(number)
+        if handle is not None:
+            handle.link.send(frame)
+
+    def _remove(self, number: int) -> None:
+        handle = self.executors.remove(number)
+        self._limited.pop(number, None)
+        if handle is not None:
+            self.output.executor_gone(handle.executor_id)
+
+    # ---- what executors say ----
+    def on_frames(self, handle: Handle, frames: list[Frame]) -> None:
+        for frame in frames:
+            handler = self._on_frame.get(frame[0])
+            if handler is not None:
+                handler(handle, frame)
+        if self.output.is_full:
+            self.executors.pause(is_paused=True)
+
+    def on_lines(self, handle: Handle, stream: str, lines: list[str]) -> None:
+        self.output.lines(handle, stream, lines)
+
+    def on_silent_end(self, handle: Handle, error: str) -> None:
+        """Its socket ended and its template has said nothing: kill what is left, and take it as gone if nobody can tell."""
+        if self.executors.by_number.get(handle.number) is not handle:
+            return
+        if error:
+            log.error("executor %d: %s", handle.pid, error)
+        if handle.template in self._templates:
+            self._signal(handle.number, signal.SIGKILL, whole_group=True)
+        else:
+            self._gone(handle, ExitCause(signal_number=9, signal_name="SIGKILL"))
+
+    def _ready(self, handle: Handle, frame: Frame) -> None:
+        handle.pid = frame[1]
+        self.handle(ev.ExecutorReady(handle.number, handle.pid))
+
+    def _metrics(self, handle: Handle, frame: Frame) -> None:
+        self.executors.drain(handle)  # what was printed before comes before
+        self.output.metrics(handle, frame)
+
+    def _ended(self, handle: Handle, frame: Frame) -> None:
+        flags = frame[3]
+        self._limited.pop(handle.number, None)
+        self.handle(
+            ev.ExecutorEnded(handle.number, frame[1], frame[2], bool(flags & INTERRUPTED), bool(flags & LEFT_CHILDREN))
+        )
+
+    # ---- templates ----
+    def _spawn(self, template: Modules, number: int, fds: tuple[int, ...]) -> None:
+        self._templates[template].send(Kind.SPAWN, number, fds=fds)
+
+    def _add_template(self, modules: Modules, sock: socket.socket) -> None:
+        self._templates[modules] = TemplateLink(
+            self._loop,
+            sock,
+            lambda frame: self._template_said(modules, frame),
+            lambda: self._template_ended(modules),
+        )
+
+    def _load_layer(self, modules: Modules) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._add_template(modules, ours)
+        tag = (self._boot.cluster_id, self._boot.machine_id)
+        self._layer_source.send(Kind.LAYER, sorted(modules), tag, fds=(theirs.detach(),))
+
+    def _template_said(self, modules: Modules, frame: Frame) -> None:
+        kind = frame[0]
+        if kind == Kind.EXITED:
+            handle = self.executors.by_number.get(frame[1])
+            if handle is not None:
+                self._gone(handle, exit_cause(frame[2]))
+        elif kind == Kind.SPAWN_FAILED:
+            self.handle(ev.SpawnFailed(frame[1], frame[2]))
+            self.executors.remove(frame[1])
+        elif kind == Kind.READY:
+            self.output.phase("+".join(["template_ready", *sorted(modules)]), self._clock.unix_s())
+            if modules:
+                self.handle(ev.LayerReady(modules))
+
+    def _gone(self, handle: Handle, cause: ExitCause) -> None:
+        handle.link.read_rest()  # its last frames count: an attempt that ended was not killed
+        was_oom = cause.signal_number == signal.SIGKILL and self._oom.has_risen()
+        self.handle(ev.ExecutorExited(handle.number, cause, was_oom))
+
+    def _template_ended(self, modules: Modules) -> None:
+        del self._templates[modules]
+        if not modules:
+            self._on_exit("its template ended")
+            return
+        log.warning("the template for %s ended", ", ".join(sorted(modules)))
+        self.handle(ev.LayerFailed(modules))
+
+    def _zygote_ended(self) -> None:
+        self._zygote_link = None
+        self._layer_source = self._templates[BASE]
+
+    # ---- memory ----
+    def _watch_memory(self) -> None:
+        self._loop.call_later(POLL_S, self._watch_memory)
+        for handle in list(self._limited.values()):
+            if handle.attempt is not None and handle.pid:
+                used = used_bytes(handle.pid, handle.attempt.memory_bytes)
+                if used is not None:
+                    self.handle(ev.MemoryExceeded(handle.number, handle.serial, used))
+
+
+def _is_at_end(sock: socket.socket) -> bool:
+    try:
+        while sock.recv(65536):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def unlink_quietly(path: str) -> None:
+    """Remove a file that may be gone."""
+    try:
+        os.unlink(path)
+    except OSError as error:
+        log.debug("%s: %s", path, error)

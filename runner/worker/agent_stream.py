@@ -1,0 +1,220 @@
+"""The agent's connection: registration, and the two streams, opened again whenever they break."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from runner.clock import Clock
+from runner.errors import (
+    AuthenticationError,
+    ClusterError,
+    CoordinatorUnreachableError,
+    ProtocolViolationError,
+    RunnerError,
+)
+from runner.ids import random_id
+from runner.rpc.channels import RECONNECT_BACKOFF_S_MAX, client_channel, fleet_channel
+from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc, types_pb2
+from runner.rpc.security import make_csr
+from runner.rpc.status import from_rpc_error
+from runner.rpc.version import check_peer, local_peer
+from runner.worker.report_buffer import ReportBuffer
+
+if TYPE_CHECKING:
+    from runner.providers.base import BootConfig
+
+REGISTER_S = 10.0  # one try
+BACKOFF_FIRST_S = 0.05
+
+
+class AgentStream:
+    """Registers once, then keeps both streams open until the coordinator refuses this machine."""
+
+    def __init__(
+        self,
+        boot: BootConfig,
+        clock: Clock,
+        reports: ReportBuffer[fleet_pb2.ReportItem],
+        on_commands: Callable[[fleet_pb2.AgentCommands], None],
+        on_open: Callable[[], None],
+    ) -> None:
+        """`on_open` is called for every connection but the first."""
+        self._boot = boot
+        self._clock = clock
+        self._reports = reports
+        self._on_commands = on_commands
+        self._on_open = on_open
+        self._instance_id = random_id("a")
+        self._wake = asyncio.Event()
+        self._acked = asyncio.Event()
+        self._is_heartbeat_due = False
+        self._is_connected = False
+        self._registration: fleet_pb2.RegisterReply | None = None
+        self._key_pem = b""
+
+    def wake(self) -> None:
+        """There is something to report."""
+        self._wake.set()
+
+    def heartbeat(self) -> None:
+        """Send a frame even when there is nothing to report."""
+        self._is_heartbeat_due = True
+        self._wake.set()
+
+    async def all_acknowledged(self) -> None:
+        """Wait until nothing is left to report."""
+        while len(self._reports):
+            self._acked.clear()
+            await self._acked.wait()
+
+    async def register(self, phases: Mapping[str, float]) -> fleet_pb2.RegisterReply:
+        """Exchange the join token for a certificate; keeps trying while nobody answers, up to `destroy_after_s`.
+
+        Raises:
+            RunnerError: refused, or nobody answered in time.
+        """
+        boot = self._boot
+        self._key_pem, csr_pem = make_csr(boot.machine_id)
+        request = fleet_pb2.RegisterRequest(
+            peer=local_peer(),
+            machine_id=boot.machine_id,
+            join_token=boot.join_token,
+            csr_pem=csr_pem,
+            agent_instance_id=self._instance_id,
+            total=types_pb2.Resources(amounts=dict(boot.shape())),
+            provider_machine_id=boot.provider_machine_id,
+            pid=os.getpid(),
+            phases=phases,
+        )
+        deadline_s = self._clock.boottime_s() + boot.destroy_after_s
+        backoff = Backoff()
+        async with client_channel(boot.coordinator_address, boot.ca_pem) as channel:
+            stub: Any = fleet_pb2_grpc.JoinStub(channel)
+            while True:
+                try:
+                    reply = await stub.Register(request, timeout=REGISTER_S)
+                except grpc.aio.AioRpcError as exc:
+                    error = from_rpc_error(exc, boot.coordinator_address, ca_pem=boot.ca_pem)
+                    if not _is_passing(error) or self._clock.boottime_s() > deadline_s:
+                        raise error from None
+                    await backoff.pause()
+                else:
+                    check_peer(reply.peer, who="the coordinator")
+                    self._registration = reply
+                    return reply  # type: ignore[no-any-return]
+
+    async def run(self) -> RunnerError:
+        """Serve until the coordinator refuses this machine; returns what it said."""
+        assert self._registration is not None, "register first"
+        reply = self._registration
+        backoff = Backoff()
+        async with fleet_channel(
+            reply.fleet_address, self._boot.ca_pem, self._key_pem, reply.certificate_pem
+        ) as channel:
+            stub: Any = fleet_pb2_grpc.FleetStub(channel)
+            while True:
+                error = await self._connection(stub, backoff)
+                if not _is_passing(error):
+                    return error
+                await backoff.pause()
+
+    async def _connection(self, stub: Any, backoff: Backoff) -> RunnerError:
+        """One life of the two streams; returns why it ended."""
+        assert self._registration is not None
+        request = fleet_pb2.AssignmentsRequest(
+            machine_id=self._boot.machine_id,
+            generation=self._registration.generation,
+            agent_instance_id=self._instance_id,
+        )
+        assignments = stub.Assignments(request)
+        report = stub.Report()
+        if self._is_connected:
+            self._reports.reconnected()
+            self._on_open()
+        self._is_connected = True
+        self.heartbeat()
+        loops = [
+            asyncio.create_task(self._read(assignments, backoff), name="assignments"),
+            asyncio.create_task(self._write(report), name="reports"),
+        ]
+        try:
+            done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+            return await self._reason(done)
+        finally:
+            for loop in loops:
+                loop.cancel()
+            assignments.cancel()
+            report.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+
+    async def _reason(self, done: set[asyncio.Task[None]]) -> RunnerError:
+        for task in done:
+            error = task.exception()
+            if isinstance(error, grpc.aio.AioRpcError):
+                assert self._registration is not None
+                return from_rpc_error(error, self._registration.fleet_address)
+            if error is not None and not isinstance(error, asyncio.InvalidStateError):
+                raise error
+        return CoordinatorUnreachableError("the coordinator closed the stream")
+
+    async def _read(self, assignments: Any, backoff: Backoff) -> None:
+        async for commands in assignments:
+            backoff.reset()
+            self._on_commands(commands)
+            self._acked.set()
+
+    async def _write(self, report: Any) -> None:
+        assert self._registration is not None
+        machine_id, generation = self._boot.machine_id, self._registration.generation
+        try:
+            while True:
+                if not self._reports.has_work and not self._is_heartbeat_due:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                self._is_heartbeat_due = False
+                first_seq, items = self._reports.take()
+                await report.write(
+                    fleet_pb2.AgentReport(
+                        machine_id=machine_id,
+                        generation=generation,
+                        first_seq=first_seq,
+                        sent_s=self._clock.boottime_s(),
+                        items=items,
+                    )
+                )
+        except (asyncio.InvalidStateError, grpc.aio.UsageError):
+            pass  # the stream is over
+        with contextlib.suppress(asyncio.InvalidStateError):
+            await report  # raises why
+
+
+class Backoff:
+    """Growing pauses between tries; at most RECONNECT_BACKOFF_S_MAX."""
+
+    def __init__(self) -> None:
+        self._next_s = BACKOFF_FIRST_S
+
+    def reset(self) -> None:
+        """It works again."""
+        self._next_s = BACKOFF_FIRST_S
+
+    async def pause(self) -> None:
+        """Wait before the next try."""
+        await asyncio.sleep(self._next_s)
+        self._next_s = min(2 * self._next_s, RECONNECT_BACKOFF_S_MAX)
+
+
+def _is_passing(error: RunnerError) -> bool:
+    """Whether another try may succeed."""
+    if isinstance(error, AuthenticationError):
+        return False
+    # A gap in the items is cured by sending them again.
+    return isinstance(error, ClusterError | ProtocolViolationError)

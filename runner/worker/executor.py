@@ -1,0 +1,292 @@
+"""The process in which user code runs: takes attempts one by one, runs them, tells how they ended. Never starts gRPC."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import io
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+import traceback
+import zipfile
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from runner.client import context, fork_guard
+from runner.client.pickling_errors import not_serializable
+from runner.client.session import Session, SessionInfo
+from runner.client.task_errors import failure_from_exception
+from runner.errors import ObjectLostError, StoreFullError
+from runner.ids import TaskId, return_id
+from runner.objects import arguments, refs
+from runner.objects.functions import load_function
+from runner.objects.serialization import Serialized, deserialize, serialize
+from runner.objects.store import Store
+from runner.objects.values import from_wire, to_wire
+from runner.rpc.gen import fleet_pb2, types_pb2
+from runner.worker.executor_api import RunningTask
+from runner.worker.executor_socket import ExecutorSocket
+from runner.worker.executor_transport import RelayedTransport
+from runner.worker.frames import INTERRUPTED, LEFT_CHILDREN, Frame, Kind
+from runner.worker.interrupts import CancelPage, InterruptGate, TaskInterrupt
+from runner.worker.process import become_subreaper, has_child
+from runner.worker.spawn_support import pickle_by_value, replace_main
+from runner.worker.threads import use_threads
+
+_libc = ctypes.CDLL(None)
+Settings = dict[str, Any]
+
+
+def main(sock: socket.socket, page_fd: int) -> NoReturn:
+    """Serve the agent at the other end of `sock` until it says EXIT or is gone. Single-threaded on entry."""
+    become_subreaper()
+    _prepare_streams()
+    faulthandler.enable()
+    replace_main()
+    pickle_by_value()
+    gate = InterruptGate(CancelPage(page_fd))
+    os.close(page_fd)
+    gate.install()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    channel = ExecutorSocket(sock, gate)
+    fork_guard.guard(channel)
+    gc.collect()
+    gc.freeze()
+    channel.send(Kind.READY, os.getpid())
+    setup = channel.next_frame()
+    assert setup[0] == Kind.SETUP, f"first frame is {setup[0]}"
+    Executor(channel, gate, setup[1]).serve()
+
+
+class Executor:
+    """Runs attempts in the main thread."""
+
+    def __init__(self, channel: ExecutorSocket, gate: InterruptGate, settings: Settings) -> None:
+        self._channel = channel
+        self._gate = gate
+        self._settings = settings
+        self._functions: dict[str, tuple[str, bytes]] = {}
+        self._loaded: dict[str, Callable[..., Any]] = {}
+        self._store = Store(settings["store_path"])
+        self._host_id: str = settings["host_id"]
+        self._task: RunningTask | None = None
+        self._keep: list[Any] = []  # refs in a result, until it is told
+        self._transport = RelayedTransport(channel, settings["executor_id"])
+        info = SessionInfo(
+            client_id=settings["executor_id"],
+            cluster_id=settings["cluster_id"],
+            host_id=self._host_id,
+            store_path=settings["store_path"],
+            embedded=settings["embedded"],
+            is_executor=True,
+        )
+        self._session = Session(info, self._transport)
+        self._transport.attach(self._session)
+        context.set_session(self._session)
+        refs.set_owner_lookup(context.session_or_none)
+        channel.on(Kind.COMMITTED, self._committed)
+        self._apply_environment()
+
+    def serve(self) -> NoReturn:
+        """Until EXIT."""
+        while True:
+            frame = self._channel.next_frame()
+            kind = frame[0]
+            if kind == Kind.RUN:
+                self._run(frame[1], frame[2])
+            elif kind == Kind.FUNCTION:
+                self._functions[frame[1]] = (frame[2], frame[3])
+            elif kind == Kind.PACKAGE:
+                self._add_package(frame[1], frame[2])
+            elif kind == Kind.EXIT:
+                self._exit()
+
+    # ---- one attempt ----
+    def _run(self, serial: int, payload: bytes) -> None:
+        assignment = fleet_pb2.Assignment.FromString(payload)
+        spec = types_pb2.TaskSpec.FromString(assignment.spec)
+        self._transport.begin(serial)
+        task = RunningTask(self._channel, self._gate, serial, assignment, spec, self._settings)
+        self._task = task
+        ended = fleet_pb2.AttemptEnded(key=assignment.key)
+        started_s = time.perf_counter()
+        context.set_task(task)
+        try:
+            try:
+                self._gate.open(serial)
+                self._call(assignment, spec, ended)
+            finally:
+                self._gate.shut()
+        except BaseException as error:
+            _fill_failure(ended, error, spec)
+        task.finish()
+        context.set_task(None)
+        ended.duration_s = time.perf_counter() - started_s
+        if ended.WhichOneof("outcome") == "failure":
+            failure = ended.failure
+            failure.task_id, failure.task_name, failure.attempt = spec.task_id, spec.name, assignment.key.attempt
+            failure.machine_id = task.machine_id
+        flags = (INTERRUPTED if self._gate.was_raised else 0) | (LEFT_CHILDREN if has_child() else 0)
+        _flush_streams()
+        self._transport.wake()  # refs that live on here are told before the arguments may go
+        self._channel.send(Kind.ENDED, serial, ended.SerializeToString(), flags)
+        self._task = None
+        self._keep.clear()
+        self._transport.wake()
+
+    def _call(self, assignment: fleet_pb2.Assignment, spec: types_pb2.TaskSpec, ended: fleet_pb2.AttemptEnded) -> None:
+        try:
+            function = self._load(spec.function_id)
+            args, kwargs = self._arguments(assignment, spec)
+        except Exception as error:
+            _fill_setup_failure(ended, error, self._functions.get(spec.function_id, ("", b""))[0])
+            return
+        result = function(*args, **kwargs)
+        del args, kwargs
+        values = _split(result, spec)
+        for index, value in enumerate(values):
+            object_id = return_id(TaskId(spec.task_id), index)
+            serialized = _serialize(value)
+            self._keep.append(serialized.contained_refs)
+            ended.returns.values.append(to_wire(serialized, object_id, self._store, self._host_id))
+        if not values:
+            ended.returns.SetInParent()
+
+    def _load(self, function_id: str) -> Callable[..., Any]:
+        function = self._loaded.get(function_id)
+        if function is None:
+            _, blob = self._functions[function_id]
+            function = self._loaded[function_id] = load_function(blob, self._session.get)
+        return function
+
+    def _arguments(
+        self, assignment: fleet_pb2.Assignment, spec: types_pb2.TaskSpec
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        values = [self._value(ready.object_id, ready.value) for ready in assignment.dependencies]
+        return arguments.unpack(spec.args, values)
+
+    def _value(self, object_id: str, payload: bytes) -> Any:
+        value = types_pb2.Value.FromString(payload)
+        return from_wire(value, lambda segment: self._transport.fetch(object_id, segment), self._host_id)
+
+    # ---- the process ----
+    def _committed(self, frame: Frame) -> None:
+        if self._task is not None:
+            self._task.committed(frame)
+
+    def _apply_environment(self) -> None:
+        for name, value in self._settings["env_vars"]:
+            os.environ[name] = value  # noqa: TID251  the task's own variables
+        gpus = self._settings["visible_gpus"]
+        if gpus is not None:
+            os.environ.setdefault("CUDA_VISIBLE_DEVICES", gpus)  # noqa: TID251
+        use_threads(self._settings["threads"])
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            # Else every executor of this template draws the same numbers.
+            numpy.random.seed()
+
+    def _add_package(self, package_id: str, blob: bytes) -> None:
+        """Unpack once per host and make it importable."""
+        folder = os.path.join(self._settings["store_path"], "packages", package_id)
+        if not os.path.isdir(folder):
+            building = f"{folder}.{os.getpid()}.tmp"
+            with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+                archive.extractall(building)
+            try:
+                os.rename(building, folder)
+            except OSError:  # another executor was faster
+                shutil.rmtree(building, ignore_errors=True)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+
+    def _exit(self) -> NoReturn:
+        self._transport.wake()
+        _flush_streams()
+        os._exit(0)
+
+
+def _split(result: Any, spec: types_pb2.TaskSpec) -> list[Any]:
+    """One value per return.
+
+    Raises:
+        ValueError: another number of values came back.
+    """
+    if spec.num_returns == 1:
+        return [result]
+    if spec.num_returns == 0:
+        return []
+    values = list(result) if isinstance(result, tuple | list) else [result]
+    if len(values) != spec.num_returns:
+        raise ValueError(
+            f"the task returned {len(values)} values but num_returns={spec.num_returns}; return a tuple of that length"
+        )
+    return values
+
+
+def _serialize(value: Any) -> Serialized:
+    try:
+        return serialize(value)
+    except Exception as error:
+        raise not_serializable(value, "return value", error) from None
+
+
+def _fill_failure(ended: fleet_pb2.AttemptEnded, error: BaseException, spec: types_pb2.TaskSpec) -> None:
+    ended.ClearField("returns")
+    trace = error.__traceback__
+    for _ in range(2):  # the executor's own frames
+        trace = trace.tb_next if trace is not None and trace.tb_next is not None else trace
+    failure = failure_from_exception(error.with_traceback(trace))
+    if isinstance(error, StoreFullError):
+        failure.kind = types_pb2.FAILURE_KIND_STORE_FULL
+    elif isinstance(error, TaskInterrupt):
+        failure.kind = types_pb2.FAILURE_KIND_CANCELLED  # the agent knows why and says it
+    else:
+        ended.retryable = spec.retry_user_errors and _covers(spec.retry_exceptions, error)
+    ended.failure.CopyFrom(failure)
+
+
+def _fill_setup_failure(ended: fleet_pb2.AttemptEnded, error: Exception, function_name: str) -> None:
+    if isinstance(error, ObjectLostError):
+        kind = types_pb2.FAILURE_KIND_OBJECT_LOST
+        message = str(error)
+    else:
+        kind = types_pb2.FAILURE_KIND_SETUP
+        message = (
+            f"{function_name or 'the function'} or its arguments could not be loaded on the machine: "
+            f"{type(error).__name__}: {error}; check that what it imports is installed there"
+        )
+    text = "".join(traceback.format_exception(error))
+    ended.failure.CopyFrom(types_pb2.Failure(kind=kind, message=message, traceback=text))
+
+
+def _covers(retry_exceptions: bytes, error: BaseException) -> bool:
+    """Whether `retry_exceptions` lists the type; empty means all of Exception."""
+    if not retry_exceptions:
+        return isinstance(error, Exception)
+    try:
+        return isinstance(error, deserialize(retry_exceptions))
+    except Exception:
+        return False
+
+
+def _prepare_streams() -> None:
+    """Lines reach the agent when they end, whatever the pipes look like to Python."""
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass
+    _libc.fflush(None)

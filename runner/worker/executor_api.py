@@ -1,0 +1,242 @@
+"""What a running task can ask of its executor: report, checkpoints, and who it is."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import math
+import os
+import threading
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import IO, Any
+
+import cloudpickle
+import msgpack
+
+from runner.client.waiting import Waiter
+from runner.core.values import UNIT
+from runner.errors import ClusterError, NotScalarError, ObjectLostError, StoreFullError, UsageError
+from runner.rpc.gen import fleet_pb2, types_pb2
+from runner.worker.executor_socket import ExecutorSocket
+from runner.worker.frames import Frame, Kind
+from runner.worker.interrupts import InterruptGate
+
+_INT64_MAX = 2**63 - 1
+VALUES_BYTES_MAX = 1 << 20
+
+
+class RunningTask:
+    """Implements `runner.client.context.TaskContext` for one attempt."""
+
+    def __init__(
+        self,
+        sock: ExecutorSocket,
+        gate: InterruptGate,
+        serial: int,
+        assignment: fleet_pb2.Assignment,
+        spec: types_pb2.TaskSpec,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self._sock = sock
+        self._gate = gate
+        self._serial = serial
+        self._spec = spec
+        self._artefact_path: str = settings["artefact_path"]
+        self._checkpoint = assignment.checkpoint if assignment.HasField("checkpoint") else None
+        self._last_step = self._checkpoint.step if self._checkpoint is not None else -1
+        self._lock = threading.Lock()  # one report at a time
+        self._commit: Waiter | None = None  # of the checkpoint that was sent last
+        self._refusal = ""
+        self.is_over = False
+        self.task_id: str = spec.task_id
+        self.task_name: str = spec.name
+        self.attempt: int = assignment.key.attempt
+        self.machine_id: str = settings["machine_id"]
+        self.gpu_ids: tuple[int, ...] = tuple(assignment.gpu_ids)
+
+    @property
+    def resources(self) -> Mapping[str, float]:
+        """Whole CPUs, GPUs and custom things; memory in bytes."""
+        amounts = self._spec.resources.amounts
+        return MappingProxyType(
+            {name: amount if name == "memory" else amount / UNIT for name, amount in amounts.items()}
+        )
+
+    def is_canceled(self) -> bool:
+        return self._gate.is_requested
+
+    def report(self, values: Mapping[str, Any], *, step: int | None, checkpoint: Any) -> None:
+        """Send metrics; with a checkpoint, return when a consistent copy is on disk.
+
+        Blocks while buffers are full, and with a checkpoint until the one before it is committed.
+
+        Raises:
+            NotScalarError: a value is not a number, string, bool or None.
+            StoreFullError: no room for the checkpoint; the metrics are sent all the same.
+        """
+        packed = pack_values(values)
+        with self._lock:
+            if self.is_over:
+                raise UsageError(f"task {self.task_id} is over; a thread that it left behind cannot report any more")
+            number = self._last_step + 1 if step is None else _step(step)
+            self._last_step = number
+            self._sock.send(Kind.METRICS, self._serial, number, packed)
+            if checkpoint is not None:
+                self._await_commit()
+                self._save(number, checkpoint)
+
+    def get_checkpoint(self) -> Any:
+        """What the newest checkpoint of this task holds, or None."""
+        if self._checkpoint is None:
+            return None
+        with self._lock:
+            return _load(self._checkpoint, self.task_id)
+
+    def committed(self, frame: Frame) -> None:
+        """The coordinator's word on the checkpoint that was sent last."""
+        if frame[1] == self._serial and self._commit is not None:
+            if not frame[3]:
+                self._refusal = frame[4] or "no reason was given"
+            self._commit.finish()
+
+    def finish(self) -> None:
+        """User code is over; a checkpoint that is on its way is committed before the end is told, in order."""
+        self.is_over = True
+
+    def _await_commit(self) -> None:
+        if self._commit is None:
+            return
+        self._sock.wait(self._commit, None)
+        self._commit = None
+        if self._refusal:
+            refusal, self._refusal = self._refusal, ""
+            raise ClusterError(f"task {self.task_id}: the last checkpoint was refused: {refusal}")
+
+    def _save(self, step: int, checkpoint: Any) -> None:
+        folder = os.path.join(self._artefact_path, self.task_id)
+        path = os.path.join(folder, f"{self.attempt}-{step}.ckpt")
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            sha256, size_bytes = _write(path, checkpoint)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise StoreFullError(
+                    f"task {self.task_id}: no room for the checkpoint of step {step} in {folder}; "
+                    f"free space there or keep less in a checkpoint"
+                ) from error
+            raise
+        self._checkpoint = types_pb2.Checkpoint(
+            step=step, uri=path, sha256=sha256, size_bytes=size_bytes, attempt=self.attempt
+        )
+        self._commit = Waiter((), 1, wake_on_failure=False)
+        self._sock.send(Kind.CHECKPOINT, self._serial, step, path, sha256, size_bytes)
+
+
+def pack_values(values: Mapping[str, Any]) -> bytes:
+    """Metrics as msgpack, with numpy and torch scalars converted.
+
+    Raises:
+        NotScalarError: names the entry that is something else.
+    """
+    if not isinstance(values, Mapping):
+        raise NotScalarError(f"report() takes a dict of metrics, not a {type(values).__name__}")
+    packed: bytes = msgpack.packb({_name(name): to_scalar(name, value) for name, value in values.items()})
+    if len(packed) > VALUES_BYTES_MAX:
+        raise NotScalarError(
+            f"report() was given {len(packed)} bytes of metrics, the limit is {VALUES_BYTES_MAX}; keep large things in checkpoint="
+        )
+    return packed
+
+
+def to_scalar(name: object, value: Any) -> float | int | str | bool | None:
+    """A metric as plain Python.
+
+    Raises:
+        NotScalarError: it is none.
+    """
+    kind = type(value)
+    if value is None or kind is float or kind is str or kind is bool:
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, bool | str | float):
+        return value
+    if isinstance(value, int):
+        return value if -_INT64_MAX <= value <= _INT64_MAX else float(value)
+    item = getattr(value, "item", None)  # numpy and torch scalars, and arrays of one element
+    if callable(item):
+        try:
+            plain = item()
+        except (ValueError, RuntimeError, TypeError):
+            plain = value
+        if plain is None or isinstance(plain, bool | int | float | str):
+            return to_scalar(name, plain)
+    shape = getattr(value, "shape", None)
+    seen = f"a {kind.__module__}.{kind.__qualname__}" + (f" of shape {tuple(shape)}" if shape is not None else "")
+    raise NotScalarError(
+        f"report(): metric {name!r} is {seen}; expected a number, string, bool or None. Use float(...) or the mean of it"
+    )
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str):
+        raise NotScalarError(f"report(): metric names are strings; {name!r} is a {type(name).__name__}")
+    return name
+
+
+def _step(step: Any) -> int:
+    try:
+        number = int(step.item() if hasattr(step, "item") else step)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or (isinstance(step, float) and not math.isclose(step, number)) or not abs(number) <= _INT64_MAX:
+        raise NotScalarError(f"report(): step is {step!r}; expected a whole number")
+    return number
+
+
+class _HashingFile:
+    """Writes to a file and keeps the digest of what went through."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        view = memoryview(data).cast("B")
+        self._file.write(view)
+        self.digest.update(view)
+        self.size_bytes += view.nbytes
+        return view.nbytes
+
+
+def _write(path: str, checkpoint: Any) -> tuple[str, int]:
+    """Write under another name first, so that the path never shows half a checkpoint; returns digest and size."""
+    building = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(building, "wb") as file:
+            writer = _HashingFile(file)
+            cloudpickle.dump(checkpoint, writer, protocol=5)
+        # Not synced: the file has to survive the processes, not a power loss.
+        os.replace(building, path)
+    except BaseException:
+        try:
+            os.unlink(building)
+        except FileNotFoundError:
+            pass
+        raise
+    return writer.digest.hexdigest(), writer.size_bytes
+
+
+def _load(checkpoint: types_pb2.Checkpoint, task_id: str) -> Any:
+    try:
+        with open(checkpoint.uri, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise ObjectLostError(
+            f"task {task_id}: its checkpoint of step {checkpoint.step} is gone ({checkpoint.uri})"
+        ) from None
+    if checkpoint.sha256 and hashlib.sha256(data).hexdigest() != checkpoint.sha256:
+        raise ObjectLostError(
+            f"task {task_id}: its checkpoint of step {checkpoint.step} was changed on disk ({checkpoint.uri})"
+        )
+    return cloudpickle.loads(data)

@@ -1,0 +1,64 @@
+"""The words for attempts that ended without their executor's word: what, which, what was seen, what to do next."""
+
+from __future__ import annotations
+
+from runner.core.values import FailureKind
+from runner.worker.agent_events import ExitCause, Fault, StopReason
+
+_MIB = 1 << 20
+_CRASH_SIGNALS = {
+    "SIGSEGV": "invalid memory access in native code; run it once with env_vars={'PYTHONFAULTHANDLER': '1'} to see where",
+    "SIGABRT": "native code called abort(); its last lines are in the task's log",
+    "SIGBUS": "a mapped file was cut or its disk is full; check the space in /dev/shm",
+    "SIGILL": "a CPU instruction that this machine lacks; use a build of the library for this CPU",
+    "SIGFPE": "an integer division by zero in native code",
+    "SIGKILL": "something outside runner killed it; check memory use and who may kill processes here",
+    "SIGTERM": "something outside runner ended it",
+}
+
+
+def exited(label: str, pid: int, machine_id: str, cause: ExitCause, *, was_oom: bool) -> Fault:
+    """The executor ended and nobody here asked for it."""
+    who = f"{label}: executor {pid} on {machine_id}"
+    if was_oom:
+        return Fault(
+            FailureKind.OUT_OF_MEMORY,
+            f"{who} was killed by signal 9 (SIGKILL) because the machine ran out of memory; "
+            f"use less memory in the task or run fewer at once (num_cpus=, memory=)",
+        )
+    if cause.signal_number:
+        name = cause.signal_name
+        advice = _CRASH_SIGNALS.get(name, "see the task's log for its last lines")
+        return Fault(FailureKind.WORKER_CRASHED, f"{who} was killed by signal {cause.signal_number} ({name}); {advice}")
+    return Fault(
+        FailureKind.WORKER_CRASHED,
+        f"{who} exited with code {cause.exit_code} while the task ran; return or raise instead of ending the process (os._exit)",
+    )
+
+
+def over_limit(label: str, pid: int, machine_id: str, used_bytes: int, limit_bytes: int) -> Fault:
+    """It was killed here because of its `memory=`."""
+    return Fault(
+        FailureKind.OUT_OF_MEMORY,
+        f"{label}: executor {pid} on {machine_id} was killed because it and its children used "
+        f"{used_bytes / _MIB:.0f} MiB, more than its memory={limit_bytes} ({limit_bytes / _MIB:.0f} MiB); "
+        f"raise memory= or use less",
+    )
+
+
+def not_spawned(label: str, machine_id: str, text: str) -> Fault:
+    """There was no executor to run it."""
+    return Fault(
+        FailureKind.WORKER_CRASHED,
+        f"{label}: no executor could be started on {machine_id}: {text}; check the limits on processes and memory there",
+    )
+
+
+def stopped(label: str, machine_id: str, reason: StopReason, *, timeout_s: float) -> Fault:
+    """It was stopped as asked."""
+    if reason is StopReason.TIMEOUT:
+        return Fault(
+            FailureKind.TIMEOUT,
+            f"{label} on {machine_id} was stopped after its timeout_s={timeout_s:g}; raise timeout_s or make it quicker",
+        )
+    return Fault(FailureKind.CANCELLED, f"{label} on {machine_id} was cancelled")

@@ -1,0 +1,164 @@
+"""Frames between the processes of one machine: msgpack arrays `[kind, field, ...]`, one after the other on a Unix socket.
+
+Stream sockets carry agent <-> executor, packet sockets (one frame a packet, with descriptors) everything that forks.
+
+| kind | fields | from -> to |
+|---|---|---|
+| SETUP | settings map | agent -> executor, first frame |
+| FUNCTION | function_id, name, blob | agent -> executor, before the first RUN that needs it |
+| PACKAGE | package_id, zip | agent -> executor, likewise |
+| RUN | serial, Assignment | agent -> executor: run it; serials rise |
+| SESSION_REPLY | SessionReply | agent -> executor |
+| RESUME | serial | agent -> executor: you have your CPUs again |
+| COMMITTED | serial, step, accepted, reason | agent -> executor: the checkpoint is in the journal, or refused |
+| RECONNECTED | | agent -> executor: replies may have been lost, ask again |
+| EXIT | | agent -> executor: end when idle |
+| READY | pid | executor -> agent, template -> agent |
+| ENDED | serial, AttemptEnded, flags | executor -> agent |
+| BLOCKED, UNBLOCKED | serial | executor -> agent |
+| METRICS | serial, step, values | executor -> agent |
+| CHECKPOINT | serial, step, uri, sha256, size_bytes | executor -> agent |
+| SESSION | SessionRequest | executor -> agent |
+| SPAWN | number | agent -> template; with socket, stdout, stderr and cancel page |
+| SIGNAL | number, signal, whole_group | agent -> template: only the parent can signal without hitting a reused pid |
+| LAYER | modules, [cluster_id, machine_id] | agent -> template or zygote; with the new template's control socket |
+| SPAWNED | number, pid | template -> agent |
+| SPAWN_FAILED | number, text | template -> agent |
+| EXITED | number, wait status | template -> agent |
+| BOOT | boot configuration map | coordinator -> zygote |
+| DESTROY | machine_id, seconds to end by itself | coordinator -> zygote |
+| PRELOAD | modules | coordinator -> zygote |
+| BOOTED | machine_id, pid | zygote -> coordinator |
+| GONE | machine_id, pid, wait status, text | zygote -> coordinator |
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgpack
+
+from runner.errors import ProtocolViolationError
+
+# gRPC carries 4 MiB at most, so nothing legitimate comes near this.
+FRAME_BYTES_MAX = 64 << 20
+# One packet of a control socket: well above a boot configuration, below any socket buffer.
+PACKET_BYTES_MAX = 128 << 10
+PACKET_FDS_MAX = 8
+
+Frame = list[Any]
+
+
+class Kind(enum.IntEnum):
+    """What a frame says; see the table above."""
+
+    SETUP = 1
+    FUNCTION = 2
+    PACKAGE = 3
+    RUN = 4
+    SESSION_REPLY = 5
+    RESUME = 6
+    COMMITTED = 7
+    RECONNECTED = 8
+    EXIT = 9
+    READY = 20
+    ENDED = 21
+    BLOCKED = 22
+    UNBLOCKED = 23
+    METRICS = 24
+    CHECKPOINT = 25
+    SESSION = 26
+    SPAWN = 40
+    SIGNAL = 41
+    LAYER = 42
+    SPAWNED = 43
+    SPAWN_FAILED = 44
+    EXITED = 45
+    BOOT = 60
+    DESTROY = 61
+    PRELOAD = 62
+    BOOTED = 63
+    GONE = 64
+
+
+# Flags of ENDED.
+INTERRUPTED = 1  # the cancel reached the user's code, whatever it then did
+LEFT_CHILDREN = 2  # processes are still alive: the whole group has to go
+
+# Number of elements of each kind's array.
+_LENGTHS: dict[int, int] = {
+    Kind.SETUP: 2,
+    Kind.FUNCTION: 4,
+    Kind.PACKAGE: 3,
+    Kind.RUN: 3,
+    Kind.SESSION_REPLY: 2,
+    Kind.RESUME: 2,
+    Kind.COMMITTED: 5,
+    Kind.RECONNECTED: 1,
+    Kind.EXIT: 1,
+    Kind.READY: 2,
+    Kind.ENDED: 4,
+    Kind.BLOCKED: 2,
+    Kind.UNBLOCKED: 2,
+    Kind.METRICS: 4,
+    Kind.CHECKPOINT: 6,
+    Kind.SESSION: 2,
+    Kind.SPAWN: 2,
+    Kind.SIGNAL: 4,
+    Kind.LAYER: 3,
+    Kind.SPAWNED: 3,
+    Kind.SPAWN_FAILED: 3,
+    Kind.EXITED: 3,
+    Kind.BOOT: 2,
+    Kind.DESTROY: 3,
+    Kind.PRELOAD: 2,
+    Kind.BOOTED: 3,
+    Kind.GONE: 5,
+}
+
+
+def encode(kind: Kind, *fields: Any) -> bytes:
+    """One frame as bytes."""
+    packed: bytes = msgpack.packb((int(kind), *fields))
+    return packed
+
+
+def decode_packet(data: bytes) -> Frame:
+    """The one frame in a packet.
+
+    Raises:
+        ProtocolViolationError: it holds anything else.
+    """
+    try:
+        frame = msgpack.unpackb(data, strict_map_key=False)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise ProtocolViolationError(f"a packet of {len(data)} bytes holds no frame: {error}") from None
+    return _checked(frame)
+
+
+class Decoder:
+    """Cuts a byte stream into frames; keeps what is incomplete."""
+
+    def __init__(self, limit_bytes: int = FRAME_BYTES_MAX) -> None:
+        self._unpacker = msgpack.Unpacker(max_buffer_size=limit_bytes, strict_map_key=False)
+
+    def feed(self, data: bytes | memoryview) -> list[Frame]:
+        """All frames that `data` completes, in order.
+
+        Raises:
+            ProtocolViolationError: no frame can look like this, or one is larger than the limit. The stream is of no use afterwards.
+        """
+        try:
+            self._unpacker.feed(data)
+            return [_checked(frame) for frame in self._unpacker]
+        except msgpack.BufferFull:
+            raise ProtocolViolationError("a frame is larger than the limit") from None
+        except (ValueError, msgpack.UnpackException) as error:
+            raise ProtocolViolationError(f"the stream holds no frame: {type(error).__name__} {error}") from None
+
+
+def _checked(frame: Any) -> Frame:
+    if type(frame) is list and frame and type(frame[0]) is int and _LENGTHS.get(frame[0]) == len(frame):
+        return frame
+    raise ProtocolViolationError(f"not a frame: {repr(frame)[:80]}")
