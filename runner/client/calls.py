@@ -11,7 +11,7 @@ from runner.objects.functions import FunctionElsewhere
 from runner.objects.refs import ObjectRef
 from runner.objects.serialization import Serialized, serialize
 from runner.options import TaskOptions
-from runner.rpc.gen import types_pb2
+from runner.rpc.gen import client_pb2, types_pb2
 
 # Larger functions (closures over data) travel as objects: a message holds 4 MiB, and a frame more than one operation.
 LARGE_FUNCTION_BYTES = 512 * 1024
@@ -95,3 +95,24 @@ class PreparedCall:
             spec.retry_exceptions = serialize(options.retry_exceptions).to_bytes()
         constant = spec.SerializeToString()
         return cls(function, options.name or function.name, options.num_returns, is_run, constant)
+
+
+def register_operations(
+    function: PickledFunction, blob: bytes, keep: Sequence[ObjectRef[Any]]
+) -> list[tuple[str, bytes]]:
+    """Serialised operations that make a function known, what it needs first, each with its content id."""
+    operations: list[tuple[str, bytes]] = []
+    for package in function.packages:
+        message = types_pb2.Package(package_id=package.package_id, zip=package.zip_bytes)
+        operation = client_pb2.Operation(register_package=message)
+        operations.append((package.package_id, operation.SerializeToString()))
+    described = types_pb2.Function(
+        function_id=function.function_id,
+        name=function.name,
+        blob=blob,
+        contained_refs=[ref.id for ref in keep],
+        modules=function.modules,
+        package_ids=[package.package_id for package in function.packages],
+    )
+    operation = client_pb2.Operation(register_function=described)
+    return [*operations, (function.function_id, operation.SerializeToString())]

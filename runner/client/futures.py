@@ -1,9 +1,11 @@
-"""`ref.future()`: one daemon thread turns objects that became ready into results of concurrent futures."""
+"""Refs as futures: `await ref`, and `ref.future()`, whose results one daemon thread sets."""
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
+from collections.abc import Generator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -60,3 +62,24 @@ class FutureResolver:
             else:
                 future.set_result(value)
             del item, future, ref  # else this frame keeps the last value alive
+
+
+def until_ready(session: Session, object_id: str) -> Generator[Any, None, None]:
+    """Wait in the running asyncio loop until the object is final or the session over."""
+    loop = asyncio.get_running_loop()
+    arrived: asyncio.Future[None] = loop.create_future()
+    if session.when_ready(object_id, lambda: set_soon(loop, arrived)):
+        yield from arrived
+
+
+def set_soon(loop: asyncio.AbstractEventLoop, arrived: asyncio.Future[None]) -> None:
+    """Complete a future of another thread's loop; too late is fine."""
+
+    def complete() -> None:
+        if not arrived.done():
+            arrived.set_result(None)
+
+    try:
+        loop.call_soon_threadsafe(complete)
+    except RuntimeError:  # that loop is closed: nobody waits there any more
+        pass

@@ -38,6 +38,19 @@ def not_serializable(obj: Any, name: str, error: BaseException) -> RunnerError:
     return result
 
 
+def bad_argument(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException) -> RunnerError:
+    """The error for a call of `name` whose arguments could not be pickled."""
+    for index, value in enumerate(args):
+        cause = _pickling_error(value)
+        if cause is not None:
+            return not_serializable(value, f"args[{index}]", cause)
+    for key, value in kwargs.items():
+        cause = _pickling_error(value)
+        if cause is not None:
+            return not_serializable(value, f"kwargs[{key!r}]", cause)
+    return not_serializable((args, kwargs), f"the arguments of {name}", error)
+
+
 def _search(obj: Any, path: str, error: BaseException, seen: set[int], depth: int) -> tuple[str, Any, BaseException]:
     """Go down into the first part that cannot be pickled either, until none of the parts is to blame."""
     seen.add(id(obj))

@@ -115,7 +115,9 @@ def _pickle(function: Callable[..., Any]) -> PickledFunction:
     from runner.client.pickling_errors import not_serializable
 
     short_name = getattr(function, "__name__", type(function).__name__)
-    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', short_name)}"
+    module = getattr(function, "__module__", "__main__")
+    qualname = getattr(function, "__qualname__", short_name)
+    name = qualname if module == "__main__" else f"{module}.{qualname}"
     modules, packages = modules_and_packages(function)
     try:
         pickled = PickledFunction.of(function, name, modules, packages)

@@ -5,7 +5,6 @@ It joins the pure machine, the object store and a transport. Clients have it ove
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import secrets
@@ -18,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.client import fork_guard
-from runner.client.calls import PickledFunction, PreparedCall
-from runner.client.futures import FutureResolver
-from runner.client.pickling_errors import not_serializable
+from runner.client.calls import PickledFunction, PreparedCall, register_operations
+from runner.client.futures import FutureResolver, until_ready
+from runner.client.pickling_errors import bad_argument, not_serializable
 from runner.client.session_machine import SessionMachine
 from runner.client.task_errors import exception_from_failure
 from runner.client.transport import Transport
@@ -165,10 +164,7 @@ class Session:
 
     def await_ref(self, object_id: ObjectId) -> Generator[Any, None, Any]:
         self._check_usable()
-        loop = asyncio.get_running_loop()
-        arrived: asyncio.Future[None] = loop.create_future()
-        if self.when_ready(object_id, lambda: _settle_soon(loop, arrived)):
-            yield from arrived
+        yield from until_ready(self, object_id)
         self._check_usable()
         return self._decode(object_id)
 
@@ -337,7 +333,7 @@ class Session:
         try:
             packed, refs = arguments.pack(args, kwargs)
         except Exception as error:
-            raise _argument_error(call.name, args, kwargs, error) from None
+            raise bad_argument(call.name, args, kwargs, error) from None
         dependencies = [ref.id for ref in refs]
         value = types_pb2.Value()
         if isinstance(packed, bytes) and len(packed) <= INLINE_MAX_BYTES:
@@ -390,25 +386,11 @@ class Session:
             # Above the message limit: the function travels as an object, and its blob only says which one.
             ref = self._put(function.serialized())
             blob, keep = function.stand_in(ref), [ref]
-        message = types_pb2.Function(
-            function_id=function.function_id,
-            name=function.name,
-            blob=blob,
-            contained_refs=[ref.id for ref in keep],
-            modules=function.modules,
-            package_ids=[package.package_id for package in function.packages],
-        )
-        operation = client_pb2.Operation(register_function=message).SerializeToString()
         with self._lock:
-            if function.function_id in self._functions:
-                return
-            for package in function.packages:
-                if package.package_id not in self._functions:
-                    wire = types_pb2.Package(package_id=package.package_id, zip=package.zip_bytes)
-                    self.machine.operate(client_pb2.Operation(register_package=wire).SerializeToString())
-                    self._functions.add(package.package_id)
-            self.machine.operate(operation)
-            self._functions.add(function.function_id)
+            for content_id, operation in register_operations(function, blob, keep):
+                if content_id not in self._functions:
+                    self._functions.add(content_id)
+                    self.machine.operate(operation)
 
     def _operate(self, operation: client_pb2.Operation) -> None:
         encoded = operation.SerializeToString()
@@ -426,32 +408,3 @@ def _check_refs(function: str, refs: Sequence[Any]) -> None:
     for index, ref in enumerate(refs):
         if type(ref) is not ObjectRef:
             raise BadOptionsError(f"{function}() takes ObjectRefs; item {index} is a {type(ref).__name__}.")
-
-
-def _argument_error(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> RunnerError:
-    for index, value in enumerate(args):
-        if _fails(value):
-            return not_serializable(value, f"args[{index}]", error)
-    for key, value in kwargs.items():
-        if _fails(value):
-            return not_serializable(value, f"kwargs[{key!r}]", error)
-    return not_serializable((args, kwargs), f"the arguments of {name}", error)
-
-
-def _fails(value: Any) -> bool:
-    try:
-        serialize(value)
-    except Exception:
-        return True
-    return False
-
-
-def _settle_soon(loop: asyncio.AbstractEventLoop, arrived: asyncio.Future[None]) -> None:
-    def settle() -> None:
-        if not arrived.done():
-            arrived.set_result(None)
-
-    try:
-        loop.call_soon_threadsafe(settle)
-    except RuntimeError:  # that loop is closed: nobody waits there any more
-        pass

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from runner.client.events import KINDS, NUMBERS, Event, from_wire
+from runner.client.futures import set_soon
 from runner.errors import BadOptionsError, CoordinatorUnreachableError, RunnerError, UsageError
 from runner.ids import task_of
 from runner.objects.refs import ObjectRef
@@ -143,7 +144,7 @@ class EventStream:
         loop = asyncio.get_running_loop()
         while self._queue.empty():
             arrived: asyncio.Future[None] = loop.create_future()
-            self._notify = functools.partial(_resolve_soon, loop, arrived)
+            self._notify = functools.partial(set_soon, loop, arrived)
             try:
                 if self._queue.empty():
                     await arrived
@@ -258,14 +259,3 @@ def client_transport(session: Session) -> GrpcTransport:
 
     assert isinstance(session.transport, GrpcTransport)
     return session.transport
-
-
-def _resolve_soon(loop: asyncio.AbstractEventLoop, arrived: asyncio.Future[None]) -> None:
-    def resolve() -> None:
-        if not arrived.done():
-            arrived.set_result(None)
-
-    try:
-        loop.call_soon_threadsafe(resolve)
-    except RuntimeError:  # that loop is closed
-        pass
