@@ -101,7 +101,12 @@ def _provider(config: CoordinatorConfig, cluster_id: ClusterId, state: StateDir,
     if zygote is not None:
         from runner.providers.local import LocalProvider
 
-        return LocalProvider(zygote, cluster_id=cluster_id, log_dir=state.machine_logs)
+        return LocalProvider(
+            zygote,
+            cluster_id=cluster_id,
+            log_dir=state.machine_logs,
+            may_have_orphans=not config.embedded,  # embedded machines end with the pipe of their coordinator
+        )
     from runner.errors import BadOptionsError
 
     raise BadOptionsError(f"provider {config.provider!r} is unknown; known is: local")

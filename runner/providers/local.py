@@ -81,10 +81,13 @@ class LocalProvider:
         cluster_id: ClusterId,
         log_dir: str | Path,
         gpus: Sequence[Gpu] | None = None,
+        may_have_orphans: bool = True,
         term_grace_s: float = 2.0,
         kill_grace_s: float = 5.0,
     ) -> None:
-        """`gpus`: the devices to hand out, by default all that the driver shows. The graces bound SIGTERM and SIGKILL in `destroy`."""
+        """`gpus`: the devices to hand out, by default all that the driver shows. `may_have_orphans`: whether machines of an earlier
+        coordinator may still run; looking for them costs milliseconds. The graces bound SIGTERM and SIGKILL in `destroy`.
+        """
         self._forker = forker
         self._cluster_id = cluster_id
         self._log_dir = Path(log_dir)
@@ -97,6 +100,7 @@ class LocalProvider:
         self._swept: set[MachineId] = set()  # ended here and nothing is left: destroying them again costs no look
         self._reaper = Reaper(cluster_id, kill_grace_s=kill_grace_s)
         self._exit_callbacks: list[ExitCallback] = []
+        self._orphans: set[MachineId] | None = None if may_have_orphans else set()  # None: not looked for yet
         self._is_lost = False
         self._is_closed = False
         forker.attach(self._machine_exited, self._forker_lost)
@@ -196,7 +200,7 @@ class LocalProvider:
     # ---- creating ----
     async def _create(self, spec: MachineSpec) -> ProviderMachine:
         name = spec.machine_id
-        existing = await self.get(name)
+        existing = await self._find_existing(name)
         if existing is not None:
             return existing
         if self._is_closed or self._is_lost:
@@ -213,6 +217,13 @@ class LocalProvider:
         self._swept.discard(name)
         asyncio.get_running_loop().add_reader(handle, self._process_ended, machine)
         return machine.record
+
+    async def _find_existing(self, name: MachineId) -> ProviderMachine | None:
+        if self._orphans is None:
+            self._orphans = {machine.name for machine in await self.list(self._cluster_id)}
+        if name in self._machines or name in self._orphans:
+            return await self.get(name)
+        return None
 
     async def _fork(self, spec: MachineSpec, gpus: tuple[str, ...]) -> tuple[Process, int]:
         self._log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
