@@ -118,39 +118,37 @@ def _spawn(config: CoordinatorConfig, state_dir: Path, *, foreground: bool) -> S
 
 
 def _await_ready(fd: int, process: subprocess.Popen[bytes], log_path: Path) -> CoordinatorReady:
-    packed = _read_until_closed(fd, time.monotonic() + START_TIMEOUT_S)
-    if packed is None:
-        raise InternalError(f"the coordinator did not start within {START_TIMEOUT_S:.0f} s; {_tail(log_path)}")
-    if not packed:
+    message = _read_message(fd, time.monotonic() + START_TIMEOUT_S, log_path)
+    if message is None:
         status = process.wait()
         raise InternalError(f"the coordinator ended with status {status} before it served; {_tail(log_path)}")
-    message: Mapping[str, Any] = msgpack.unpackb(packed)
     if "error" in message:
         process.wait()
-        error = _typed(message)
+        error = _typed(message["error"])
         raise InternalError(f"{error}; {_tail(log_path)}") if isinstance(error, InternalError) else error
     return CoordinatorReady.from_dict(message)
 
 
-def _read_until_closed(fd: int, deadline_s: float) -> bytes | None:
-    """Everything up to the end of the pipe; None when it stays open until the deadline."""
-    data = b""
+def _read_message(fd: int, deadline_s: float, log_path: Path) -> dict[str, Any] | None:
+    """One msgpack map, as soon as it is whole: what the coordinator forked may hold the pipe open. None at its end."""
+    unpacker = msgpack.Unpacker()
     with selectors.DefaultSelector() as selector:
         selector.register(fd, selectors.EVENT_READ)
-        while True:
-            if not selector.select(max(deadline_s - time.monotonic(), 0.0)):
-                return None
+        while selector.select(max(deadline_s - time.monotonic(), 0.0)):
             chunk = os.read(fd, 65536)
             if not chunk:
-                return data
-            data += chunk
+                return None
+            unpacker.feed(chunk)
+            for message in unpacker:
+                return dict(message)
+    raise InternalError(f"the coordinator did not start within {START_TIMEOUT_S:.0f} s; {_tail(log_path)}")
 
 
-def _typed(message: Mapping[str, Any]) -> RunnerError:
-    cls = getattr(errors, str(message["error"]), None)
+def _typed(failure: Mapping[str, Any]) -> RunnerError:
+    cls = getattr(errors, str(failure["type"]), None)
     if not (isinstance(cls, type) and issubclass(cls, RunnerError)):
         cls = InternalError
-    return cls(message["message"])
+    return cls(failure["message"])
 
 
 def _tail(log_path: Path) -> str:

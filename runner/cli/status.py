@@ -11,6 +11,7 @@ from runner.cli.options import address_option, checked_address, home_option, jso
 
 # More than these are counted, not listed: people read the first screen, programs ask for pages.
 PENDING_MAX = 20
+_GONE_STATES = ("boot_failed", "lost", "destroying", "destroyed")
 _PENDING_STATES = ("waiting", "queued", "backoff")
 
 
@@ -83,7 +84,8 @@ def _print(status: dict[str, Any]) -> None:
         f"runner {status['runner_version']}, Python {status['python_version']}"
     )
     click.echo(f"state in  {status['state_dir']}")
-    click.echo(f"machines  {output.count_text(status['machines'])}")
+    gone = any(status["machines"].get(state) for state in _GONE_STATES)
+    click.echo(f"machines  {output.count_text(status['machines'])}{' (why: runner machines --all)' if gone else ''}")
     used = ", ".join(
         f"{output.amount_text(name, of['total'] - of['available'])} of {output.amount_text(name, of['total'])} {name}"
         for name, of in status["resources"].items()

@@ -99,7 +99,7 @@ async def test_status_text(connection, capsys):
         "cluster   5f2a9c01d3e4 at 127.0.0.1:7420 (standing)",
         "up        3 min 20 s, pid 4711, runner 0.1.0, Python 3.11.7",
         "state in  /home/u/.runner/clusters/5f2a9c01d3e4",
-        "machines  1 lost, 2 ready",
+        "machines  1 lost, 2 ready (why: runner machines --all)",
         "in use    3 of 4 CPU, 0 of 1 GPU",
         "tasks     1 backoff, 30 queued, 3 running",
         "clients   1, 7 objects",
