@@ -12,18 +12,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from runner import config
 from runner.client import embedded
-from runner.client.connect import find_target
 from runner.client.context import current_task, session_or_none, set_session
-from runner.client.session import Session, SessionInfo
 from runner.errors import BadOptionsError, UsageError
-from runner.ids import random_id
 from runner.options import parse_amount, parse_memory, parse_resources
-from runner.rpc.clusters import Target
-from runner.rpc.version import host_id
 
 if TYPE_CHECKING:
     from runner.client.grpc_transport import GrpcTransport
     from runner.client.log_printer import LogPrinter
+    from runner.client.session import Session, SessionInfo
+    from runner.rpc.clusters import Target
     from runner.rpc.gen import client_pb2
 
 # Nobody waits longer than this for a standing cluster that does not answer.
@@ -181,23 +178,29 @@ def _open(fleet: FleetOptions, access: AccessOptions) -> ClientSession:
     config.set_grpc_defaults()
     settings = config.load()
     if access.address is None and settings.address is None:
-        started = embedded.start(
-            {"home": str(settings.home), "lost_after_s": float(access.lost_after_s), **fleet.to_config()},
-            access.timeout_s,
-        )
-        target = Target(started.ready.address, started.ready.ca_pem, started.ready.token)
-        try:
-            return _connect(target, access, access.timeout_s, started)
-        except BaseException:
-            started.close()
-            raise
+        return _open_embedded(settings, fleet, access)
     if not fleet.is_default:
         raise BadOptionsError(
             "provider, machines, num_cpus, num_gpus, memory, resources and preload belong to a cluster that init()"
             " starts itself; for one that runs already they are given to `runner up`."
         )
+    from runner.client.connect import find_target
+
     target = find_target(access.address, access.token, access.ca)
     return _connect(target, access, min(access.timeout_s, _CONNECT_S_MAX), None)
+
+
+def _open_embedded(settings: config.Settings, fleet: FleetOptions, access: AccessOptions) -> ClientSession:
+    wanted = {"home": str(settings.home), "lost_after_s": float(access.lost_after_s), **fleet.to_config()}
+    started = embedded.start(wanted, access.timeout_s, _import_all)
+    try:
+        from runner.rpc.clusters import Target
+
+        target = Target(started.ready.address, started.ready.ca_pem, started.ready.token)
+        return _connect(target, access, access.timeout_s, started)
+    except BaseException:
+        started.close()
+        raise
 
 
 def _connect(
@@ -205,6 +208,8 @@ def _connect(
 ) -> ClientSession:
     global _opened
     from runner.client.grpc_transport import GrpcTransport
+    from runner.client.session import Session
+    from runner.ids import random_id
 
     client_id = random_id("c")
     is_alive = (lambda: True) if coordinator is None else coordinator.is_alive
@@ -229,7 +234,17 @@ def _connect(
     return handle
 
 
+def _import_all() -> None:
+    """What a session needs and takes long to import, gRPC above all: there is time while the coordinator does the same."""
+    import runner.client.grpc_transport
+    import runner.client.log_printer
+    import runner.client.session  # noqa: F401
+
+
 def _info(client_id: str, welcome: client_pb2.Welcome) -> SessionInfo:
+    from runner.client.session import SessionInfo
+    from runner.rpc.version import host_id
+
     is_local = welcome.peer.host_id == host_id()
     return SessionInfo(
         client_id=client_id,

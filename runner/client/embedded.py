@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import select
 import signal
 import site
 import subprocess
 import sys
-import tempfile
-import threading
 import time
+from collections.abc import Callable
 from typing import IO, Any
 
 import msgpack
@@ -54,20 +52,20 @@ class EmbeddedCoordinator:
         self._stderr.close()
 
 
-def start(config: dict[str, Any], timeout_s: float) -> EmbeddedCoordinator:
+def start(config: dict[str, Any], timeout_s: float, meanwhile: Callable[[], None]) -> EmbeddedCoordinator:
     """Start a coordinator and wait until it serves. `config`: fields of CoordinatorConfig but the descriptors.
+
+    Calls `meanwhile` while it boots.
 
     An exception, Ctrl-C included, leaves nothing behind.
 
     Raises:
         ClusterError: it ended, or did not serve within `timeout_s`; or the typed error that it reports.
     """
-    # gRPC takes longest to import here, and there: do both at once.
-    threading.Thread(target=_import_grpc, name="runner-import", daemon=True).start()
     config_read, config_write = os.pipe()
     ready_read, ready_write = os.pipe()
     life_read, life_write = os.pipe()
-    stderr = tempfile.TemporaryFile(prefix="runner-coordinator-")  # closed with the process
+    stderr = os.fdopen(os.memfd_create("runner-coordinator-stderr"), "w+b")  # closed with the process
     process: subprocess.Popen[bytes] | None = None
     fork_guard.close_in_children(life_write)
     try:
@@ -83,6 +81,7 @@ def start(config: dict[str, Any], timeout_s: float) -> EmbeddedCoordinator:
             pass  # it has ended already: what it said is read below
         os.close(config_write)
         config_write = -1
+        meanwhile()
         ready = _read_ready(process, ready_read, stderr, timeout_s)
         return EmbeddedCoordinator(process, life_write, stderr, ready)
     except BaseException:
@@ -177,8 +176,3 @@ def _wait_gone(process: subprocess.Popen[bytes], patience_s: float) -> None:
         except subprocess.TimeoutExpired:
             continue
         return
-
-
-def _import_grpc() -> None:
-    settings.set_grpc_defaults()
-    importlib.import_module("runner.client.grpc_transport")
