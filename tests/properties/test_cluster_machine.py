@@ -41,16 +41,21 @@ SESSION, EXECUTOR = ClientId("x-0"), ExecutorId("x-0")
 MACHINES = [MachineId(f"m-{i}") for i in range(4)]
 BIG = make_shape({CPU: 4 * UNIT, GPU: 2 * UNIT})
 SMALL = make_shape({CPU: 2 * UNIT})
+ONE = make_shape({CPU: UNIT})
 SHAPES = [
-    make_shape({CPU: UNIT}),
-    make_shape({CPU: UNIT}),
-    make_shape({CPU: 2 * UNIT}),
+    ONE,
+    ONE,
+    ONE,
+    SMALL,
     make_shape({CPU: UNIT, GPU: UNIT // 2}),
     make_shape({GPU: 2 * UNIT}),
     make_shape({}),
 ]
-KINDS = [FailureKind.USER, FailureKind.WORKER_CRASHED, FailureKind.CANCELLED, FailureKind.TIMEOUT]
+CRASH = FailureKind.WORKER_CRASHED
+KINDS = [CRASH, CRASH, CRASH, FailureKind.USER, FailureKind.CANCELLED, FailureKind.TIMEOUT]
 SETTLED = {"succeeded", "failed", "cancelled"}
+# Some 10 s of CPU; more in the soak profile.
+EXAMPLES = max(150, settings.default.max_examples)
 Fence = tuple[MachineId, int, TaskId, int]
 
 
@@ -123,8 +128,8 @@ class ClusterMachine(RuleBasedStateMachine):
         return commands
 
     # ---- clients ----
-    @initialize(use_leases=st.booleans(), poison_after=st.integers(1, 4))
-    def begin(self, use_leases: bool, poison_after: int) -> None:
+    @initialize(use_leases=st.booleans(), poison_after=st.integers(1, 6), shape=st.sampled_from([BIG, SMALL, ONE]))
+    def begin(self, use_leases: bool, poison_after: int, shape: Any) -> None:
         self.config = CoreConfig(
             lost_after_s=10.0,
             boot_deadline_s=20.0,
@@ -136,8 +141,8 @@ class ClusterMachine(RuleBasedStateMachine):
         self.cluster = Cluster(self.config)
         self.connect(CLIENTS[0])
         self.connect(CLIENTS[1])
-        self.feed(e.MachinesRequested((MACHINES[0],), BIG, "fake"))
-        self.feed(e.MachineRegistered(MACHINES[0], "agent-0", BIG, "h"))
+        self.feed(e.MachinesRequested((MACHINES[0],), shape, "fake"))
+        self.feed(e.MachineRegistered(MACHINES[0], "agent-0", shape, "h"))
 
     @rule(client_id=st.sampled_from([*CLIENTS, SESSION]))
     def connect(self, client_id: ClientId) -> None:
@@ -175,7 +180,9 @@ class ClusterMachine(RuleBasedStateMachine):
             assert self.feed(e.TaskSubmitted(record.client_id, record, True)) == []
 
     def draw_value(self, data: st.DataObject, name: str) -> ValueRecord:
-        contained = tuple(data.draw(st.lists(st.sampled_from(self.objects), max_size=2)))
+        # Only older objects, as in life: a value cannot hold the ref to itself.
+        older = self.objects[: self.objects.index(ObjectId(name))] if name in self.objects else self.objects
+        contained = tuple(data.draw(st.lists(st.sampled_from(older), max_size=2)))
         place = SegmentRecord("h", f"/{name}", 1) if data.draw(st.booleans()) else None
         return ValueRecord(b"v", contained, place)
 
@@ -200,37 +207,53 @@ class ClusterMachine(RuleBasedStateMachine):
         self.feed(e.CancelRequested(record.task_id, force, recursive))
 
     # ---- agents: draw from every attempt ever sent, so late and repeated reports occur ----
-    @precondition(lambda self: self.fences)
-    @rule(data=st.data(), kind=st.integers(0, 7), is_late=st.booleans())
-    def report_attempt(self, data: st.DataObject, kind: int, is_late: bool) -> None:
-        fences = self.fences if is_late or not self.running else list(self.running)
-        fence = data.draw(st.sampled_from(fences))
-        if kind == 0:
-            self.report(fence, e.AttemptStarted(*fence, EXECUTOR))
-        elif kind == 1:
-            self.report(fence, e.AttemptBlocked(*fence))
-        elif kind == 2:
-            self.report(fence, e.AttemptUnblocked(*fence))
-        elif kind == 3:
-            step = data.draw(st.integers(0, 3))
-            self.report(fence, e.CheckpointSaved(*fence, CheckpointRecord(step, "u", "s", 1, fence[3])))
-        elif kind == 4:
-            self.running.pop(fence, None)
-            self.report(fence, e.AttemptReturned(*fence))
-        elif kind == 5:
-            self.running.pop(fence, None)
-            failure = FailureRecord(data.draw(st.sampled_from(KINDS)), "it failed")
-            borrowed = tuple(data.draw(st.lists(st.sampled_from(self.objects), max_size=1)))
-            self.report(fence, e.AttemptFailed(*fence, failure, data.draw(st.booleans()), EXECUTOR, borrowed))
-        else:
-            self.succeed(data, fence)
+    def draw_fence(self, data: st.DataObject) -> Fence:
+        is_late = data.draw(st.sampled_from([False, False, False, True]))
+        return data.draw(st.sampled_from(self.fences if is_late or not self.running else list(self.running)))
 
-    def succeed(self, data: st.DataObject, fence: Fence) -> None:
+    def draw_borrowed(self, data: st.DataObject) -> tuple[ObjectId, ...]:
+        return tuple(data.draw(st.lists(st.sampled_from(self.objects), max_size=1)))
+
+    @precondition(lambda self: self.fences)
+    @rule(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        fence = self.draw_fence(data)
+        self.report(fence, e.AttemptStarted(*fence, EXECUTOR))
+
+    @precondition(lambda self: self.fences)
+    @rule(data=st.data(), blocks=st.booleans())
+    def block(self, data: st.DataObject, blocks: bool) -> None:
+        fence = self.draw_fence(data)
+        self.report(fence, (e.AttemptBlocked if blocks else e.AttemptUnblocked)(*fence))
+
+    @precondition(lambda self: self.fences)
+    @rule(data=st.data(), step=st.integers(0, 3))
+    def save(self, data: st.DataObject, step: int) -> None:
+        fence = self.draw_fence(data)
+        self.report(fence, e.CheckpointSaved(*fence, CheckpointRecord(step, "u", "s", 1, fence[3])))
+
+    @precondition(lambda self: self.fences)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        fence = self.draw_fence(data)
+        self.running.pop(fence, None)
+        self.report(fence, e.AttemptReturned(*fence))
+
+    @precondition(lambda self: self.fences)
+    @rule(data=st.data(), kind=st.sampled_from(KINDS), retryable=st.booleans())
+    def fail(self, data: st.DataObject, kind: FailureKind, retryable: bool) -> None:
+        fence = self.draw_fence(data)
+        self.running.pop(fence, None)
+        failure = FailureRecord(kind, "it failed")
+        self.report(fence, e.AttemptFailed(*fence, failure, retryable, EXECUTOR, self.draw_borrowed(data)))
+
+    @precondition(lambda self: self.fences)
+    @rule(data=st.data(), duration_s=st.sampled_from([0.001, 0.001, 5.0]))
+    def succeed(self, data: st.DataObject, duration_s: float) -> None:
+        fence = self.draw_fence(data)
         self.running.pop(fence, None)
         values = tuple(self.draw_value(data, f"{fence[2]}.{index}") for index in range(2))
-        borrowed = tuple(data.draw(st.lists(st.sampled_from(self.objects), max_size=1)))
-        duration_s = data.draw(st.sampled_from([0.001, 0.001, 5.0]))
-        self.report(fence, e.AttemptSucceeded(*fence, values, duration_s, EXECUTOR, borrowed))
+        self.report(fence, e.AttemptSucceeded(*fence, values, duration_s, EXECUTOR, self.draw_borrowed(data)))
 
     # ---- machines ----
     @rule(index=st.integers(0, 3), shape=st.sampled_from([BIG, SMALL]), kind=st.integers(0, 4))
@@ -338,4 +361,4 @@ class ClusterMachine(RuleBasedStateMachine):
 
 
 TestCluster = ClusterMachine.TestCase
-TestCluster.settings = settings(max_examples=150, stateful_step_count=40)
+TestCluster.settings = settings(max_examples=EXAMPLES, stateful_step_count=50)
