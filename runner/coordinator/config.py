@@ -36,7 +36,7 @@ class CoordinatorConfig:
     host: str = LOOPBACK
     port: int = 0  # for clients; 0: any free one
     fleet_port: int = 0
-    token: str = ""  # empty: the one in the state directory, or a new one
+    token: str = field(default="", repr=False)  # empty: the one in the state directory, or a new one
     # ---- times and limits ----
     durability: str = "process"  # "process": survives kill -9; "power": also power loss, at the cost of an fsync a turn
     lost_after_s: float = 60.0
