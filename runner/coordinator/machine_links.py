@@ -21,6 +21,7 @@ class MachineLink:
         "acked_seq",
         "exit_reason",
         "generation",
+        "is_ack_due",
         "machine_id",
         "outbox",
         "sent",
@@ -40,6 +41,7 @@ class MachineLink:
         self.acked_seq = 0  # newest one that is durable
         self.acked_sent_s = 0.0  # `sent_s` of the newest heartbeat: renews the agent's lease
         self.sent = (0, 0.0)  # what the agent was told last of the two above
+        self.is_ack_due = False  # an acknowledgement has waited long enough for commands to ride with
         self.exit_reason = ""  # set: this generation is over
         self.sent_seq = 0  # number of the newest frame with commands
         self.unconfirmed: deque[fleet_pb2.AgentCommands] = deque()  # written to a stream, perhaps lost in it
@@ -53,7 +55,7 @@ class MachineLink:
         """A new Assignments stream of an agent that has frames up to `received_seq`; returns the stream's number."""
         self.confirm(received_seq)
         self.unsent = deque(self.unconfirmed)
-        self.sent = (0, 0.0)
+        self.is_ack_due = True
         self.stream += 1
         self.outbox.poke()  # the writer of an older stream ends
         return self.stream
@@ -69,8 +71,9 @@ class MachineLink:
         if self.unsent:
             return self.unsent.popleft()
         commands = self.outbox.take()
-        if not commands and acks == self.sent:
+        if not commands and not self.is_ack_due:
             return None
+        self.is_ack_due = False
         self.sent = acks
         frame = fleet_pb2.AgentCommands(acked_report_seq=acks[0], acked_sent_s=acks[1], commands=commands)
         if commands:
@@ -156,4 +159,5 @@ class MachineLinks:
         links, self._unacked = self._unacked, set()
         for link in links:
             if link.sent != (link.acked_seq, link.acked_sent_s):
+                link.is_ack_due = True
                 link.outbox.poke()

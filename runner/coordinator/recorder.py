@@ -154,11 +154,14 @@ class Recorder:
     def _add_lines(self, task_id: TaskId, stream: _Stream, item: fleet_pb2.LogLines) -> None:
         lines = list(item.lines)
         first = item.first_index
-        known = min(len(lines), max(0, stream.item + 1 - first))
-        if known == len(lines) and lines:
+        # Lines that were only counted take one index as well.
+        last = first + max(1, len(lines)) - 1
+        if last <= stream.item:
             return
+        known = max(0, stream.item + 1 - first)
         if known == 0:
             stream.dropped += item.lines_dropped
+        stream.item = last
         room = self._take_tokens(stream, len(lines) - known)
         for position in range(known, known + room):
             self._note_gap(task_id, stream)
@@ -167,7 +170,6 @@ class Recorder:
             event.text = lines[position]
             self._log.append(event, stream.client_id, item=first + position, is_run=stream.is_run)
         stream.dropped += len(lines) - known - room
-        stream.item = max(stream.item, first + len(lines) - 1)
 
     def _take_tokens(self, stream: _Stream, wanted: int) -> int:
         now_s = self._clock.monotonic_s()

@@ -29,13 +29,24 @@ Relay = Callable[[MachineId, ExecutorId, client_pb2.SessionReply], None]
 class Session:
     """One client's channel. Survives the stream; a client that comes back gets a new outbox on the same session."""
 
-    __slots__ = ("acked_seq", "applied_seq", "client_id", "executor_id", "machine_id", "outbox", "sent_ack", "stream")
+    __slots__ = (
+        "acked_seq",
+        "applied_seq",
+        "client_id",
+        "executor_id",
+        "is_ack_due",
+        "machine_id",
+        "outbox",
+        "sent_ack",
+        "stream",
+    )
 
     def __init__(self, client_id: ClientId, applied_seq: int) -> None:
         self.client_id = client_id
         self.applied_seq = applied_seq  # newest frame handed to the engine
         self.acked_seq = applied_seq  # newest frame that is durable
         self.sent_ack = applied_seq
+        self.is_ack_due = False  # an acknowledgement has waited long enough for a frame to ride on
         self.outbox: Outbox[Ready] = Outbox()
         self.stream = 0  # counts connections: an old stream must not end a newer one's session
         # Set for executors' sessions, which speak through their machine's agent.
@@ -45,8 +56,9 @@ class Session:
     def take_frame(self) -> client_pb2.SessionReply | None:
         """The next reply: what waits, and the newest acknowledgement. None when there is nothing to say."""
         items = self.outbox.take()
-        if not items and self.sent_ack == self.acked_seq:
+        if not items and not self.is_ack_due:
             return None
+        self.is_ack_due = False
         reply = client_pb2.SessionReply()
         frame = reply.frame
         frame.acked_seq = self.sent_ack = self.acked_seq
@@ -275,6 +287,7 @@ class Sessions:
         for session in sessions:
             if session.sent_ack == session.acked_seq:
                 continue
+            session.is_ack_due = True
             if not session.executor_id:
                 session.outbox.poke()
             elif (reply := session.take_frame()) is not None:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 REGISTER_S = 10.0  # one try
 BACKOFF_FIRST_S = 0.05
+# Reports follow each other at least this far apart: under load a frame then carries many items instead of one or two,
+# which halves the CPU time that a no-op costs; one alone never waits.
+FRAME_PAUSE_S = 0.001
 
 
 class AgentStream:
@@ -56,6 +59,7 @@ class AgentStream:
         self._acked = asyncio.Event()
         self._is_heartbeat_due = False
         self._is_connected = False
+        self._received_seq = 0  # newest frame of commands taken in
         self._registration: fleet_pb2.RegisterReply | None = None
         self._key_pem = b""
 
@@ -132,6 +136,7 @@ class AgentStream:
             machine_id=self._boot.machine_id,
             generation=self._registration.generation,
             agent_instance_id=self._instance_id,
+            received_seq=self._received_seq,
         )
         assignments = stub.Assignments(request)
         report = stub.Report()
@@ -167,18 +172,28 @@ class AgentStream:
     async def _read(self, assignments: Any, backoff: Backoff) -> None:
         async for commands in assignments:
             backoff.reset()
+            if commands.seq:
+                if commands.seq <= self._received_seq:
+                    continue  # sent again, but the first one had not been lost
+                self._received_seq = commands.seq
             self._on_commands(commands)
             self._acked.set()
 
     async def _write(self, report: Any) -> None:
         assert self._registration is not None
         machine_id, generation = self._boot.machine_id, self._registration.generation
+        loop = asyncio.get_running_loop()
+        sent_at_s = 0.0
         try:
             while True:
                 if not self._reports.has_work and not self._is_heartbeat_due:
                     self._wake.clear()
                     await self._wake.wait()
                     continue
+                pause_s = sent_at_s + FRAME_PAUSE_S - loop.time()
+                if pause_s > 0:
+                    await asyncio.sleep(pause_s)
+                sent_at_s = loop.time()
                 self._is_heartbeat_due = False
                 first_seq, items = self._reports.take()
                 await report.write(
@@ -188,6 +203,7 @@ class AgentStream:
                         first_seq=first_seq,
                         sent_s=self._clock.boottime_s(),
                         items=items,
+                        received_seq=self._received_seq,
                     )
                 )
         except (asyncio.InvalidStateError, grpc.aio.UsageError):

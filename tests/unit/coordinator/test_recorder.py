@@ -87,6 +87,14 @@ def test_dropped_lines_leave_a_counted_gap(setup: Setup) -> None:
     assert setup.shown() == ["a", "gap 10", "b"]
 
 
+def test_lines_that_were_only_counted_take_an_index_too(setup: Setup) -> None:
+    setup.lines(1, "a")
+    setup.lines(2, dropped=7)
+    setup.lines(2, dropped=7)
+    setup.lines(3, "b")
+    assert setup.shown() == ["a", "gap 7", "b"]
+
+
 def test_a_flood_is_bounded_and_counted(setup: Setup) -> None:
     setup.lines(1, *["x"] * (LOG_LINES_BURST + 500))
     assert len(setup.shown()) == LOG_LINES_BURST
