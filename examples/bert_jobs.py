@@ -15,11 +15,12 @@ import runner
 from bert.command import parser, run_variants, script, show
 from bert.config import Config, ConfigError
 from bert.data import Data
-from bert.train import train
 
 
 @runner.remote(max_retries=2)
 def finetune(config: Config, data: Data) -> float:
+    from bert.train import train  # torch is needed on the machines, not here
+
     return train(config, data, report=runner.report, checkpoint=runner.get_checkpoint())
 
 
@@ -52,8 +53,8 @@ def main() -> int:
     arguments = parser(__doc__, n_train=320, n_held_out=300)
     arguments.add_argument("folder", type=Path, help="where the job files are")
     options = arguments.parse_args()
-    results, baselines = run_variants(finetune, read_jobs(options.folder, options), options)
-    show(results, baselines, options, "bert_jobs")
+    results = run_variants(finetune, read_jobs(options.folder, options), options)
+    show(results, options, "bert_jobs")
     return 1 if results.failed else 0
 
 

@@ -12,11 +12,12 @@ import runner
 from bert.command import parser, run_variants, script, show
 from bert.config import Config
 from bert.data import Data
-from bert.train import train
 
 
 @runner.remote(max_retries=2)
 def finetune(config: Config, data: Data) -> float:
+    from bert.train import train  # torch is needed on the machines, not here
+
     return train(config, data, report=runner.report, checkpoint=runner.get_checkpoint())
 
 
@@ -39,8 +40,8 @@ def main() -> int:
     arguments.add_argument("--freeze-layers", type=int, nargs="+", default=[0], help="lowest layers left as they are")
     options = arguments.parse_args()
     configs = grid(options)
-    results, baselines = run_variants(finetune, configs, options)
-    show(results, baselines, options, "bert_sweep")
+    results = run_variants(finetune, configs, options)
+    show(results, options, "bert_sweep")
     best = results.ranking()[0]
     if best.state == "done":
         print(f"best: {next(config for config in configs if config.name == best.name)}")

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 import runner
 from bert.baselines import measure_baselines
 from bert.config import Config, ConfigError
-from bert.data import DataMissingError, load_data
+from bert.data import Data, DataMissingError, load_data
 from bert.model import PACKAGED, ModelMissingError, packaged_folder
 from runner import training
+from runner.providers.gpus import detect_gpus
 
+# Imported once, before the machines are forked, and not once on each of them.
+PRELOAD = ("torch", "transformers")
 SIDE_BY_SIDE = 4  # machines on a host without GPUs, if there are as many runs
 
 
@@ -37,26 +39,28 @@ def parser(description: str | None, *, n_train: int, n_held_out: int) -> argpars
     return options
 
 
-def run_variants(
-    function: Any, configs: Sequence[Config], options: argparse.Namespace
-) -> tuple[training.Results, dict[str, float]]:
-    """Run the remote `function` on all configs at once, show them live, and measure the baselines meanwhile."""
-    data = load_data(options.dataset, options.train, options.held_out)
+def run_variants(function: Any, configs: Sequence[Config], options: argparse.Namespace) -> training.Results:
+    """Run the remote `function` on all configs at once and show them live until all have ended."""
     if any(config.model == PACKAGED for config in configs):
         packaged_folder()  # a missing package should be told before anything is booted
-    gpus = torch.cuda.device_count()
+    data = load(options)
+    gpus = len(detect_gpus())
     machines = options.machines or gpus or min(len(configs), SIDE_BY_SIDE)
-    with runner.init(machines=machines, log_to_driver=False):  # the view shows the log
-        shared = runner.put(data)  # sent once, however many runs use it
+    print(f"Booting {machines} machines for {len(configs)} runs ...", flush=True)
+    with runner.init(machines=machines, preload=PRELOAD, log_to_driver=False):  # the view shows the log
+        shared = runner.put(data)  # stored once, however many runs use it
         share = {"num_gpus": min(1.0, gpus / len(configs))} if gpus else {}
         runs = [function.options(name=config.name, **share).remote(config, shared) for config in configs]
-        baselines = measure_baselines(data)
-        epochs = max(config.epochs for config in configs)
-        return training.watch(runs, epochs=epochs, plain=options.plain or None), baselines
+        return training.watch(runs, epochs=max(config.epochs for config in configs), plain=options.plain or None)
 
 
-def show(results: training.Results, baselines: Mapping[str, float], options: argparse.Namespace, name: str) -> None:
-    """Ranking, baselines, boot phases, failures and where the files are."""
+def load(options: argparse.Namespace) -> Data:
+    return load_data(options.dataset, options.train, options.held_out)
+
+
+def show(results: training.Results, options: argparse.Namespace, name: str) -> None:
+    """Ranking, baselines on the same sentences, boot phases, failures, and where the files are."""
+    baselines = measure_baselines(load(options))
     console = Console()
     console.print(results.table(), "", sep="\n")
     for baseline, accuracy in baselines.items():

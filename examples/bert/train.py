@@ -31,6 +31,9 @@ def train(config: Config, data: Data, report: Callable[..., Any], checkpoint: An
     optimizer = torch.optim.AdamW(parameters.values(), lr=config.lr, weight_decay=config.weight_decay)
     steps_per_epoch = -(-len(data.train.texts) // config.batch_size)
     schedule = warmup_then_decay(optimizer, steps_per_epoch * config.epochs, config.warmup)
+    print(
+        f"{steps_per_epoch} steps an epoch on {device}, {sum(map(torch.numel, parameters.values())):,} weights to train"
+    )
 
     epochs_done, accuracy = 0, 0.0
     if checkpoint is not None:

@@ -116,8 +116,9 @@ class MachineRow:
     phases: dict[str, float] = field(default_factory=dict)  # seconds since requested, in the order they were reached
 
     @property
-    def last_phase(self) -> str:
-        return next(reversed(self.phases), "")
+    def ready_s(self) -> float:
+        """Seconds from the request to the registration; for one that is not that far, to its newest phase."""
+        return self.phases.get("registered", max(self.phases.values(), default=0.0))
 
 
 class Board:

@@ -18,7 +18,7 @@ def plain_line(event: RunEvent, board: Board, metrics: Sequence[str], epochs: in
     stamp = f"[{event.time_s - board.started_s:7.1f} s]"
     if event.kind == "machine":
         machine = board.machines[event.machine_id]
-        took = f" after {machine.phases[machine.last_phase]:.2f} s" if machine.phases else ""
+        took = f" after {machine.ready_s:.2f} s" if machine.phases else ""
         return f"{stamp} machine {event.machine_id}: {machine.state}{took}"
     row = board.rows.get(event.task_id)
     if row is None:

@@ -44,7 +44,7 @@ def phases_table(phases: Sequence[PhaseTimes]) -> Table:
     """How long machines took to boot, phase by phase."""
     table = plain_table("boot phase", "p50", "p95", "machines")
     for phase in phases:
-        style = "bold" if phase.phase == "total" else ""
+        style = "bold" if phase.phase == "ready" else ""
         cells = (words(phase.phase), f"{phase.p50_s:.2f} s", f"{phase.p95_s:.2f} s", str(phase.machines))
         table.add_row(*(Text(cell, style=style) for cell in cells))
     return table

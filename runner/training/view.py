@@ -193,7 +193,7 @@ def machine_lines(board: Board, limit: int) -> list[Text]:
 def machine_line(machine: MachineRow, runs: Sequence[str]) -> Text:
     text = Text(f"{machine.machine_id:<14} ").append(f"{words(machine.state):<8}", style=machine_style(machine.state))
     if machine.phases:
-        text.append(f" {machine.phases[machine.last_phase]:6.2f} s")
+        text.append(f" {machine.ready_s:6.2f} s")
     text.append(f"  {', '.join(runs) or '-':<12}")
     phases = " · ".join(f"{words(name)} {at_s:.2f}" for name, at_s in machine.phases.items() if name != "requested")
     return one_line(text.append(f"  {phases}", style="dim"))

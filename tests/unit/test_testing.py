@@ -85,6 +85,17 @@ def test_asyncio_timeouts_follow_the_clock_too() -> None:
     clock.run(main())
 
 
+def test_time_creeps_for_those_who_poll() -> None:
+    clock = FakeClock()
+
+    async def main() -> None:
+        deadline_s = clock.monotonic_s() + 1e-4
+        while clock.monotonic_s() < deadline_s:
+            await asyncio.sleep(0)
+
+    clock.run(main())
+
+
 def test_the_clock_does_not_jump_while_a_real_pipe_has_something_to_say() -> None:
     clock = FakeClock()
 

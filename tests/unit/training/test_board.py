@@ -65,7 +65,7 @@ def test_the_reason_of_a_failure_is_kept() -> None:
 def test_machines_and_what_runs_on_them() -> None:
     board = board_of(*queued(1), *booting(2), *started(0))
     assert [machine.state for machine in board.machines.values()] == ["ready", "ready"]
-    assert board.machines["m-0001"].last_phase == "registered"
+    assert board.machines["m-0001"].ready_s == 0.31
     assert board.running_on("m-0000") == ["lr=5e-06"]
     assert board.running_on("m-0001") == []
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,19 @@ def test_a_run_that_never_reported_ranks_last() -> None:
 
 def test_boot_phases_are_times_spent_and_not_moments() -> None:
     phases = {phase.phase: phase for phase in results_of(booting(3)).boot_phases()}
-    assert list(phases) == ["created", "started", "agent_up", "registered", "total"]
+    assert list(phases) == ["created", "started", "agent_up", "registered", "ready"]
     assert phases["registered"].p50_s == pytest.approx(0.21)
-    assert phases["total"].p95_s == pytest.approx(0.31)
-    assert phases["total"].machines == 3
+    assert phases["ready"].p95_s == pytest.approx(0.31)
+    assert phases["ready"].machines == 3
+
+
+def test_what_comes_after_the_registration_is_no_part_of_the_boot() -> None:
+    event = booting(1)[-1]
+    late = replace(event, phases={**event.phases, "template_ready": 3.31, "first_task": 3.41})
+    phases = {phase.phase: phase.p50_s for phase in results_of([late]).boot_phases()}
+    assert list(phases)[-3:] == ["ready", "template_ready", "first_task"]
+    assert phases["ready"] == pytest.approx(0.31)
+    assert phases["template_ready"] == pytest.approx(3.0)
 
 
 def test_no_machines_no_phases() -> None:

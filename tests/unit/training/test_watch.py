@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -120,9 +121,8 @@ def test_another_sigint_handler_is_left_alone() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.timeout(60)
 def test_the_second_ctrl_c_quits_at_once() -> None:
-    import subprocess
-
     program = """
 import itertools, os, signal, time, runner
 from runner.training import watch
@@ -134,15 +134,17 @@ def events():
         yield from ()
 watch(["a"], events=events())
 """
-    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    child.stdout.readline()
-    child.send_signal(signal.SIGINT)
-    for line in child.stdout:
-        if line.startswith("Ctrl-C"):
-            break
-    child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=30)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        for line in child.stdout:
+            if "Ctrl-C" in line:  # two threads write
+                break
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=30)
     assert child.returncode == 130
     assert "Quit at once." in errors
 

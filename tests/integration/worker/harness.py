@@ -1,0 +1,219 @@
+"""Drives one machine's template and executors through the real AgentShell, without a coordinator: the test plays its part."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runner.clock import SystemClock
+from runner.core.values import CPU, UNIT
+from runner.objects.serialization import deserialize, serialize
+from runner.providers.base import BootConfig
+from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
+from runner.rpc.version import host_id
+from runner.worker import agent_events as ev
+from runner.worker.agent_shell import AgentShell
+
+WAIT_S = 15.0
+
+_TEMPLATE = """
+import socket, sys
+from runner.worker.template import Template
+Template(socket.socket(fileno=int(sys.argv[1]))).run()
+"""
+
+
+@dataclass
+class Outcome:
+    """Everything that was reported about one attempt."""
+
+    items: list[fleet_pb2.ReportItem] = field(default_factory=list)
+    ended: fleet_pb2.AttemptEnded | None = None
+    returned: fleet_pb2.AttemptReturned | None = None
+
+    @property
+    def failure(self) -> types_pb2.Failure:
+        assert self.ended is not None, f"no end: {self.items}"
+        assert self.ended.WhichOneof("outcome") == "failure", f"no failure: {self.ended}"
+        return self.ended.failure
+
+    def value(self, index: int = 0) -> Any:
+        assert self.ended is not None
+        assert self.ended.WhichOneof("outcome") == "returns", self.ended.failure
+        return deserialize(self.ended.returns.values[index].inline)
+
+    def lines(self, stream: str = "stdout") -> list[str]:
+        return [line for item in self.items if item.WhichOneof("item") == "logs" and item.logs.stream == stream
+                for line in item.logs.lines]
+
+    def kinds(self) -> list[str]:
+        return [str(item.WhichOneof("item")) for item in self.items]
+
+
+class Worker:
+    """One machine. Attempts are keyed by task id; the attempt number is always 1."""
+
+    def __init__(self, shell: AgentShell, template_pid: int) -> None:
+        self.shell = shell
+        self.template_pid = template_pid
+        self.outcomes: dict[str, Outcome] = {}
+        self.others: list[fleet_pb2.ReportItem] = []
+        self.exit_reason: str | None = None
+        self._numbers = itertools.count(1)
+        self._functions: set[str] = set()
+        self._changed = asyncio.Event()
+        self._is_sending = False
+        shell.output.wake = self._drain_soon
+
+    # ---- the coordinator's part ----
+    def start(self, function: Callable[..., Any], *args: Any, slot: int | None = None, modules: Iterable[str] = (),
+              **spec: Any) -> str:
+        """Assign one attempt; returns its task id."""
+        number = next(self._numbers)
+        task_id = f"t-{number}"
+        blob = serialize(function).to_bytes()
+        function_id = f"f{hash(blob)}"
+        if function_id not in self._functions:
+            self._functions.add(function_id)
+            name = getattr(function, "__name__", "function")
+            self.shell.functions.add(
+                types_pb2.Function(function_id=function_id, name=name, blob=blob, modules=list(modules)))
+        checkpoint = spec.pop("checkpoint", None)
+        gpu_ids = spec.pop("gpu_ids", ())
+        amounts = spec.pop("amounts", {CPU: UNIT})
+        message = types_pb2.TaskSpec(
+            task_id=task_id, function_id=function_id, num_returns=spec.pop("num_returns", 1),
+            args=types_pb2.Value(inline=serialize((args, {})).to_bytes()),
+            resources=types_pb2.Resources(amounts=amounts), **spec)
+        assignment = fleet_pb2.Assignment(
+            key=fleet_pb2.AttemptKey(task_id=task_id, attempt=1), slot=slot or number, spec=message.SerializeToString(),
+            gpu_ids=gpu_ids, checkpoint=checkpoint)
+        self.outcomes[task_id] = Outcome()
+        self.shell.handle(ev.AttemptAssigned(self.shell.functions.attempt(assignment)))
+        return task_id
+
+    def stop(self, task_id: str, *, force: bool = False) -> None:
+        self.shell.handle(ev.StopRequested((task_id, 1), ev.StopReason.CANCELLED, force))
+
+    async def ended(self, task_id: str) -> Outcome:
+        """Wait for the attempt's final report."""
+        outcome = self.outcomes[task_id]
+        await self.until(lambda: outcome.ended is not None or outcome.returned is not None)
+        return outcome
+
+    async def run(self, function: Callable[..., Any], *args: Any, **spec: Any) -> Outcome:
+        return await self.ended(self.start(function, *args, **spec))
+
+    async def line(self, task_id: str, text: str) -> None:
+        """Wait until the attempt has printed this line."""
+        await self.until(lambda: text in self.outcomes[task_id].lines())
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def executor_pid(self, task_id: str) -> int:
+        return next(each.pid for each in self.shell.executors.by_number.values()
+                    if each.attempt is not None and each.attempt.key[0] == task_id)
+
+    # ---- reports ----
+    def exited(self, reason: str) -> None:
+        self.exit_reason = reason
+        self._changed.set()
+
+    def _drain_soon(self) -> None:
+        if not self._is_sending:
+            self._is_sending = True
+            asyncio.get_running_loop().call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._is_sending = False
+        buffer = self.shell.output.buffer
+        while buffer.has_work:
+            first, items = buffer.take()
+            buffer.acknowledge(first + len(items) - 1)
+            for item in items:
+                self._sort(item)
+        self._changed.set()
+
+    def _sort(self, item: fleet_pb2.ReportItem) -> None:
+        kind = item.WhichOneof("item")
+        body = getattr(item, str(kind))
+        key = getattr(body, "key", None)
+        outcome = self.outcomes.get(key.task_id) if key is not None else None
+        if outcome is None:
+            self.others.append(item)
+            return
+        outcome.items.append(item)
+        if kind == "ended":
+            assert outcome.ended is None, "ended twice"
+            outcome.ended = body
+        elif kind == "returned":
+            outcome.returned = body
+        elif kind == "checkpoint":
+            self.shell.committed((key.task_id, key.attempt), body.checkpoint.step, "", is_accepted=True)
+
+
+@contextlib.asynccontextmanager
+async def machine(cpus: float = 2, **boot: Any) -> AsyncIterator[Worker]:
+    """A running machine; everything of it is gone afterwards."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    with tempfile.TemporaryDirectory() as folder, theirs:
+        process = subprocess.Popen(  # noqa: ASYNC220  milliseconds, before anything runs
+            [sys.executable, "-c", _TEMPLATE, str(theirs.fileno())], pass_fds=[theirs.fileno()])
+        theirs.close()
+        config = BootConfig(
+            coordinator_address="", ca_pem=b"", join_token="", machine_id="m-1", cluster_id="test", cpus=cpus,  # type: ignore[arg-type]  # noqa: S106
+            embedded=True, **boot)
+        worker: Worker | None = None
+        reasons: list[str] = []
+        shell = AgentShell(config, SystemClock(), ours, None,
+                           lambda reason: worker.exited(reason) if worker is not None else reasons.append(reason))
+        worker = Worker(shell, process.pid)
+        store = Path(folder) / "store"
+        store.mkdir()
+        try:
+            shell.start({
+                "machine_id": "m-1", "cluster_id": "test", "embedded": True, "store_path": str(store),
+                "artefact_path": str(Path(folder) / "artefacts"), "host_id": host_id()})
+            yield worker
+        finally:
+            shell.close()
+            for number in list(shell.executors.by_number):
+                shell.executors.remove(number)
+            process.wait(10)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; zombies do not."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_gone(pid: int, timeout_s: float) -> bool:
+    """Wait for a process that need not be ours to end."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], timeout_s)[0])
+    finally:
+        os.close(handle)
