@@ -11,6 +11,8 @@ import runner
 from bench import training_loop
 from bench.harness import ROOT, Figure, main
 
+# The task gets a copy of the bench folder, so this one has to be told.
+EXAMPLES = str(ROOT / "examples")
 LOOPS = {
     "demo's BERT": "batch of 16, one thread, five reports and a checkpoint an epoch",
     "small network": "every step reported, one thread",
@@ -19,14 +21,14 @@ FUNCTIONS = {"demo's BERT": "bert", "small network": "small"}
 
 
 @runner.remote(num_cpus=1)
-def under_runner(loop: str) -> list[float]:
+def under_runner(loop: str, examples: str) -> list[float]:
     """The loop in a task."""
-    return getattr(training_loop, loop)(runner.report)
+    return getattr(training_loop, loop)(runner.report, examples)
 
 
 def bare(loop: str) -> list[float]:
     """The loop in a process of its own, with a report that does nothing."""
-    code = f"import json; from bench.training_loop import {loop} as run; print(json.dumps(run(lambda *_, **__: None)))"
+    code = f"import json; from bench.training_loop import {loop} as run; print(json.dumps(run(lambda *_, **__: None, {EXAMPLES!r})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return [float(each) for each in json.loads(done.stdout.splitlines()[-1])]
 
@@ -39,7 +41,7 @@ def compare(title: str, repeats: int) -> list[Figure]:
     percent = Figure(f"{title}: overhead of a step", "%", target=2.0, note="per pair of runs")
     for index in range(repeats):
         plain = statistics.median(bare(loop)) * 1e3
-        task = under_runner.options(name=f"{loop}-{index}").remote(loop)
+        task = under_runner.options(name=f"{loop}-{index}").remote(loop, EXAMPLES)
         ours = statistics.median(runner.get(task)) * 1e3
         bare_ms.samples.append(plain)
         under_ms.samples.append(ours)
@@ -51,7 +53,7 @@ def measure(repeats: int) -> list[Figure]:
     """Step time under runner against the bare loop."""
     with runner.init(machines=1, num_cpus=1):
         # The first task of the torch layer waits for the template.
-        runner.get(under_runner.options(name="warm-up").remote("small"))
+        runner.get(under_runner.options(name="warm-up").remote("small", EXAMPLES))
         return [figure for title in LOOPS for figure in compare(title, max(repeats, 7))]
 
 
