@@ -52,7 +52,7 @@ def measure(repeats: int) -> list[Figure]:
     )
     for _ in range(repeats):
         with tempfile.TemporaryDirectory(prefix="runner-bench-") as home:
-            cluster = embedded.start({"home": home, "machines": 1}, 30.0)
+            cluster = embedded.start({"home": home, "machines": 1}, 30.0, lambda: None)
             try:
                 ready = cluster.ready
                 target = Target(ready.address, ready.ca_pem, ready.token)
