@@ -57,14 +57,15 @@ def _run(config: CoordinatorConfig, ready_fd: int) -> int:
     from runner.coordinator.state_dir import StateDir
     from runner.coordinator.wiring import Coordinator
 
-    state = StateDir(config.home, config.cluster_id, config.token)
-    _log_to(state)
     zygote = None
     if config.provider == "local":
         from runner.worker.zygote import Zygote
 
-        # Before any gRPC object, thread or event loop exists: none of them survives a fork.
+        # Before any gRPC object, thread or event loop exists: none of them survives a fork. And before the locks of
+        # the state directory: machines of a standing cluster may outlive this process, and must not hold them.
         zygote = Zygote.fork()
+    state = StateDir(config.home, config.cluster_id, config.token, embedded=config.embedded)
+    _log_to(state)
     if config.gpus_per_machine < 0:
         config = replace(config, gpus_per_machine=_gpu_share(config))
 

@@ -15,6 +15,10 @@ from runner.rpc.security import Authority, new_token
 
 _CA_KEY_NAME = "ca-key.pem"
 _SHARED_MEMORY = Path("/dev/shm")
+_STORE_PREFIX = "runner-"
+# Locked while its coordinator lives; says whether anybody may come back for what is in the store.
+_STORE_LOCK = ".lock"
+_EMBEDDED = b"embedded"
 
 
 class StateDir:
@@ -25,12 +29,12 @@ class StateDir:
         OSError: it cannot be made or written.
     """
 
-    def __init__(self, home: str, cluster_id: str, token: str) -> None:
+    def __init__(self, home: str, cluster_id: str, token: str, *, embedded: bool = True) -> None:
         self.cluster_id = ClusterId(cluster_id or random_id("c").removeprefix("c-"))
         self.path = Path(home) / "clusters" / self.cluster_id
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.chmod(0o700)
-        self._lock_fd = self._lock()
+        self._lock_fds = [self._lock()]
         self.journal = self.path / "journal.db"
         self.events = self.path / "events.db"
         self.log = self.path / "coordinator.log"
@@ -39,7 +43,10 @@ class StateDir:
         self.artefacts.mkdir(mode=0o700, exist_ok=True)
         self.authority = self._authority()
         self.token = self._token(token)
+        sweep_stores()
         self.store = self._store()
+        self._lock_fds.append(_lock_file(self.store / _STORE_LOCK))
+        os.write(self._lock_fds[-1], _EMBEDDED if embedded else b"standing")
 
     def publish(self, address: str, *, embedded: bool) -> None:
         """Write cluster.json: from now on the cluster can be found."""
@@ -52,19 +59,18 @@ class StateDir:
             shutil.rmtree(self.store, ignore_errors=True)
         if not keep:
             shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock_fd)
+        for fd in self._lock_fds:
+            os.close(fd)
+        self._lock_fds.clear()
 
     def _lock(self) -> int:
-        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
+            return _lock_file(self.path / "lock")
+        except BlockingIOError:
             raise UsageError(
                 f"cluster {self.cluster_id} is running already (another coordinator holds {self.path}); "
                 f"use it, or stop it with `runner down`"
             ) from None
-        return fd
 
     def _authority(self) -> Authority:
         ca, key = self.path / CA_NAME, self.path / _CA_KEY_NAME
@@ -86,7 +92,7 @@ class StateDir:
     def _store(self) -> Path:
         """Shared memory where the host has it, else a folder on disk."""
         usable = _SHARED_MEMORY.is_dir() and os.access(_SHARED_MEMORY, os.W_OK)
-        store = _SHARED_MEMORY / f"runner-{self.cluster_id}" if usable else self.path / "objects"
+        store = _SHARED_MEMORY / f"{_STORE_PREFIX}{self.cluster_id}" if usable else self.path / "objects"
         store.mkdir(mode=0o700, exist_ok=True)
         if store.stat().st_uid != os.getuid():
             # /dev/shm is everybody's: a folder that someone else made in advance is not to be trusted.
@@ -94,6 +100,34 @@ class StateDir:
             store.mkdir(mode=0o700, exist_ok=True)
         store.chmod(0o700)
         return store
+
+
+def sweep_stores() -> None:
+    """Remove the object stores of embedded coordinators that were killed: nobody can come back for what is in them."""
+    for store in _SHARED_MEMORY.glob(f"{_STORE_PREFIX}*"):
+        try:
+            if store.stat().st_uid != os.getuid() or (store / _STORE_LOCK).read_bytes() != _EMBEDDED:
+                continue
+            fd = _lock_file(store / _STORE_LOCK)
+        except OSError:
+            continue  # its coordinator lives, is just making it, or it is something else
+        shutil.rmtree(store, ignore_errors=True)
+        os.close(fd)
+
+
+def _lock_file(path: Path) -> int:
+    """Open and lock a file of ours.
+
+    Raises:
+        BlockingIOError: a living process holds it.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _write_private(path: Path, data: bytes) -> None:

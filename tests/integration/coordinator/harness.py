@@ -76,7 +76,7 @@ async def running(home: Path, **settings: Any) -> AsyncIterator[Harness]:
     """A coordinator whose fake machines are handed to the test instead of being booted."""
     boots: asyncio.Queue[BootConfig] = asyncio.Queue()
     config = CoordinatorConfig(**{"home": str(home), "provider": "fake", "lost_after_s": 30.0, **settings})
-    state = StateDir(config.home, config.cluster_id, config.token)
+    state = StateDir(config.home, config.cluster_id, config.token, embedded=config.embedded)
     provider = FakeProvider(FakeClock(), boot=boots.put_nowait)
     coordinator = Coordinator(config, state, lambda _cluster_id, _state: provider, SystemClock())
     async with coordinator.serve() as ready:

@@ -114,7 +114,7 @@ async def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
 
         with pytest.raises(grpc.aio.AioRpcError, match="ended after 4 of 100 bytes"):
             await client.stub.Upload(upload())
-        assert os.listdir(client.welcome.store_path) == []
+        assert os.listdir(client.welcome.store_path) == [".lock"]
 
 
 async def test_a_value_that_is_not_ready_cannot_be_fetched(tmp_path: Path) -> None:

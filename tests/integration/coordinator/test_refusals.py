@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from runner.coordinator.state_dir import StateDir
+from runner.coordinator.state_dir import StateDir, sweep_stores
 from runner.errors import (
     AddressInUseError,
     AuthenticationError,
@@ -176,3 +177,19 @@ def test_secrets_are_private(tmp_path: Path) -> None:
 
 def _with_token(boot: BootConfig, token: str) -> BootConfig:
     return replace(boot, join_token=token)
+
+
+def test_the_store_of_a_killed_embedded_coordinator_is_swept(tmp_path: Path) -> None:
+    killed = StateDir(str(tmp_path), "", "")
+    standing = StateDir(str(tmp_path), "", "", embedded=False)
+    sweep_stores()
+    assert killed.store.exists()  # it lives
+    for state in (killed, standing):
+        for fd in state._lock_fds:  # as the kernel does when a process is killed
+            os.close(fd)
+        state._lock_fds.clear()
+    sweep_stores()
+    assert not killed.store.exists()
+    assert standing.store.exists()
+    for state in (killed, standing):
+        state.close(keep=False, keep_store=False)
