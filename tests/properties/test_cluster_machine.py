@@ -8,6 +8,7 @@ the journal gives the same state.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import hypothesis.strategies as st
@@ -70,6 +71,8 @@ class ClusterMachine(RuleBasedStateMachine):
         self.running: dict[Fence, None] = {}  # what agents believe they have
         self.tasks: list[TaskRecord] = []
         self.objects: list[ObjectId] = [ObjectId("never.0")]
+        self.last: dict[TaskId, Fence] = {}  # its newest attempt
+        self.crashes: Counter[TaskId] = Counter()
         self.ended: dict[TaskId, str] = {}
         self.cancelled: set[TaskId] = set()
         self.freed: set[ObjectId] = set()
@@ -92,11 +95,15 @@ class ClusterMachine(RuleBasedStateMachine):
                 assert task_id not in self.ended, "a settled task never runs again"
                 assert task_id not in self.cancelled, "a cancelled task is never tried again"
                 assert machine_id not in self.dark, "a drained machine gets nothing new"
+                limit = next(task.max_retries for task in self.tasks if task.task_id == task_id)
+                assert self.crashes[task_id] <= limit or limit < 0, "retries are charged"
+                assert self.crashes[task_id] < self.config.poison_after, "a poisonous task is not tried again"
                 assert self.cluster.generation_of(machine_id) == generation
                 for object_id, value in command.dependencies:
                     assert value is not None, f"{object_id} is not ready"
                 self.fences.append(fence)
                 self.running[fence] = None
+                self.last[task_id] = fence
             case c.StopAttempt(machine_id, generation, task_id, attempt, "fenced"):
                 self.running.pop((machine_id, generation, task_id, attempt), None)
             case c.StopAttempt(_, _, task_id, _, "cancelled"):
@@ -120,6 +127,10 @@ class ClusterMachine(RuleBasedStateMachine):
     def report(self, fence: Fence, event: Any) -> list[c.Command]:
         """Feed a report; if its fence is stale, nothing may change."""
         if self.cluster.is_current(*fence):
+            machine_id, generation, task_id, _ = fence
+            assert self.last[task_id] == fence, "only the newest attempt is current"
+            assert task_id not in self.ended, "a settled task has no current attempt"
+            assert self.cluster.is_machine_live(machine_id, generation), "a machine that is gone has none"
             return self.feed(event)
         before = self.cluster.snapshot()
         commands = self.feed(event)
@@ -245,6 +256,8 @@ class ClusterMachine(RuleBasedStateMachine):
         fence = self.draw_fence(data)
         self.running.pop(fence, None)
         failure = FailureRecord(kind, "it failed")
+        if kind is CRASH and self.cluster.is_current(*fence):
+            self.crashes[fence[2]] += 1
         self.report(fence, e.AttemptFailed(*fence, failure, retryable, EXECUTOR, self.draw_borrowed(data)))
 
     @precondition(lambda self: self.fences)
@@ -342,22 +355,21 @@ class ClusterMachine(RuleBasedStateMachine):
             if not self.cluster.unfinished_tasks():
                 return
             self.now_s += 6.0
-            for machine_id in {fence[0] for fence in self.running} | {healthy}:
+            # With leases the others fall silent: their work must move. Without, they work on.
+            reporting = {healthy} if self.config.use_leases else {fence[0] for fence in self.running}
+            for machine_id in reporting:
                 self.feed(e.MachineHeard(machine_id, self.cluster.generation_of(machine_id)))
             for client_id in CLIENTS:
                 self.feed(e.ClientConnected(client_id))
             self.feed(e.ClockAdvanced())
-            self.wake_all()
-            for fence in list(self.running):
+            for fence in [fence for fence in self.running if fence[0] in reporting]:
+                self.feed(e.AttemptUnblocked(*fence))
+            for fence in [fence for fence in self.running if fence[0] in reporting]:
                 self.running.pop(fence, None)
                 values = (ValueRecord(b"v"), ValueRecord(b"v"))
                 self.feed(e.AttemptSucceeded(*fence, values, 0.001, EXECUTOR))
         stuck = [self.cluster.story(v.task_id) for v in self.cluster.tasks(limit=1000)[0] if v.state not in SETTLED]
         raise AssertionError(f"stuck: {stuck}")
-
-    def wake_all(self) -> None:
-        for fence in list(self.running):
-            self.feed(e.AttemptUnblocked(*fence))
 
 
 TestCluster = ClusterMachine.TestCase

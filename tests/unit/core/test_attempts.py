@@ -10,11 +10,11 @@ from runner.core.values import CoreConfig, FailureKind, FailureRecord
 from runner.errors import IllegalTransitionError
 from runner.ids import ExecutorId, FunctionId, MachineId
 from tests.unit.core.script import (
-    F,
     M1,
     T1,
     VALUE,
     A,
+    F,
     Script,
     X,
     checkpoint,
@@ -280,7 +280,8 @@ def test_an_illegal_move_carries_the_story() -> None:
     s.submit("t-1", name="fit")
     task = s.cluster._state.tasks[T1]
     with pytest.raises(
-        IllegalTransitionError, match=r"task t-1: assigned -> waiting\n.*waiting -> queued -> assigned\nattempt 1 on m-1"
+        IllegalTransitionError,
+        match=r"task t-1: assigned -> waiting\n.*waiting -> queued -> assigned\nattempt 1 on m-1",
     ):
         task.move(type(task.state)(1))
 
