@@ -18,7 +18,7 @@ from bert.model import PACKAGED, ModelMissingError, packaged_folder
 from runner import training
 from runner.providers.gpus import detect_gpus
 
-# Imported once, before the machines are forked, and not once on each of them.
+# Imported while the machines boot, and not only when the first run arrives.
 PRELOAD = ("torch", "transformers")
 SIDE_BY_SIDE = 4  # machines on a host without GPUs, if there are as many runs
 

@@ -72,7 +72,7 @@ class Results:
                 is_boot = at_s <= machine.ready_s
                 if phase != "requested":
                     (boot if is_boot else later).setdefault(phase, []).append(at_s - previous_s)
-                previous_s = at_s if is_boot else machine.ready_s
+                previous_s = at_s
         ready = [machine.ready_s for machine in self.machines if machine.phases]
         phases = {**boot, **({"ready": ready} if ready else {}), **later}
         return [

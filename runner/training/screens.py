@@ -14,6 +14,8 @@ from runner.training.plain import plain_line
 from runner.training.view import Look, render
 
 FRAMES_PER_S = 8
+# The terminal shows Ctrl-C as ^C behind the last line; were that line full, the cursor would leave the frame.
+ECHO_COLUMNS = 3
 
 
 class PlainView:
@@ -77,5 +79,5 @@ class LiveView:
         with self._lock:
             # The coordinator's clock, which need not be this machine's.
             now_s = self._board.now_s + time.monotonic() - self._newest_at_s
-            look = Look(self._metrics, self._epochs, size.width, size.height, self._notice)
+            look = Look(self._metrics, self._epochs, size.width - ECHO_COLUMNS, size.height, self._notice)
             return render(self._board, look, now_s)

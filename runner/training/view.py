@@ -187,20 +187,25 @@ def machine_lines(board: Board, limit: int) -> list[Text]:
     shown = machines
     if len(machines) > limit:
         shown = [machine for machine in machines if machine.state != "ready"][:limit]
-    return [one_line(head), *(machine_line(machine, board.running_on(machine.machine_id)) for machine in shown)]
+    tasks = [", ".join(board.running_on(machine.machine_id)) or "-" for machine in shown]
+    id_width = max((len(machine.machine_id) for machine in shown), default=0)
+    task_width = min(24, max(map(len, tasks), default=0))
+    rows = zip(shown, tasks, strict=True)
+    return [one_line(head), *(machine_line(machine, task, id_width, task_width) for machine, task in rows)]
 
 
-def machine_line(machine: MachineRow, runs: Sequence[str]) -> Text:
-    text = Text(f"{machine.machine_id:<14} ").append(f"{words(machine.state):<8}", style=machine_style(machine.state))
-    if machine.phases:
-        text.append(f" {machine.ready_s:6.2f} s")
-    text.append(f"  {', '.join(runs) or '-':<12}")
+def machine_line(machine: MachineRow, task: str, id_width: int, task_width: int) -> Text:
+    text = Text(f"{machine.machine_id:<{id_width}}  ")
+    text.append(f"{words(machine.state):<8}", style=machine_style(machine.state))
+    text.append(f" {machine.ready_s:6.2f} s  {task:<{task_width}}")
     phases = " · ".join(f"{words(name)} {at_s:.2f}" for name, at_s in machine.phases.items() if name != "requested")
     return one_line(text.append(f"  {phases}", style="dim"))
 
 
 def words(name: str) -> str:
-    return name.replace("_", " ")
+    """A state or phase as people write it: template_ready+torch is a template that has imported torch."""
+    base, plus, modules = name.partition("+")
+    return base.replace("_", " ") + (f" with {modules.replace('+', ', ')}" if plus else "")
 
 
 def machine_style(state: str) -> str:
