@@ -26,9 +26,9 @@ _HINTS = {
 
 def not_serializable(obj: Any, name: str, error: BaseException) -> RunnerError:
     """The error for `obj`, called `name` in the path, whose pickling raised `error`."""
+    if isinstance(error, RunnerError) and not isinstance(error, NotSerializableError):
+        return error  # it could be pickled, but must not be: the error says why
     path, culprit, cause = _search(obj, name, error, set(), _DEPTH_MAX)
-    if isinstance(cause, RunnerError) and not isinstance(cause, NotSerializableError):
-        return cause
     kind = type(culprit)
     hint = _HINTS.get(kind.__name__, "Leave it out, or make it inside the function.")
     result = NotSerializableError(

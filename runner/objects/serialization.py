@@ -89,11 +89,11 @@ def serialize(obj: Any) -> Serialized:
     """
     if type(obj) in _PLAIN:
         return Serialized(pickle.dumps(obj, _PROTOCOL), [], [], [])
+    found = _Found()
     with io.BytesIO() as file:
-        pickler = _Pickler(file)
-        pickler.dump(obj)
+        _Pickler(file, found).dump(obj)
         body = file.getvalue()
-    return Serialized(body, pickler.views, pickler.writable, pickler.refs)
+    return Serialized(body, found.views, found.writable, found.refs)
 
 
 def is_plain(values: Iterable[Any]) -> bool:
@@ -126,16 +126,35 @@ def deserialize(data: Buffer) -> Any:
     return pickle.loads(body, buffers=buffers)
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """cloudpickle, with refs collected and buffers taken out."""
+class _Found:
+    """What a pickler takes out of the stream. Apart from the pickler, which would else be part of a reference cycle and
+    keep the arguments of every call alive until the next garbage collection."""
 
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, protocol=_PROTOCOL, buffer_callback=self._take_buffer)
+    def __init__(self) -> None:
         self.views: list[memoryview] = []
         self.writable: list[int] = []
         self.refs: list[ObjectRef[Any]] = []
+        self.torch_buffers: set[int] = set()
+
+    def take_buffer(self, buffer: pickle.PickleBuffer) -> bool:
+        try:
+            view = buffer.raw()
+        except BufferError:
+            return True  # not contiguous: stays inside the pickle
+        if id(buffer) in self.torch_buffers:
+            self.torch_buffers.remove(id(buffer))
+            self.writable.append(len(self.views))
+        self.views.append(view)
+        return False
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """cloudpickle, with refs collected and buffers taken out."""
+
+    def __init__(self, file: io.BytesIO, found: _Found) -> None:
+        super().__init__(file, protocol=_PROTOCOL, buffer_callback=found.take_buffer)
+        self._found = found
         self._storages: dict[int, tensors.Storage] = {}
-        self._torch_buffers: set[int] = set()
         # Looked up once: torch is never imported for the sake of pickling.
         self._tensor_type = getattr(sys.modules.get("torch"), "Tensor", None)
 
@@ -143,26 +162,15 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         kind = type(obj)
         if kind is ObjectRef:
             check_sendable(obj)
-            self.refs.append(obj)
+            self._found.refs.append(obj)
             return load_ref, (obj.id,)
         if kind is self._tensor_type:
             return tensors.reduce_tensor(obj, self._storages)
         if kind is tensors.Storage:
             buffer = pickle.PickleBuffer(obj.memory())
-            self._torch_buffers.add(id(buffer))
+            self._found.torch_buffers.add(id(buffer))
             return tensors.load_storage, (buffer,)
         return super().reducer_override(obj)
-
-    def _take_buffer(self, buffer: pickle.PickleBuffer) -> bool:
-        try:
-            view = buffer.raw()
-        except BufferError:
-            return True  # not contiguous: stays inside the pickle
-        if id(buffer) in self._torch_buffers:
-            self._torch_buffers.remove(id(buffer))
-            self.writable.append(len(self.views))
-        self.views.append(view)
-        return False
 
 
 def _aligned(offset: int) -> int:

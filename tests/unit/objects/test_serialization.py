@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import pickle
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -162,3 +164,20 @@ def test_plain_pickle_of_the_encoded_pieces_is_protocol_five() -> None:
     data = serialize([1]).to_bytes()
     assert data[:4] == b"\0\0\0\0"
     assert pickle.loads(data[4:]) == [1]
+
+
+def test_pickling_leaves_no_cycle_that_keeps_the_value_alive() -> None:
+    class Big:
+        pass
+
+    gc.collect()
+    gc.disable()
+    try:
+        for make in (Big, lambda: np.zeros(100), lambda: torch.zeros(10), lambda: lambda: Big):
+            value = make()
+            gone = weakref.ref(value)
+            serialize([value, 5])
+            del value
+            assert gone() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.errors import BadOptionsError
+from runner.options import NAMES, TaskOptions, from_units, parse_memory, parse_options, to_units
+
+
+def test_defaults_are_rays() -> None:
+    options = parse_options({})
+    assert options == TaskOptions()
+    assert options.amounts() == {"CPU": 10_000}
+    assert (options.max_retries, options.retry_exceptions, options.num_returns) == (3, False, 1)
+
+
+def test_an_unknown_option_lists_the_valid_ones() -> None:
+    with pytest.raises(BadOptionsError) as caught:
+        parse_options({"num_gpu": 1})
+    assert "Did you mean 'num_gpus'?" in str(caught.value)
+    for name in NAMES:
+        assert name in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+    with pytest.raises(BadOptionsError, match=r"'zzz'. Valid options"):
+        parse_options({"zzz": 1})
+
+
+BAD: list[tuple[str, Any]] = [
+    ("num_cpus", -1),
+    ("num_cpus", "2"),
+    ("num_cpus", True),
+    ("num_cpus", float("nan")),
+    ("num_cpus", 0.00001),
+    ("num_gpus", 1.5),
+    ("memory", -5),
+    ("memory", "2 gigs"),
+    ("memory", 1.5),
+    ("resources", {"CPU": 1}),
+    ("resources", {"memory": 1}),
+    ("resources", {"disk": -1}),
+    ("resources", [1]),
+    ("name", ""),
+    ("name", 5),
+    ("name", "two\nlines"),
+    ("max_retries", -2),
+    ("max_retries", 1.0),
+    ("retry_exceptions", "ValueError"),
+    ("retry_exceptions", [ValueError, 5]),
+    ("retry_exceptions", []),
+    ("num_returns", -1),
+    ("num_returns", "streaming"),
+    ("max_calls", -1),
+    ("timeout_s", 0),
+    ("timeout_s", float("inf")),
+    ("runtime_env", {"pip": ["torch"]}),
+    ("runtime_env", {"env_vars": {"A": 1}}),
+    ("runtime_env", 5),
+    ("lifetime", "forever"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_bad_values_name_the_option(name: str, value: Any) -> None:
+    with pytest.raises(BadOptionsError, match=name):
+        parse_options({name: value})
+
+
+def test_none_is_the_default() -> None:
+    assert parse_options(dict.fromkeys(NAMES)) == TaskOptions()
+    assert parse_options({"num_cpus": None}, TaskOptions(num_cpus=4)).num_cpus == 1
+
+
+def test_later_options_go_over_earlier_ones() -> None:
+    base = parse_options({"num_cpus": 2, "name": "a"})
+    changed = parse_options({"name": "b", "num_gpus": 0.5}, base)
+    assert (base.name, base.num_gpus) == ("a", 0)
+    assert (changed.name, changed.num_cpus, changed.num_gpus) == ("b", 2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("given_value", "expected"),
+    [("2GiB", 2**31), ("500MB", 500_000_000), ("1.5 KiB", 1536), ("10", 10), (7, 7), (None, None), ("1g", 10**9)],
+)
+def test_memory(given_value: Any, expected: int | None) -> None:
+    assert parse_memory("memory", given_value) == expected
+
+
+@given(st.floats(min_value=0.0001, max_value=10_000))
+def test_units_are_fixed_point(amount: float) -> None:
+    units = to_units(amount)
+    assert units >= 1
+    assert abs(from_units({"CPU": units})["CPU"] - amount) <= 0.00005
+
+
+def test_amounts_leave_out_zeros() -> None:
+    options = parse_options({"num_cpus": 0, "memory": 100, "resources": {"disk": 0.5, "none": 0}})
+    assert options.amounts() == {"memory": 100, "disk": 5000}
