@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from runner.ids import random_id
-from runner.worker import agent_events as ev
 from runner.worker.agent_events import Attempt, Environment
 from runner.worker.frames import Frame, Kind, encode
 from runner.worker.interrupts import CancelPage

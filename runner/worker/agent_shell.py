@@ -157,7 +157,12 @@ class AgentShell:
         while socks and (left_s := deadline_s - time.monotonic()) > 0:
             for sock in select.select(socks, [], [], left_s)[0]:
                 if _is_at_end(sock):
+                    sock.close()
                     socks.remove(sock)
+        for sock in socks:
+            sock.close()
+        for number in list(self.executors.by_number):
+            self.executors.remove(number)
 
     def _set_timer(self, due_s: float, now_s: float) -> None:
         if self._timer is not None:

@@ -24,6 +24,7 @@ SPAWN_AFTER_S = 60.0
 LAYER_AFTER_S = 120.0  # a layer that takes longer is given up: executors then import for themselves
 IDLE_AFTER_S = 60.0
 PRESTART_MAX = 2
+DEFAULT = Environment()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class AgentSettings:
     is_leased: bool = True
     lost_after_s: float = 60.0
     destroy_after_s: float = 120.0
-    default: Environment = Environment()  # of the executors that are started before anybody asks
+    default: Environment = DEFAULT  # of the executors that are started before anybody asks
 
 
 class AttemptFlow:
@@ -176,7 +177,11 @@ class AttemptFlow:
             placed.fault = self._stopped_fault(placed)
         if executor.state is ExecutorState.RETIRING:
             placed.move(Phase.ENDING)  # its end was faster than our SIGKILL
-        elif event.left_children or 0 < attempt.max_calls <= executor.calls.get(attempt.function_id, 0):
+        elif (
+            event.left_children
+            or event.was_interrupted  # libraries may have been left half way through something
+            or 0 < attempt.max_calls <= executor.calls.get(attempt.function_id, 0)
+        ):
             # Reported when the executor is gone: until then it may hold memory, a GPU, a port.
             placed.move(Phase.ENDING)
             if event.left_children:

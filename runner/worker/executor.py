@@ -114,6 +114,7 @@ class Executor:
         task = RunningTask(self._channel, self._gate, serial, assignment, spec, self._settings)
         self._task = task
         ended = fleet_pb2.AttemptEnded(key=assignment.key)
+        was_interrupted = False
         started_s = time.perf_counter()
         context.set_task(task)
         try:
@@ -121,7 +122,7 @@ class Executor:
                 self._gate.open(serial)
                 self._call(assignment, spec, ended)
             finally:
-                self._gate.shut()
+                was_interrupted = self._gate.shut()
         except BaseException as error:
             _fill_failure(ended, error, spec)
         task.finish()
@@ -131,7 +132,7 @@ class Executor:
             failure = ended.failure
             failure.task_id, failure.task_name, failure.attempt = spec.task_id, spec.name, assignment.key.attempt
             failure.machine_id = task.machine_id
-        flags = (INTERRUPTED if self._gate.was_raised else 0) | (LEFT_CHILDREN if has_child() else 0)
+        flags = (INTERRUPTED if was_interrupted else 0) | (LEFT_CHILDREN if has_child() else 0)
         _flush_streams()
         self._transport.wake()  # refs that live on here are told before the arguments may go
         self._channel.send(Kind.ENDED, serial, ended.SerializeToString(), flags)

@@ -83,7 +83,7 @@ class Kind(enum.IntEnum):
 
 
 # Flags of ENDED.
-INTERRUPTED = 1  # the cancel reached the user's code, whatever it then did
+INTERRUPTED = 1  # it was asked to end before it did, whatever its code made of that
 LEFT_CHILDREN = 2  # processes are still alive: the whole group has to go
 
 # Number of elements of each kind's array.

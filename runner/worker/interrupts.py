@@ -55,6 +55,7 @@ class InterruptGate:
         self._page = page
         self._pid = os.getpid()
         self._thread = threading.get_ident()
+        self._handler = self._on_signal  # one object, to be recognised
         self._serial = 0  # whose user code runs; 0: nobody's
         self._shields = 0
         self._is_pending = False
@@ -62,18 +63,21 @@ class InterruptGate:
 
     def install(self) -> None:
         """Take over SIGINT."""
-        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGINT, self._handler)
 
     def open(self, serial: int) -> None:
         """User code of this attempt runs from now on: anything from here to `shut` may raise TaskInterrupt, once."""
+        if signal.getsignal(signal.SIGINT) is not self._handler:  # the last attempt's user code took it
+            self.install()
         self.was_raised = self._is_pending = False
         self._serial = serial
         if self._page.requested == serial:  # asked for before it began
             self._on_signal(signal.SIGINT, None)
 
-    def shut(self) -> None:
-        """It is over. When this was called nothing raises any more."""
-        self._serial = 0
+    def shut(self) -> bool:
+        """It is over. When this was called nothing raises any more. True: the attempt was asked to end before."""
+        serial, self._serial = self._serial, 0
+        return self.was_raised or self._page.requested == serial
 
     @property
     def is_requested(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import os
 import select
@@ -82,8 +83,7 @@ class Worker:
         """Assign one attempt; returns its task id."""
         number = next(self._numbers)
         task_id = f"t-{number}"
-        blob = serialize(function).to_bytes()
-        function_id = f"f{hash(blob)}"
+        function_id, blob = self._pickled(function)
         if function_id not in self._functions:
             self._functions.add(function_id)
             name = getattr(function, "__name__", "function")
@@ -103,13 +103,17 @@ class Worker:
         self.shell.handle(ev.AttemptAssigned(self.shell.functions.attempt(assignment)))
         return task_id
 
+    def _pickled(self, function: Callable[..., Any]) -> tuple[str, bytes]:
+        blob = serialize(function).to_bytes()
+        return hashlib.sha256(blob).hexdigest(), blob
+
     def stop(self, task_id: str, *, force: bool = False) -> None:
         self.shell.handle(ev.StopRequested((task_id, 1), ev.StopReason.CANCELLED, force))
 
-    async def ended(self, task_id: str) -> Outcome:
+    async def ended(self, task_id: str, timeout_s: float = WAIT_S) -> Outcome:
         """Wait for the attempt's final report."""
         outcome = self.outcomes[task_id]
-        await self.until(lambda: outcome.ended is not None or outcome.returned is not None)
+        await self.until(lambda: outcome.ended is not None or outcome.returned is not None, timeout_s)
         return outcome
 
     async def run(self, function: Callable[..., Any], *args: Any, **spec: Any) -> Outcome:
@@ -119,8 +123,8 @@ class Worker:
         """Wait until the attempt has printed this line."""
         await self.until(lambda: text in self.outcomes[task_id].lines())
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(WAIT_S):
+    async def until(self, condition: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
+        async with asyncio.timeout(timeout_s):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
@@ -128,6 +132,12 @@ class Worker:
     def executor_pid(self, task_id: str) -> int:
         return next(each.pid for each in self.shell.executors.by_number.values()
                     if each.attempt is not None and each.attempt.key[0] == task_id)
+
+    def beat(self) -> None:
+        """What the heartbeats of a live connection do."""
+        asyncio.get_running_loop().call_later(1.0, self.beat)
+        self.shell.beat()
+        self.shell.handle(ev.HeartbeatAcked(SystemClock().boottime_s()))
 
     # ---- reports ----
     def exited(self, reason: str) -> None:
@@ -190,11 +200,10 @@ async def machine(cpus: float = 2, **boot: Any) -> AsyncIterator[Worker]:
             shell.start({
                 "machine_id": "m-1", "cluster_id": "test", "embedded": True, "store_path": str(store),
                 "artefact_path": str(Path(folder) / "artefacts"), "host_id": host_id()})
+            worker.beat()
             yield worker
         finally:
             shell.close()
-            for number in list(shell.executors.by_number):
-                shell.executors.remove(number)
             process.wait(10)
 
 
