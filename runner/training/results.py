@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,16 +41,15 @@ class Results:
     def ranking(self, by: str = "accuracy", *, ascending: bool | None = None) -> list[Row]:
         """Best first, by the last reported value; runs that failed or never reported it come last.
 
-        `ascending=None` decides by the name: a loss is better when lower, anything else when higher.
+        `ascending=None` decides by the name: a loss is better when lower, anything else when higher. The other
+        metrics decide where it is equal.
         """
-        lower_is_better = "loss" in by if ascending is None else ascending
-        sign = 1.0 if lower_is_better else -1.0
+        others = [name for name in self.metrics if name != by]
 
-        def key(row: Row) -> tuple[bool, bool, float]:
-            value = row.last(by)
-            # NaN compares as nothing: a diverged run would land anywhere.
-            is_missing = value is None or value != value  # noqa: PLR0124
-            return row.state != "done", is_missing, sign * (value or 0.0) if not is_missing else 0.0
+        def key(row: Row) -> tuple[object, ...]:
+            ties = (_sort_key(row.last(name), ascending=_is_loss(name)) for name in others)
+            order = _is_loss(by) if ascending is None else ascending
+            return row.state != "done", _sort_key(row.last(by), ascending=order), *ties
 
         return sorted(self.runs, key=key)
 
@@ -119,6 +119,17 @@ class Results:
         from runner.training.plot import save_curves
 
         return save_curves(self, Path(path), title, baselines or {})
+
+
+def _is_loss(metric: str) -> bool:
+    return "loss" in metric
+
+
+def _sort_key(value: float | None, *, ascending: bool) -> tuple[bool, float]:
+    """What is missing comes last, and so does NaN: it compares as nothing, and a diverged run would land anywhere."""
+    if value is None or math.isnan(value):
+        return True, 0.0
+    return False, value if ascending else -value
 
 
 def percentile(values: Sequence[float], share: float) -> float:

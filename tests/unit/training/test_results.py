@@ -38,6 +38,14 @@ def test_a_loss_is_better_when_it_is_lower() -> None:
     assert results.ranking(by="loss", ascending=False)[0].name == "lr=5e-06"
 
 
+def test_other_metrics_decide_where_it_is_equal() -> None:
+    events = queued(2)
+    for task, loss in (("t0", 0.7), ("t1", 0.6)):
+        events.append(Event("metrics", 1.0, task, step=1, values={"loss": loss, "accuracy": 0.5}))
+    events += [settled(0, "SUCCEEDED"), settled(1, "SUCCEEDED")]
+    assert [row.task_id for row in results_of(events).ranking()] == ["t1", "t0"]
+
+
 def test_a_run_that_diverged_ranks_after_those_that_did_not() -> None:
     events = [*finished()[:-1], settled(3, "SUCCEEDED")]
     assert results_of(events).ranking(by="loss")[-1].name == "lr=0.002"
