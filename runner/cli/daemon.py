@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,14 +108,22 @@ def _spawn(config: CoordinatorConfig, state_dir: Path, *, foreground: bool) -> S
         os.close(ready_write)
         os.close(log_fd)
     try:
-        with os.fdopen(config_write, "wb") as pipe:
+        with suppress(BrokenPipeError), os.fdopen(config_write, "wb") as pipe:  # ended already: told below
             pipe.write(msgpack.packb(config.to_dict()))
         with os.fdopen(ready_read, "rb", buffering=0) as pipe:
             return Started(process, _await_ready(pipe.fileno(), process, log_path))
     except BaseException:
-        process.kill()  # does nothing when it has ended
-        process.wait()
+        _end(process)
         raise
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()  # does nothing when it has ended
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _await_ready(fd: int, process: subprocess.Popen[bytes], log_path: Path) -> CoordinatorReady:

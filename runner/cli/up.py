@@ -16,7 +16,7 @@ from runner.config import ADDRESS, CA, TOKEN_FILE
 from runner.coordinator.config import DURABILITIES, LOOPBACK, CoordinatorConfig, CoordinatorReady
 
 if TYPE_CHECKING:
-    from runner.cli.daemon import Started
+    import subprocess
 
 DEFAULT_PORT = 7420
 
@@ -75,13 +75,17 @@ def command(home: Path | None, as_json: bool, foreground: bool, cluster: str, **
         port=options["port"],
         durability=options["durability"],
     )
+    relay = _Relay() if foreground else None
     started = daemon.start(config, foreground=foreground)
     if as_json:
         output.print_json(ready_map(started.ready))
     else:
         click.echo(ready_text(config, started.ready, foreground=foreground))
-    if foreground:
-        raise SystemExit(_stay(started))
+    if relay is not None:
+        relay.attach(started.process)
+        status = started.process.wait()
+        output.note(f"cluster {started.ready.cluster_id} has stopped")
+        raise SystemExit(0 if status == 0 else 1)
 
 
 def default_cpus(machines: int) -> float:
@@ -124,15 +128,26 @@ def ready_text(config: CoordinatorConfig, ready: CoordinatorReady, *, foreground
     return "\n".join(lines)
 
 
-def _stay(started: Started) -> int:
-    """Wait for the coordinator; pass on what ends us."""
-    process = started.process
+class _Relay:
+    """Passes on to the coordinator what is to end this process.
 
-    def pass_on(_signum: int, _frame: Any) -> None:
-        process.send_signal(signal.SIGTERM)
+    Made before the coordinator is started, so that no signal can leave it behind;
+    one that comes before it serves is passed on when it does: then it ends in order.
+    """
 
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, pass_on)
-    status = process.wait()
-    output.note(f"cluster {started.ready.cluster_id} has stopped")
-    return 0 if status == 0 else 1
+    def __init__(self) -> None:
+        self._was_told = False
+        self._process: subprocess.Popen[bytes] | None = None
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, self._pass_on)
+
+    def attach(self, process: subprocess.Popen[bytes]) -> None:
+        """The coordinator serves."""
+        self._process = process
+        if self._was_told:
+            process.send_signal(signal.SIGTERM)
+
+    def _pass_on(self, _signum: int, _frame: Any) -> None:
+        self._was_told = True
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)

@@ -135,6 +135,21 @@ def test_foreground_stays_until_it_is_told_to_stop(environment, signum):
     assert err == f"cluster {first.split()[1]} has stopped\n"
 
 
+def test_foreground_told_to_stop_before_it_serves_leaves_nothing(environment, home):
+    command = [sys.executable, "-m", "runner.cli", "up", "--foreground", "--machines", "1", "--port", "0"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        # The state directory is made just before the coordinator is started.
+        while not list(home.glob("clusters/*")):
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert " serves at " in out
+    assert err.endswith(" has stopped\n")
+
+
 def test_a_cluster_elsewhere_is_stopped_by_a_call(run, cluster, tmp_path):
     info = read_cluster(Path(cluster["state_dir"]))
     assert info is not None
