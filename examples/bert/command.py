@@ -70,7 +70,11 @@ def show(results: training.Results, options: argparse.Namespace, name: str) -> N
     console.print("", results.boot_table(), "", sep="\n")
     picture = results.save_png(options.out / f"{name}.png", baselines={"accuracy": baselines})
     table = results.save_csv(options.out / f"{name}.csv")
-    console.print(f"{len(results.runs)} runs in {results.total_s:.0f} s; curves: {picture}, {table}", highlight=False)
+    console.print(
+        f"{len(results.runs)} runs in {results.total_s:.0f} s; curves: {picture}, {table}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def script(main: Callable[[], int]) -> None:

@@ -129,12 +129,13 @@ class Board:
         self.rows: dict[str, Row] = {task_id: Row(task_id, name or task_id) for task_id, name in runs}
         self.machines: dict[str, MachineRow] = {}
         self.log: deque[LogLine] = deque(maxlen=LOG_LINES_KEPT)
-        self.started_s = 0.0  # time of the first event
+        self.started_s = 0.0  # time of the earliest event
         self.now_s = 0.0  # time of the newest
 
     def apply(self, event: RunEvent) -> None:
         """Take in one event. Kinds that the board does not show change nothing."""
-        self.started_s = self.started_s or event.time_s
+        # Events of machines and of runs come in two streams, each in its own order.
+        self.started_s = min(self.started_s or event.time_s, event.time_s)
         self.now_s = max(self.now_s, event.time_s)
         if event.kind == "machine":
             self._machine(event)

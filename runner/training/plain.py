@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.training.board import Board, RunEvent, number, printable
-from runner.training.view import epoch_text, metric_text
+from runner.training.view import epoch_text, metric_text, words
 
 QUIET_STATES = frozenset({"waiting", "queued", "assigned"})
+QUIET_MACHINE_STATES = frozenset({"requested", "creating"})
 
 
-def plain_line(event: RunEvent, board: Board, metrics: Sequence[str], epochs: int | None) -> str:
-    """The line for an event that `board` has taken in already; empty for one that says nothing new.
+def plain_text(event: RunEvent, board: Board, metrics: Sequence[str], epochs: int | None) -> str:
+    """What to say of an event that `board` has taken in already; empty for one that says nothing new.
 
     Reports within an epoch are left out: a log of a long job should have a line per epoch.
     """
-    stamp = f"[{event.time_s - board.started_s:7.1f} s]"
     if event.kind == "machine":
-        machine = board.machines[event.machine_id]
-        took = f" after {machine.ready_s:.2f} s" if machine.phases else ""
-        return f"{stamp} machine {event.machine_id}: {machine.state}{took}"
+        what = _machine(event)
+        return f"machine {event.machine_id}: {what}" if what else ""
     row = board.rows.get(event.task_id)
     if row is None:
         return ""
@@ -33,7 +32,16 @@ def plain_line(event: RunEvent, board: Board, metrics: Sequence[str], epochs: in
         what = f"| {printable(event.text)}"
     elif event.kind == "metrics":
         what = _metrics(event, metrics, epochs)
-    return f"{stamp} {row.name}: {what}" if what else ""
+    return f"{row.name}: {what}" if what else ""
+
+
+def _machine(event: RunEvent) -> str:
+    """The state, and the phase that was reached with it."""
+    state = event.state.lower()
+    if state in QUIET_MACHINE_STATES or not event.phases:
+        return "" if state in QUIET_MACHINE_STATES else words(state)
+    phase, at_s = max(event.phases.items(), key=lambda item: item[1])
+    return f"{words(state)}, {words(phase)} after {at_s:.2f} s"
 
 
 def _metrics(event: RunEvent, metrics: Sequence[str], epochs: int | None) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from runner.training.board import Board, RunEvent
-from runner.training.plain import plain_line
+from runner.training.plain import plain_text
 from runner.training.view import Look, render
 
 FRAMES_PER_S = 8
@@ -23,6 +23,7 @@ class PlainView:
 
     def __init__(self, board: Board, console: Console, metrics: tuple[str, ...], epochs: int | None) -> None:
         self._board, self._console, self._metrics, self._epochs = board, console, metrics, epochs
+        self._said: dict[str, str] = {}  # machine id -> what was said of it last
 
     def __enter__(self) -> Self:
         return self
@@ -32,9 +33,12 @@ class PlainView:
 
     def apply(self, event: RunEvent) -> None:
         self._board.apply(event)
-        line = plain_line(event, self._board, self._metrics, self._epochs)
-        if line:
-            self.notice(line)
+        text = plain_text(event, self._board, self._metrics, self._epochs)
+        # A machine is told of again when a phase that came earlier becomes known.
+        if text and not (event.kind == "machine" and text == self._said.get(event.machine_id)):
+            if event.kind == "machine":
+                self._said[event.machine_id] = text
+            self.notice(f"[{event.time_s - self._board.started_s:7.1f} s] {text}")
 
     def notice(self, text: str) -> None:
         # Wrapped or coloured lines are hard to grep.
