@@ -45,7 +45,10 @@ class RunnerError(Exception):
 
 
 def _rebuild(cls: type[RunnerError], args: tuple[Any, ...], state: dict[str, Any]) -> RunnerError:
-    error = cls.__new__(cls)
+    try:
+        error = cls.__new__(cls)
+    except TypeError:  # MemoryError's own __new__ refuses classes that have another base before it
+        error = Exception.__new__(cls)
     error.args = args
     error.__dict__.update(state)
     return error

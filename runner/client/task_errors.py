@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import functools
 import traceback
+import types
 from typing import Any
 
 from runner import errors
@@ -96,18 +97,28 @@ def _instance(cls: type[TaskError], cause: BaseException | None) -> TaskError:
             return cls.__new__(cls, *args)
         except Exception:  # a class that insists on its arguments, such as ExceptionGroup
             continue
-    return _RemoteTaskError.__new__(_RemoteTaskError)
+    try:
+        return Exception.__new__(cls)  # MemoryError's own __new__ refuses classes that have another base before it
+    except TypeError:
+        return _RemoteTaskError.__new__(_RemoteTaskError)
 
 
 def _adopt(error: TaskError, cause: BaseException) -> None:
     """Make the error look like its cause to those who read attributes: args, errno, start, value, own fields."""
     error.args = cause.args
     error.__dict__.update(vars(cause))
-    builtin = next(base for base in type(cause).__mro__ if base.__module__ == builtins.__name__)
+    bases = [base for base in type(cause).__mro__ if base.__module__ == builtins.__name__]
     try:
-        builtin.__init__(error, *cause.args)  # type: ignore[misc]  # a builtin's, on purpose
+        bases[0].__init__(error, *cause.args)  # type: ignore[misc]  # a builtin's, on purpose
     except Exception:
         error.args = cause.args
+    for name, member in (item for base in bases for item in vars(base).items()):
+        # What args do not hold, such as an OSError's file name or an ImportError's module.
+        if isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType) and not name.startswith("_"):
+            try:
+                setattr(error, name, getattr(cause, name))
+            except (AttributeError, TypeError):
+                continue
 
 
 def _str(self: TaskError) -> str:

@@ -81,11 +81,18 @@ class MemoryTransport:
         return [operation.submit for operation in self.sent if operation.WhichOneof("op") == "submit"]
 
 
-def open_session(store_path: str = "", *, is_executor: bool = False, embedded: bool = True) -> tuple[Session, MemoryTransport]:
+def open_session(
+    store_path: str = "", *, is_executor: bool = False, embedded: bool = True
+) -> tuple[Session, MemoryTransport]:
     """A current session on a memory transport."""
     transport = MemoryTransport()
     info = SessionInfo(
-        client_id="c-1", cluster_id="k-1", host_id="here", store_path=store_path, embedded=embedded, is_executor=is_executor
+        client_id="c-1",
+        cluster_id="k-1",
+        host_id="here",
+        store_path=store_path,
+        embedded=embedded,
+        is_executor=is_executor,
     )
     session = Session(info, transport)
     transport.attach(session)

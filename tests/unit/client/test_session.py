@@ -99,7 +99,8 @@ def test_a_name_makes_a_run(session: Session, transport: MemoryTransport) -> Non
 
 def test_return_counts(transport: MemoryTransport) -> None:
     assert remote(num_returns=0).remote() is None
-    first, second = remote(num_returns=2).remote()
+    both: Any = remote(num_returns=2).remote()
+    first, second = both
     assert first.id.endswith(".0")
     assert second.id.endswith(".1")
     assert [spec.num_returns for spec in transport.submits()] == [0, 2]
@@ -124,7 +125,9 @@ def test_large_arguments_become_an_object(session: Session, transport: MemoryTra
     (spec,) = transport.submits()
     assert spec.args.inline == arguments.WHOLE
     assert spec.dependencies[0] == one.id
-    put = next(op.put for op in transport.sent if op.WhichOneof("op") == "put" and op.put.object_id == spec.dependencies[1])
+    put = next(
+        op.put for op in transport.sent if op.WhichOneof("op") == "put" and op.put.object_id == spec.dependencies[1]
+    )
     assert list(put.value.contained_refs) == [one.id]
     whole = from_wire(put.value, lambda segment: b"", "here")
     args, kwargs = arguments.unpack(spec.args, ["first", whole])
@@ -450,7 +453,9 @@ def test_flush_waits_for_acknowledgements(session: Session, transport: MemoryTra
     assert ref is not None
 
 
-def test_a_forked_child_gets_a_clear_error_and_its_refs_do_nothing(session: Session, transport: MemoryTransport) -> None:
+def test_a_forked_child_gets_a_clear_error_and_its_refs_do_nothing(
+    session: Session, transport: MemoryTransport
+) -> None:
     ref = session.put(1)
     result = remote().remote()
     read, write = os.pipe()

@@ -33,9 +33,7 @@ def cancel(task_id: str) -> bytes:
 
 def ready(object_id: str, *, acked_seq: int = 0) -> client_pb2.ServerFrame:
     value = types_pb2.Value(inline=b"v").SerializeToString()
-    return client_pb2.ServerFrame(
-        acked_seq=acked_seq, ready=[client_pb2.ObjectReady(object_id=object_id, value=value)]
-    )
+    return client_pb2.ServerFrame(acked_seq=acked_seq, ready=[client_pb2.ObjectReady(object_id=object_id, value=value)])
 
 
 def failed(object_id: str) -> client_pb2.ServerFrame:
@@ -69,7 +67,9 @@ def test_frames_are_numbered_and_capped(machine: SessionMachine) -> None:
 
 def test_large_operations_get_frames_of_their_own(machine: SessionMachine) -> None:
     for _ in range(3):
-        machine.operate(client_pb2.Operation(submit=types_pb2.TaskSpec(env_vars={"x": "y" * 600_000})).SerializeToString())
+        machine.operate(
+            client_pb2.Operation(submit=types_pb2.TaskSpec(env_vars={"x": "y" * 600_000})).SerializeToString()
+        )
     assert [len(operations(machine.take_frame())) for _ in range(3)] == [1, 1, 1]
 
 

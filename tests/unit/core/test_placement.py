@@ -111,6 +111,27 @@ def test_clients_take_turns_over_shapes_too() -> None:
     assert started(s.succeed("b-0"))[0][0] == "a-0"
 
 
+def test_a_shape_that_does_not_fit_does_not_hold_up_another() -> None:
+    s = Script(m_1=cpus(2))
+    s.submit("t-0")
+    s.submit("t-1")
+    s.submit("big", shape=cpus(2))
+    s.submit("t-2")
+    s.submit("t-3")
+    assert started(s.succeed("t-0"))[0][0] == "t-2"
+    assert s.state("big") == "queued"
+
+
+def test_a_journal_may_have_taken_another_than_the_head() -> None:
+    s = Script()
+    for i in range(3):
+        s.submit(f"t-{i}")
+    queues = s.cluster._state.queues
+    for name, left in (("t-1", ["t-0", "t-2"]), ("t-0", ["t-2"]), ("t-2", [])):
+        queues.take(s.cluster._state.tasks[TaskId(name)])
+        assert [task.task_id for queue in queues.by_shape.values() for task in queue.tasks()] == left
+
+
 def test_cancelled_entries_are_skipped() -> None:
     s = Script(m_1=cpus(1))
     for i in range(4):

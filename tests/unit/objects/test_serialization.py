@@ -45,7 +45,9 @@ def test_the_quick_way_is_read_like_the_other(values: list[Any]) -> None:
 
 @given(
     st.lists(
-        hnp.arrays(st.sampled_from([np.uint8, np.float64, np.int32]), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0))
+        hnp.arrays(
+            st.sampled_from([np.uint8, np.float64, np.int32]), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0)
+        )
     )
 )
 def test_arrays_of_any_shape_come_back(arrays: list[np.ndarray[Any, Any]]) -> None:

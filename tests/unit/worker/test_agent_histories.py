@@ -86,8 +86,10 @@ class AgentHistory(RuleBasedStateMachine):
                 assert not self.finals[key]
             case ev.ReportEnded(key, _, outcome, fault, _):
                 assert (outcome is None) != (fault is None)
+                assert key not in self.fenced, "nobody wants this report"
                 self.finals[key] += 1
             case ev.ReportReturned(key, _):
+                assert key not in self.fenced, "nobody wants this report"
                 self.finals[key] += 1
             case ev.ExitAgent():
                 self.is_over = True
