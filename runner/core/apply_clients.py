@@ -73,9 +73,7 @@ def _drop_refs(state: State, fact: f.RefsDropped) -> None:
 def _await(state: State, fact: f.ObjectsAwaited) -> None:
     for object_id in fact.object_ids:
         obj = state.objects.by_id[object_id]
-        if obj.subscribers is None:
-            obj.subscribers = {}
-        obj.subscribers[fact.client_id] = None
+        obj.subscribers = (*(obj.subscribers or ()), fact.client_id)
 
 
 CLIENT_FACTS: dict[type[Any], Callable[[State, Any], None]] = {

@@ -68,13 +68,11 @@ def _make_returns(state: State, task: Task, is_subscribed: bool) -> None:
     record = task.record
     task.live_returns = record.num_returns
     client = state.clients[record.client_id]
+    subscribers = client.only if is_subscribed else None
     for index in range(record.num_returns):
         object_id = return_id(record.task_id, index)
-        obj = Object(object_id, task, holders=1)
         client.held.add(object_id)
-        if is_subscribed:
-            obj.subscribers = {record.client_id: None}
-        state.objects.by_id[object_id] = obj
+        state.objects.by_id[object_id] = Object(object_id, task, holders=1, subscribers=subscribers)
 
 
 def _await_inputs(state: State, task: Task) -> int:

@@ -19,6 +19,10 @@ class Client:
     held: set[ObjectId] = field(default_factory=set)
     tasks: dict[TaskId, Task] = field(default_factory=dict)  # its unfinished ones
     functions: set[FunctionId] = field(default_factory=set)
+    only: tuple[ClientId, ...] = ()  # itself; shared by all objects that it alone asked for
+
+    def __post_init__(self) -> None:
+        self.only = (self.client_id,)
 
 
 # Weight of the newest duration; old ones fade within some ten calls.

@@ -43,7 +43,7 @@ class Object:
     pins: int = 0  # unfinished tasks with it as argument, live containers, registered functions
     contained: tuple[ObjectId, ...] = ()  # what it pins itself
     dependents: list[Task] | None = None  # waiting for it
-    subscribers: dict[ClientId, None] | None = None
+    subscribers: tuple[ClientId, ...] | None = None
 
     def move(self, to: ObjectState) -> None:
         """Change state.

@@ -25,10 +25,6 @@ class Resources:
                 return False
         return True
 
-    def could_fit(self, shape: Shape) -> bool:
-        """Whether this much is free when the machine is empty."""
-        return not missing(shape, self.total)
-
     def load(self, shape: Shape) -> float:
         """How busy the machine is for a task of this shape; the least wins.
 

@@ -8,7 +8,7 @@ from typing import Any
 from runner.core.clients import Client, Function
 from runner.core.commands import Command, DropCheckpoint, ForgetTask, FreeSegment, NoteMachineState, NoteTaskState
 from runner.core.machine import COUNTED, Machine, MachineState, Slot
-from runner.core.objects import Object, ObjectTable
+from runner.core.objects import ObjectTable
 from runner.core.queues import Queues
 from runner.core.task import Task, TaskState
 from runner.core.values import CoreConfig, Shape
@@ -101,9 +101,6 @@ class State:
             del self.functions[function.function_id]
             self.objects.unpin(function.pinned)
             self.sweep()
-
-    def object_or_none(self, object_id: Any) -> Object | None:
-        return self.objects.by_id.get(object_id)
 
     # ---- machines ----
     def move_machine(self, machine: Machine, to: MachineState, reason: str = "") -> None:
