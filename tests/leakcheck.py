@@ -104,9 +104,20 @@ def _leaked_pids(before: Snapshot) -> list[int]:
 
 
 def _other_sessions_run() -> bool:
-    """Whether a coordinator that is not ours is alive: then a new segment folder may be its own."""
-    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
-    return any(b"runner.coordinator" in _read(pid, "cmdline") and not _is_ours(pid) for pid in pids)
+    """Whether a coordinator or a test session that is not ours is alive: then a new segment folder may be its own."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    mine = _ancestors()
+    commands = (_read(pid, "cmdline") for pid in pids if pid not in mine and not _is_ours(pid))
+    return any(b"runner.coordinator" in command or b"pytest" in command for command in commands)
+
+
+def _ancestors() -> set[int]:
+    """This process, which got the mark after its start, and those that started it."""
+    found, pid = set(), os.getpid()
+    while pid > 1:
+        found.add(pid)
+        pid = int(_read(pid, "stat").rpartition(b")")[2].split()[1])
+    return found
 
 
 def leaks(before: Snapshot) -> list[str]:

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from tests.leakcheck import SHM, Snapshot, clean_up, leaks, wait_for_none
+from tests.leakcheck import SHM, Snapshot, _ancestors, _other_sessions_run, clean_up, leaks, wait_for_none
 
 
 @pytest.fixture
@@ -83,3 +83,12 @@ def test_a_segment_folder_is_found(before: Snapshot, monkeypatch: pytest.MonkeyP
     os.rmdir(folder)
 
     assert found == [f"shared memory {folder}"]
+
+
+def test_this_session_is_no_other_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = {str(pid) for pid in _ancestors()}
+    everything = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: sorted(mine) if path == "/proc" else everything(path))
+
+    assert str(os.getpid()) in mine
+    assert not _other_sessions_run()
