@@ -17,12 +17,16 @@ __all__ = ["FakeClock", "FakeProvider", "Fault", "FaultPlan", "ProviderFaults"]
 
 T = TypeVar("T")
 
+_BUSY_TURNS = 100  # of the event loop without waiting, after which each turn takes time
+_TURN_S = 1e-6
+
 
 class FakeClock:
     """Time that stands still until somebody moves it.
 
     `advance` moves it by hand. Under `run` it moves by itself: whenever everything waits, it jumps to the earliest deadline, and
-    asyncio's own timeouts and sleeps follow it, so hours of waiting take microseconds. For one event loop's thread.
+    asyncio's own timeouts and sleeps follow it, so hours of waiting take microseconds. A loop that is busy for more than a hundred turns
+    makes it creep by a microsecond a turn. For one event loop's thread.
     """
 
     def __init__(self, *, start_s: float = 1000.0, unix_start_s: float = 1_700_000_000.0) -> None:
@@ -103,10 +107,16 @@ class _JumpingSelector(selectors.DefaultSelector):
         super().__init__()
         self._clock = clock
         self._idle_s = idle_s
+        self._busy_turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout <= 0:
+            self._busy_turns += 1
+            if self._busy_turns > _BUSY_TURNS:
+                # Whoever polls until a moment has come would never see it, did its own turns take no time.
+                self._clock.advance(_TURN_S)
             return super().select(0)
+        self._busy_turns = 0
         deadlines = [self._clock.next_deadline_s(), None if timeout is None else self._clock.monotonic_s() + timeout]
         due = [deadline_s for deadline_s in deadlines if deadline_s is not None]
         events = super().select(self._idle_s if due else None)

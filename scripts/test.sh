@@ -61,7 +61,7 @@ for name in "$@"; do
         examples) pytest_in_root examples 240 tests/examples ;;
         wheel) part wheel 150 bash -c "$(declare -f wheel); root='$root' python='$python'; wheel" ;;
         soak)
-            HYPOTHESIS_PROFILE=soak pytest_in_root properties 3600 tests/properties --timeout=1800
+            RUNNER_SIM_SEEDS="${RUNNER_SIM_SEEDS:-1000}" HYPOTHESIS_PROFILE=soak pytest_in_root properties 3600 tests/properties --timeout=1800
             pytest_in_root chaos 7200 tests/chaos tests/integration --timeout=600
             ;;
         *) echo "unknown part: $name" >&2; exit 2 ;;

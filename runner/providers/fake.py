@@ -55,14 +55,19 @@ class _FakeMachine:
 
 @dataclass(slots=True)
 class FakeProvider:
-    """Keeps the whole contract of Provider. `boot` is called for each machine that comes up, in place of an agent."""
+    """Keeps the whole contract of Provider.
+
+    `boot` is called for each machine that comes up, in place of an agent; `halt` when one is destroyed, stopped or suspended.
+    """
 
     clock: SleepingClock
     faults: ProviderFaults = field(default_factory=ProviderFaults)
     boot: Callable[[BootConfig], None] | None = None
+    halt: Callable[[MachineId], None] | None = None
     machines_max: int | None = None
     can_suspend: bool = True
     create_s: float = 0.0  # what every `create` takes
+    destroy_s: float = 0.0  # what every `destroy` takes, the machine running on meanwhile
     _random: random.Random = field(init=False)
     _machines: dict[MachineId, _FakeMachine] = field(init=False, default_factory=dict)
     _creating: dict[MachineId, asyncio.Task[ProviderMachine]] = field(init=False, default_factory=dict)
@@ -118,17 +123,22 @@ class FakeProvider:
         if not self.can_suspend:
             raise provider_error("suspend", name, self.capabilities().suspend_reason)
         self._move(machine, MachineState.SUSPENDED, "suspended")
+        self._halt(name)
 
     async def stop(self, name: MachineId) -> None:
         self._move(self._require(name, "stop"), MachineState.STOPPED, "stopped")
+        self._halt(name)
 
     async def destroy(self, name: MachineId) -> None:
         creating = self._creating.get(name)
         if creating is not None:
             creating.cancel()
             await asyncio.wait([creating])
+        if name in self._machines:
+            await self._sleep(self.destroy_s)
         if self._machines.pop(name, None) is not None:
             self._log(name, "destroyed")
+            self._halt(name)
 
     async def get(self, name: MachineId) -> ProviderMachine | None:
         machine = self._machines.get(name)
@@ -204,6 +214,10 @@ class FakeProvider:
     def _move(self, machine: _FakeMachine, state: MachineState, event: str) -> None:
         machine.record = replace(machine.record, state=state, detail=event)
         self._log(machine.record.name, event)
+
+    def _halt(self, name: MachineId) -> None:
+        if self.halt is not None:
+            self.halt(name)
 
     def _require(self, name: MachineId, phase: str) -> _FakeMachine:
         machine = self._machines.get(name)

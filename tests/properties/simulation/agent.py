@@ -9,6 +9,7 @@ from typing import Any
 import msgpack
 
 from runner.core.values import FailureKind
+from runner.errors import ProtocolViolationError
 from runner.providers.base import BootConfig
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.rpc.security import MachineIdentity, make_csr
@@ -93,11 +94,15 @@ class SimAgent:
             while True:
                 try:
                     await self._converse(certificate)
-                except Cut:
-                    self._buffer.reconnected()
+                except (Cut, Refused) as ended:
+                    if isinstance(ended, Refused) and not isinstance(ended.__cause__, ProtocolViolationError):
+                        raise
+                    self._buffer.reconnected()  # also cures a gap in the items
                     await self.clock.sleep(0.02 + self._numbers.random() * 0.3)
         except Refused as refused:
             self.kill(f"refused: {refused}")
+        except Exception as error:  # a broken rule: the world stops on it
+            self.ledger.broken.append(error)
 
     async def _join(self) -> tuple[str, bytes]:
         boot = self.boot
@@ -190,13 +195,18 @@ class SimAgent:
                     received_seq=self._received_seq,
                 )
             )
-            if not self._buffer.has_work:
-                self._work.clear()
-                try:
-                    async with asyncio.timeout(self.boot.heartbeat_s):
-                        await self._work.wait()
-                except TimeoutError:
-                    pass
+            await self._until_next_frame()
+
+    async def _until_next_frame(self) -> None:
+        """There is something to say, or a heartbeat is due."""
+        due_s = self.clock.monotonic_s() + self.boot.heartbeat_s
+        while not self._buffer.has_work:
+            self._work.clear()
+            try:
+                async with asyncio.timeout_at(due_s):
+                    await self._work.wait()
+            except TimeoutError:
+                return
 
     async def _thawed(self) -> None:
         if self.clock.monotonic_s() < self.frozen_until_s:
@@ -240,13 +250,16 @@ class SimAgent:
     def handle(self, event: ev.Event) -> None:
         if self.is_dead:
             return
-        for command in self._machine.handle(event, self.clock.boottime_s()):
-            self._perform(command)
-        if self.is_dead:
-            return
-        self._machine.check()
+        try:
+            for command in self._machine.handle(event, self.clock.boottime_s()):
+                self._perform(command)
+            if self.is_dead:
+                return
+            self._machine.check()
+        except Exception as error:
+            self.ledger.broken.append(error)
+            raise
         self._set_tick()
-        self._work.set()
 
     def _set_tick(self) -> None:
         if self._tick is not None:

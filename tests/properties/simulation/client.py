@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from runner.client.session_machine import Outcome, SessionMachine
-from runner.ids import TaskId, return_id
+from runner.ids import ObjectId, TaskId, return_id
 from runner.rpc.gen import client_pb2, types_pb2
 from runner.rpc.version import local_peer
 from runner.testing import FakeClock, FaultPlan
@@ -23,7 +25,7 @@ class Submitted:
 
     task_id: TaskId
     is_run: bool
-    refs: tuple[str, ...]
+    refs: tuple[ObjectId, ...]
     is_cancelled: bool = False
     is_dropped: bool = False
     deliveries: dict[str, int] = field(default_factory=dict)  # callbacks by ref
@@ -54,7 +56,7 @@ class SimClient:
         self._operate(client_pb2.Operation(register_function=function))
 
     # ---- the user ----
-    def submit(self, *, is_run: bool, num_returns: int = 1, depends_on: list[str] | None = None) -> Submitted:
+    def submit(self, *, is_run: bool, num_returns: int = 1, depends_on: Sequence[str] = ()) -> Submitted:
         task_id = TaskId(f"t-{self.client_id}-{len(self.tasks)}")
         refs = tuple(return_id(task_id, index) for index in range(num_returns))
         spec = types_pb2.TaskSpec(
@@ -64,14 +66,14 @@ class SimClient:
             is_run=is_run,
             num_returns=num_returns,
             max_retries=-1,
-            dependencies=depends_on or [],
+            dependencies=depends_on,
             resources=types_pb2.Resources(amounts={"CPU": CPU_UNITS}),
         )
         task = self.tasks[task_id] = Submitted(task_id, is_run, refs)
         self.machine.created(refs)
         self._operate(client_pb2.Operation(submit=spec))
         for ref in refs:
-            assert self.machine.when_ready(ref, lambda ref=ref: self._ready(task, ref))
+            assert self.machine.when_ready(ref, partial(self._ready, task, ref))
         return task
 
     def cancel(self, task: Submitted, *, force: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,14 +90,14 @@ class SimCoordinator:
             client_lost_after_s=30.0,
             disk_reserve_bytes=0,
         )
-        state = self._state = StateDir(str(self._home), self._cluster_id, "token")
+        state = self._state = StateDir(str(self._home), self._cluster_id, "token", embedded=False)
         coordinator = Coordinator(config, state, lambda *_: self._provider, self._clock)
         coordinator.cluster.check()
         self._fleet = asyncio.ensure_future(coordinator._fleet.run())
         await asyncio.sleep(0)
         handlers: dict[str, Handler] = {}
         with (
-            mock.patch.object(wiring.grpc.aio, "server", lambda **_: SimServer(handlers)),
+            mock.patch("grpc.aio.server", lambda **_: SimServer(handlers)),
             mock.patch.object(wiring, "client_port_credentials", lambda *_: None),
             mock.patch.object(wiring, "fleet_port_credentials", lambda *_: None),
         ):
@@ -120,7 +119,7 @@ class SimCoordinator:
         coordinator._journal.close()
         self._provider._exit_callbacks.clear()  # type: ignore[attr-defined]  # they belonged to the dead process
         assert self._state is not None
-        os.close(self._state._lock_fd)
+        self._state.close(keep=True, keep_store=True)  # the kernel frees the locks of the dead
         assert self._fleet is not None
         self._fleet.cancel()
         await asyncio.wait([self._fleet])

@@ -11,22 +11,20 @@ from runner.worker.agent_events import Key
 class Ledger:
     """Written by simulated machines; each rule that one step can break is checked in that step."""
 
-    fences: set[tuple[Key, int]] = field(default_factory=set)
+    fences: dict[Key, tuple[str, int]] = field(default_factory=dict)  # where each attempt ran
     running: dict[str, tuple[str, int]] = field(default_factory=dict)  # task -> machine and attempt
     successes: set[Key] = field(default_factory=set)
     metrics: dict[Key, int] = field(default_factory=dict)  # highest index reported
-    overlaps: list[str] = field(default_factory=list)
+    broken: list[Exception] = field(default_factory=list)  # rules, as they were broken
+    frozen: set[str] = field(default_factory=set)  # machines whose agent could not stop its executors in time
 
     def began(self, machine_id: str, generation: int, key: Key) -> None:
         """User code of an attempt starts."""
-        fence = (key, generation)
-        assert (machine_id, *fence) not in self.fences, (
-            f"attempt {key} ran twice on {machine_id} generation {generation}"
-        )
-        assert all(known[1] != key for known in self.fences), f"attempt {key} ran on two machines"
-        self.fences.add((machine_id, key, generation))
-        if key[0] in self.running:
-            self.overlaps.append(f"attempt {key} began on {machine_id} while {self.running[key[0]]} still ran")
+        before = self.fences.get(key)
+        assert before is None, f"attempt {key} began on {machine_id} generation {generation} and before on {before}"
+        self.fences[key] = (machine_id, generation)
+        other = self.running.get(key[0])
+        assert other is None or other[0] in self.frozen, f"attempt {key} began on {machine_id} while {other} still ran"
         self.running[key[0]] = (machine_id, key[1])
 
     def left(self, machine_id: str, generation: int, key: Key) -> None:

@@ -159,6 +159,7 @@ class Network:
         self.calls: list[Call] = []
         self.cuts = 0
         self._opened: dict[str, int] = {}
+        self._cut_off_until_s: dict[str, float] = {}  # by the last word of a call's label: who makes it
 
     def open(
         self,
@@ -168,14 +169,15 @@ class Network:
         request: Message | None = None,
         machine: tuple[str, bytes] | None = None,
     ) -> Call:
-        """Call `handler` (None: nobody listens). `request` is given for calls with one request."""
-        if handler is None:
-            raise Cut("nobody listens")
+        """Call `handler` (None: nobody listens). `label` is what and who; `request` is given for calls with one request."""
+        now_s = asyncio.get_running_loop().time()
+        if handler is None or self._cut_off_until_s.get(label.split()[-1], 0.0) > now_s:
+            raise Cut("nobody can be reached")
         self._opened[label] = self._opened.get(label, 0) + 1
         label = f"{label} #{self._opened[label]}"
         # Numbers of its own: what one call draws does not depend on what others do.
-        numbers = [random.Random(f"{self.plan.seed} {label} {way}") for way in ("up", "down")]
-        call = Call(label, *(Pipe(each, self.delay_s) for each in numbers))
+        up, down = (Pipe(random.Random(f"{self.plan.seed} {label} {way}"), self.delay_s) for way in ("up", "down"))
+        call = Call(label, up, down)
         if request is not None:
             call.up.send(request)
         call.server = asyncio.ensure_future(self._serve(call, handler, Context(call, machine), request is not None))
@@ -192,6 +194,13 @@ class Network:
         call.down.cut(numbers.random() * 2 * self.delay_s)
         call.up.cut(numbers.random() * 2 * self.delay_s)
         self.calls.remove(call)
+
+    def cut_off(self, who: str, duration_s: float) -> None:
+        """Nothing gets from or to a machine or client for a while."""
+        self._cut_off_until_s[who] = asyncio.get_running_loop().time() + duration_s
+        for call in [*self.calls]:
+            if call.label.split()[1] == who:
+                self.cut(call)
 
     def cut_all(self) -> None:
         for call in [*self.calls]:
