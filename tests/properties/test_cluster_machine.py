@@ -160,17 +160,20 @@ class ClusterMachine(RuleBasedStateMachine):
         self.feed(e.ClientConnected(client_id, EXECUTOR if client_id == SESSION else None))
         self.feed(e.FunctionRegistered(client_id, F, "f", b"f"))
 
-    @rule(client_id=st.sampled_from([*CLIENTS, SESSION]), closes=st.booleans())
-    def disconnect(self, client_id: ClientId, closes: bool) -> None:
-        self.feed(e.ClientClosed(client_id) if closes else e.ClientDisconnected(client_id))
+    @rule(client_id=st.sampled_from([*CLIENTS, SESSION, SESSION]), kind=st.integers(0, 3))
+    def disconnect(self, client_id: ClientId, kind: int) -> None:
+        self.feed(e.ClientClosed(client_id) if kind == 0 else e.ClientDisconnected(client_id))
 
     @rule(data=st.data(), shape=st.sampled_from(SHAPES), is_run=st.booleans(), detached=st.booleans())
     def submit(self, data: st.DataObject, shape: Any, is_run: bool, detached: bool) -> None:
-        ids = st.sampled_from(self.objects)
+        ids = self.living()
         parents = [None, None, *(fence[2:] for fence in self.fences)]
+        client_id = data.draw(st.sampled_from([*CLIENTS, SESSION]))
+        if data.draw(st.integers(0, 9)):
+            self.connect(client_id)
         record = TaskRecord(
             TaskId(f"t-{len(self.tasks)}"),
-            data.draw(st.sampled_from([*CLIENTS, SESSION])),
+            client_id,
             F,
             b"spec",
             shape,
@@ -190,10 +193,16 @@ class ClusterMachine(RuleBasedStateMachine):
         if data.draw(st.booleans()) and self.cluster.task(record.task_id):
             assert self.feed(e.TaskSubmitted(record.client_id, record, True)) == []
 
+    def living(self) -> Any:
+        """Objects that exist, and for a change one that never did."""
+        known = [i for i in self.objects if self.cluster.story(i).startswith("object")]
+        return st.sampled_from([*known[-6:], *known[-6:], ObjectId("never.0")])
+
     def draw_value(self, data: st.DataObject, name: str) -> ValueRecord:
         # Only older objects, as in life: a value cannot hold the ref to itself.
-        older = self.objects[: self.objects.index(ObjectId(name))] if name in self.objects else self.objects
-        contained = tuple(data.draw(st.lists(st.sampled_from(older), max_size=2)))
+        born = self.objects.index(ObjectId(name)) if name in self.objects else len(self.objects)
+        older = self.living().filter(lambda object_id: object_id in self.objects[:born])
+        contained = tuple(data.draw(st.lists(older, max_size=2)))
         place = SegmentRecord("h", f"/{name}", 1) if data.draw(st.booleans()) else None
         return ValueRecord(b"v", contained, place)
 
@@ -207,7 +216,7 @@ class ClusterMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), client_id=st.sampled_from([*CLIENTS, SESSION]), kind=st.integers(0, 3))
     def refs(self, data: st.DataObject, client_id: ClientId, kind: int) -> None:
-        ids = tuple(data.draw(st.lists(st.sampled_from(self.objects), min_size=1, max_size=3)))
+        ids = tuple(data.draw(st.lists(self.living(), min_size=1, max_size=3)))
         event = (e.RefsAdded, e.RefsReleased, e.RefsReleased, e.ObjectsResolved)[kind]
         self.feed(event(client_id, ids))
 
@@ -223,7 +232,7 @@ class ClusterMachine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(self.fences if is_late or not self.running else list(self.running)))
 
     def draw_borrowed(self, data: st.DataObject) -> tuple[ObjectId, ...]:
-        return tuple(data.draw(st.lists(st.sampled_from(self.objects), max_size=1)))
+        return tuple(data.draw(st.lists(self.living(), max_size=1)))
 
     @precondition(lambda self: self.fences)
     @rule(data=st.data())
@@ -268,9 +277,17 @@ class ClusterMachine(RuleBasedStateMachine):
         values = tuple(self.draw_value(data, f"{fence[2]}.{index}") for index in range(2))
         self.report(fence, e.AttemptSucceeded(*fence, values, duration_s, EXECUTOR, self.draw_borrowed(data)))
 
-    # ---- machines ----
-    @rule(index=st.integers(0, 3), shape=st.sampled_from([BIG, SMALL]), kind=st.integers(0, 4))
-    def machine_comes(self, index: int, shape: Any, kind: int) -> None:
+    # ---- machines: mostly they come whole and stay, or histories would be about nothing else ----
+    @rule(index=st.integers(0, 3), shape=st.sampled_from([BIG, SMALL, ONE]), instance=st.integers(0, 1))
+    def boot(self, index: int, shape: Any, instance: int) -> None:
+        machine_id = MACHINES[index]
+        before = self.cluster.generation_of(machine_id)
+        self.feed(e.MachinesRequested((machine_id,), shape, "fake"))
+        self.feed(e.MachineRegistered(machine_id, f"agent-{instance}", shape, "h", {"registered": 1.0}))
+        assert self.cluster.generation_of(machine_id) in (before, before + 1)
+
+    @rule(index=st.integers(1, 3), shape=st.sampled_from([BIG, SMALL]), kind=st.integers(0, 3))
+    def boot_step(self, index: int, shape: Any, kind: int) -> None:
         machine_id = MACHINES[index]
         if kind == 0:
             self.feed(e.MachinesRequested((machine_id,), shape, "fake"))
@@ -279,19 +296,15 @@ class ClusterMachine(RuleBasedStateMachine):
         elif kind == 2:
             self.feed(e.MachineBootFailed(machine_id, "no capacity"))
         else:
-            before = self.cluster.generation_of(machine_id)
-            self.feed(e.MachineRegistered(machine_id, f"agent-{kind}", shape, "h", {"registered": 1.0}))
-            assert self.cluster.generation_of(machine_id) in (before, before + 1)
+            self.feed(e.MachineDestroyed(machine_id))
 
-    @rule(index=st.integers(0, 3), kind=st.integers(0, 4))
+    @rule(index=st.sampled_from([0, 1, 1, 2, 2, 3, 3]), kind=st.integers(0, 5))
     def machine_goes(self, index: int, kind: int) -> None:
         machine_id = MACHINES[index]
         if kind == 0:
             self.feed(e.MachineExited(machine_id, "killed"))
         elif kind in (1, 2):
             self.feed(e.MachineRemovalRequested(machine_id, force=kind == 1))
-        elif kind == 3:
-            self.feed(e.MachineDestroyed(machine_id))
         else:
             self.feed(e.MachineHeard(machine_id, self.cluster.generation_of(machine_id)))
 
@@ -303,9 +316,13 @@ class ClusterMachine(RuleBasedStateMachine):
             assert self.cluster.snapshot() == before
 
     # ---- time ----
-    @rule(step_s=st.sampled_from([0.1, 1.0, 9.0, 30.0]))
-    def advance(self, step_s: float) -> None:
+    @rule(step_s=st.sampled_from([0.1, 1.0, 9.0, 30.0]), silent=st.sampled_from([None, None, *MACHINES]))
+    def advance(self, step_s: float, silent: MachineId | None) -> None:
         self.now_s += step_s
+        for machine_id in MACHINES:
+            generation = self.cluster.generation_of(machine_id)
+            if machine_id != silent and self.cluster.is_machine_live(machine_id, generation):
+                self.feed(e.MachineHeard(machine_id, generation))
         self.feed(e.ClockAdvanced())
         wakeup_s = self.cluster.next_wakeup_s()
         assert wakeup_s is None or wakeup_s > self.now_s
