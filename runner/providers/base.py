@@ -154,7 +154,10 @@ class Provider(Protocol):
         """All machines that carry this cluster's tag, also those made by an earlier coordinator that is gone."""
 
     async def logs(self, name: MachineId) -> tuple[str, ...]:
-        """The last lines that the machine itself wrote (boot and agent, not tasks); kept after it is destroyed."""
+        """The last lines about the machine: the provider's events and what it wrote itself (boot and agent, not tasks).
+
+        Kept after it is destroyed.
+        """
 
     async def close(self) -> None:
         """Free what the provider itself holds. Idempotent. Machines are not destroyed, unless they cannot outlive it."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -212,6 +214,7 @@ class LocalProvider:
         except BaseException:
             self._gpus_taken.difference_update(gpus)
             raise
+        self._note(name, f"forked as pid {process.pid}" + (f", GPUs {', '.join(gpus)}" if gpus else ""))
         machine = _Machine(spec, process, gpus, handle)
         self._machines[name] = machine
         self._swept.discard(name)
@@ -338,6 +341,11 @@ class LocalProvider:
         del self._machines[name]
         self._swept.add(name)
         machine.ended.set()
+
+    def _note(self, name: MachineId, event: str) -> None:
+        """A line of ours among the machine's, so that a log is never empty."""
+        with contextlib.suppress(OSError), self._log_path(name).open("a") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} provider: machine {name} {event}\n")
 
     def _log_path(self, name: MachineId) -> Path:
         return self._log_dir / f"{name}.log"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,15 +11,29 @@ import pytest
 from runner.errors import ProviderError
 from runner.ids import ClusterId, MachineId, random_id
 from runner.providers.base import MachineState
+from runner.worker.zygote import Zygote
 from tests.contract.providers.harness import Exits, FakeHarness, Harness, LocalHarness, make_spec
 from tests.contract.providers.scripted import ScriptForker
+from tests.contract.providers.zygote_host import LentZygote, running_zygote
 
 M1, M2 = MachineId("m-1"), MachineId("m-2")
 
 
-@pytest.fixture(params=["fake", "local"])
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    with running_zygote() as running:
+        yield running
+
+
+@pytest.fixture(params=["fake", "local, scripted", "local"])
 async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Harness]:
-    made: Harness = FakeHarness() if request.param == "fake" else LocalHarness(ScriptForker(), tmp_path / "logs")
+    made: Harness
+    if request.param == "fake":
+        made = FakeHarness()
+    elif request.param == "local":
+        made = LocalHarness(LentZygote(request.getfixturevalue("zygote")), tmp_path / "logs")
+    else:
+        made = LocalHarness(ScriptForker(), tmp_path / "logs")
     try:
         yield made
     finally:

@@ -108,7 +108,9 @@ async def test_the_end_is_noticed_when_the_forker_is_gone(cluster, forker, provi
     forker._on_exit = None
     forker.on_lost()
     os.kill(forker.children[M1].pid, signal.SIGKILL)
-    assert await exits.first() == (M1, "agent ended; its exit status is not known; m-1 is up")
+    name, reason = await exits.first()
+    assert name == M1
+    assert reason.startswith("agent ended; its exit status is not known; ")
     with pytest.raises(ProviderError, match="the process that forks machines is gone"):
         await provider.create(make_spec(cluster, M2))
 
