@@ -9,11 +9,14 @@ import random
 import selectors
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner.providers.fake import FakeProvider, ProviderFaults
 
-__all__ = ["FakeClock", "FakeProvider", "Fault", "FaultPlan", "ProviderFaults"]
+if TYPE_CHECKING:
+    from runner.testing_cluster import LocalCluster
+
+__all__ = ["FakeClock", "FakeProvider", "Fault", "FaultPlan", "LocalCluster", "ProviderFaults"]
 
 T = TypeVar("T")
 
@@ -172,3 +175,12 @@ class FaultPlan:
     def provider_faults(self, **chances: float) -> ProviderFaults:
         """Faults for a FakeProvider, drawn from this plan's seed; keywords as in ProviderFaults."""
         return ProviderFaults(seed=self.stream("provider").getrandbits(32), **chances)
+
+
+def __getattr__(name: str) -> Any:
+    # Clocks and plans are useful without gRPC, which this one brings.
+    if name == "LocalCluster":
+        from runner.testing_cluster import LocalCluster
+
+        return LocalCluster
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

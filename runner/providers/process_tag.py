@@ -30,6 +30,7 @@ class Process:
     start_ticks: int
     session: int
     state: str
+    group: int = 0
 
     @property
     def identity(self) -> str:
@@ -91,7 +92,7 @@ def find_process(pid: int) -> Process | None:
     fields = _stat_fields(pid)
     if fields is None or fields[0] in "ZX":
         return None
-    return Process(pid, start_ticks=int(fields[19]), session=int(fields[3]), state=fields[0])
+    return Process(pid, start_ticks=int(fields[19]), session=int(fields[3]), state=fields[0], group=int(fields[2]))
 
 
 def survey(cluster_id: ClusterId) -> list[Seen]:
