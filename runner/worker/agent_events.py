@@ -188,10 +188,9 @@ Event = (
 
 # ---- commands ----
 class SpawnExecutor(NamedTuple):
-    """Fork executor `number` from the template that has `template` imported."""
+    """Fork executor `number` from the template that has `template` imported; its first attempt makes it that environment's."""
 
     number: int
-    environment: Environment
     template: frozenset[str]
 
 

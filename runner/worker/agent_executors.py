@@ -31,6 +31,7 @@ class Handle:
     page: CancelPage
     pipes: tuple[LinePipe, LinePipe]
     pid: int = 0
+    is_set_up: bool = False
     sent: set[str] = field(default_factory=set)  # functions and packages that it has
     attempt: Attempt | None = None
     serial: int = 0
@@ -63,7 +64,7 @@ class Executors:
         self.by_number: dict[int, Handle] = {}
         self.by_id: dict[str, Handle] = {}
 
-    def spawn(self, number: int, environment: Environment, template: frozenset[str]) -> None:
+    def spawn(self, number: int, template: frozenset[str]) -> None:
         """Have one forked; its READY comes as a frame."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         out_read, out_write = os.pipe()
@@ -88,13 +89,16 @@ class Executors:
             self._loop.add_reader(pipe.fd, self._pipe_readable, handle, pipe)
         # The template's copies are closed when they have gone; `theirs` gives its descriptor away.
         self._spawn(template, number, (theirs.detach(), out_write, err_write, page_fd))
+
+    def setup_frame(self, handle: Handle, environment: Environment) -> bytes:
+        """What an executor gets before its first attempt."""
         setup = self.settings | {
             "executor_id": handle.executor_id,
             "env_vars": environment.env_vars,
             "threads": environment.threads,
             "visible_gpus": environment.visible_gpus,
         }
-        handle.link.send(encode(Kind.SETUP, setup))
+        return encode(Kind.SETUP, setup)
 
     def drain(self, handle: Handle) -> None:
         """Take the lines that were written before the frame that is being handled."""

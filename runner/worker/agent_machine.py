@@ -31,6 +31,7 @@ class AgentMachine(AttemptFlow):
         self._lease = Lease(
             is_used=settings.is_leased, lost_after_s=settings.lost_after_s, destroy_after_s=settings.destroy_after_s
         )
+        self._prestart = min(PRESTART_MAX, max(1, int(settings.cpus)))
         self._handlers: dict[type, Callable[[Any], None]] = {
             ev.AttemptAssigned: self._assigned,
             ev.StopRequested: self._stop_requested,
@@ -154,14 +155,15 @@ class AgentMachine(AttemptFlow):
             self._kill(executor)  # its exit fails the attempt that waits for it
 
     def _expire_idle(self, _subject: None) -> None:
+        """As many as were there at the beginning may stay for ever."""
         self._is_idle_watched = False
-        default = self._settings.default
-        for executor in self._pool.expired(self._now_s - IDLE_AFTER_S, keep=default):
+        while (executor := self._pool.next_expiry(self._prestart)) is not None:
+            due_s = executor.idle_since_s + IDLE_AFTER_S
+            if due_s > self._now_s:
+                self._is_idle_watched = True
+                self._timers.set(due_s, "idle")
+                return
             self._retire(executor)
-        next_s = self._pool.oldest_idle_s(keep=default)
-        if next_s is not None:
-            self._is_idle_watched = True
-            self._timers.set(next_s + IDLE_AFTER_S, "idle")
 
     # ---- layers ----
     def _settle_layer(self, modules: Modules, state: TemplateState) -> None:
@@ -169,8 +171,7 @@ class AgentMachine(AttemptFlow):
         if before is None or before is TemplateState.FAILED:
             return  # given up before it came
         self._templates.set(modules, state)
-        for environment in list(self._waiting):
-            self._spawn_missing(environment)
+        self._spawn_missing(modules if state is TemplateState.READY else BASE)
 
     def _layer_timed_out(self, modules: Modules) -> None:
         if self._templates.state(modules) is TemplateState.LOADING:
@@ -179,9 +180,8 @@ class AgentMachine(AttemptFlow):
     # ---- the machine's own life ----
     def _registered(self, _event: ev.Registered) -> None:
         self._lease.renew(self._now_s)
-        count = min(PRESTART_MAX, max(1, int(self._settings.cpus)))
-        for _ in range(count - len(self._pool.by_number)):
-            self._spawn(self._settings.default, BASE)
+        for _ in range(self._prestart - len(self._pool.by_number)):
+            self._spawn(BASE)
 
     def _follow_lease(self) -> None:
         state = self._lease.state(self._now_s)
@@ -199,13 +199,15 @@ class AgentMachine(AttemptFlow):
 
     def _start_held(self) -> None:
         for environment, waiting in list(self._waiting.items()):
+            template = self._templates.find(environment.layer)
             for placed in list(waiting):
-                executor = self._pool.take_idle(environment)
+                executor = self._pool.take_idle(environment, template)
                 if executor is None:
                     break
                 self._leave_waiting(placed)
                 self._run(placed, executor)
-            self._spawn_missing(environment)
+            if template is not None:
+                self._spawn_missing(template)
 
     def _drain(self, event: ev.DrainRequested) -> None:
         self._is_draining = True

@@ -26,6 +26,7 @@ class Output:
         self._machine_id = machine_id
         self.buffer: ReportBuffer[fleet_pb2.ReportItem] = ReportBuffer()
         self.wake: Callable[[], None] = lambda: None
+        self.wake_later: Callable[[], None] = lambda: None  # in a few milliseconds: nobody waits for it
 
     @property
     def is_full(self) -> bool:
@@ -39,9 +40,13 @@ class Output:
         started = item.started
         started.key.task_id, started.key.attempt = command.key
         started.executor_id = handle.executor_id
-        entry = self._add(item, _ITEM_BYTES)
-        # The core takes an end without a start, so an attempt that ends before the next frame costs one item, not two.
-        handle.started = None if command.is_run else entry
+        entry = self.buffer.add(item, _ITEM_BYTES)
+        if command.is_run:
+            self.wake()
+        else:
+            # The core takes an end without a start, so an attempt that ends before the next frame costs one item, not two.
+            handle.started = entry
+            self.wake_later()
 
     def ended(self, command: ev.ReportEnded, handle: Handle | None) -> None:
         """The one final report of an attempt: the executor's own words, or what the agent saw."""
@@ -150,10 +155,9 @@ class Output:
     def _said(self, handle: Handle) -> None:
         handle.started = None  # what follows it must find the attempt running
 
-    def _add(self, item: fleet_pb2.ReportItem, size_bytes: int) -> object:
-        entry = self.buffer.add(item, size_bytes)
+    def _add(self, item: fleet_pb2.ReportItem, size_bytes: int) -> None:
+        self.buffer.add(item, size_bytes)
         self.wake()
-        return entry
 
     def _fill_failure(self, ended: fleet_pb2.AttemptEnded, key: Key, fault: ev.Fault) -> None:
         ended.key.task_id, ended.key.attempt = key

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from runner.clock import Clock
 from runner.worker import agent_events as ev
-from runner.worker.agent_events import Environment, ExitCause
+from runner.worker.agent_events import ExitCause
 from runner.worker.agent_executors import Executors, Handle
-from runner.worker.agent_functions import Functions, visible_gpus
+from runner.worker.agent_functions import Functions
 from runner.worker.agent_machine import AgentMachine, AgentSettings
 from runner.worker.agent_output import Output
 from runner.worker.agent_templates import TemplateLink
@@ -67,7 +67,6 @@ class AgentShell:
             is_leased=not boot.embedded,
             lost_after_s=boot.lost_after_s,
             destroy_after_s=boot.destroy_after_s,
-            default=Environment(visible_gpus=visible_gpus(boot.gpus, ())),
         )
         self._machine = AgentMachine(settings)
         self._oom = OomCounter()
@@ -86,7 +85,7 @@ class AgentShell:
             ev.RunAttempt: self._run,
             ev.ReportStarted: self._report_started,
             ev.ReportEnded: self._report_ended,
-            ev.SpawnExecutor: lambda each: self.executors.spawn(each.number, each.environment, each.template),
+            ev.SpawnExecutor: lambda each: self.executors.spawn(each.number, each.template),
             ev.InterruptExecutor: self._interrupt,
             ev.SignalGroup: lambda each: self._signal(each.number, _SIGNALS[each.signal], whole_group=True),
             ev.RetireExecutor: lambda each: self._tell(each.number, encode(Kind.EXIT)),
@@ -183,7 +182,11 @@ class AgentShell:
         if not self._has_run:
             self._has_run = True
             self.output.phase("first_task", self._clock.unix_s())
-        frames = [
+        frames = []
+        if not handle.is_set_up:
+            handle.is_set_up = True
+            frames.append(self.executors.setup_frame(handle, attempt.environment))
+        frames += [
             self.functions.packages[each]
             for each in attempt.environment.package_ids
             if each not in handle.sent and each in self.functions.packages

@@ -24,7 +24,6 @@ SPAWN_AFTER_S = 60.0
 LAYER_AFTER_S = 120.0  # a layer that takes longer is given up: executors then import for themselves
 IDLE_AFTER_S = 60.0
 PRESTART_MAX = 2
-DEFAULT = Environment()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,6 @@ class AgentSettings:
     is_leased: bool = True
     lost_after_s: float = 60.0
     destroy_after_s: float = 120.0
-    default: Environment = DEFAULT  # of the executors that are started before anybody asks
 
 
 class AttemptFlow:
@@ -81,28 +79,29 @@ class AttemptFlow:
         environment = placed.attempt.environment
         placed.move(Phase.STARTING)
         placed.head_since_s = self._now_s
-        executor = self._pool.take_idle(environment) if self._lease_state is LeaseState.HELD else None
+        template = self._templates.find(environment.layer)
+        executor = self._pool.take_idle(environment, template) if self._may_start else None
         if executor is not None:
             self._run(placed, executor)
             return
         self._waiting.setdefault(environment, deque()).append(placed)
-        self._spawn_missing(environment)
-
-    def _spawn_missing(self, environment: Environment) -> None:
-        """Have as many executors on the way as heads wait for."""
-        missing = len(self._waiting.get(environment, ())) - self._pool.spawning(environment)
-        if missing <= 0:
-            return
-        template = self._templates.find(environment.layer)
         if template is None:
-            self._want_layer(environment.layer)  # this is called again when it is there
-            return
-        for _ in range(missing):
-            self._spawn(environment, template)
+            self._want_layer(environment.layer)  # `_spawn_missing` comes when it is there
+        elif self._may_start:
+            self._spawn_missing(template)
 
-    def _spawn(self, environment: Environment, template: Modules) -> None:
-        executor = self._pool.add(environment, template)
-        self._emit(ev.SpawnExecutor(executor.number, environment, template))
+    def _spawn_missing(self, template: Modules) -> None:
+        """Have as many executors on the way as heads wait for."""
+        waiting = sum(len(each) for environment, each in self._waiting.items() if self._suits(template, environment))
+        for _ in range(waiting - self._pool.spawning(template)):
+            self._spawn(template)
+
+    def _suits(self, template: Modules, environment: Environment) -> bool:
+        return self._templates.find(environment.layer) == template
+
+    def _spawn(self, template: Modules) -> None:
+        executor = self._pool.add(template)
+        self._emit(ev.SpawnExecutor(executor.number, template))
         self._timers.set(self._now_s + SPAWN_AFTER_S, "spawn", executor.number)
 
     def _run(self, placed: Placed, executor: Executor) -> None:
@@ -112,6 +111,7 @@ class AttemptFlow:
         placed.serial, placed.executor, placed.head_since_s = self._serials, executor, self._now_s
         executor.move(ExecutorState.BUSY)
         executor.key = attempt.key
+        executor.environment = attempt.environment
         if attempt.max_calls:
             executor.calls[attempt.function_id] = executor.calls.get(attempt.function_id, 0) + 1
         self._emit(ev.RunAttempt(executor.number, placed.serial, attempt))
@@ -154,18 +154,25 @@ class AttemptFlow:
 
     def _offer(self, executor: Executor) -> None:
         """A free executor takes the first head that waits for its like, or rests."""
-        waiting = self._waiting.get(executor.environment)
-        if waiting and self._lease_state is LeaseState.HELD:
-            placed = waiting[0]
+        placed = self._first_waiting(executor) if self._waiting and self._may_start else None
+        if placed is not None:
             self._leave_waiting(placed)
             self._run(placed, executor)
             return
         surplus = self._pool.put_idle(executor, self._now_s)
         if surplus is not None:
             self._retire(surplus)
-        elif executor.environment != self._settings.default and not self._is_idle_watched:
+        elif not self._is_idle_watched:
             self._is_idle_watched = True
             self._timers.set(self._now_s + IDLE_AFTER_S, "idle")
+
+    def _first_waiting(self, executor: Executor) -> Placed | None:
+        if executor.environment is not None:
+            waiting = self._waiting.get(executor.environment)
+            return waiting[0] if waiting else None
+        return next(
+            (each[0] for environment, each in self._waiting.items() if self._suits(executor.template, environment)), None
+        )
 
     def _ended(self, event: ev.ExecutorEnded) -> None:
         placed = self._on(event.number, event.serial)
@@ -254,19 +261,19 @@ class AttemptFlow:
             self._start(following)
         if executor.pid == 0:  # it never was ready
             how = event.cause.signal_name or f"exit code {event.cause.exit_code}"
-            self._fail_spawn(executor.environment, f"executor died while starting ({how})")
+            self._fail_spawn(executor.template, f"executor died while starting ({how})")
 
     def _spawn_failed(self, event: ev.SpawnFailed) -> None:
         executor = self._pool.discard(event.number)
         if executor is not None:
-            self._fail_spawn(executor.environment, event.text)
+            self._fail_spawn(executor.template, event.text)
 
-    def _fail_spawn(self, environment: Environment, text: str) -> None:
-        """One head pays for an executor that did not come; else a broken environment would be tried for ever."""
-        waiting = self._waiting.get(environment)
-        if not waiting or self._pool.spawning(environment) >= len(waiting):
+    def _fail_spawn(self, template: Modules, text: str) -> None:
+        """One head pays for an executor that did not come; else a machine that cannot fork would try for ever."""
+        able = [each for environment, each in self._waiting.items() if self._suits(template, environment)]
+        if self._pool.spawning(template) >= sum(len(each) for each in able):
             return
-        placed = waiting[0]
+        placed = able[0][0]
         self._leave_waiting(placed)
         placed.fault = faults.not_spawned(placed.attempt.label, self._settings.machine_id, text)
         following = self._finish(placed, 0)

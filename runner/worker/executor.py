@@ -58,9 +58,10 @@ def main(sock: socket.socket, page_fd: int) -> NoReturn:
     gc.collect()
     gc.freeze()
     channel.send(Kind.READY, os.getpid())
-    setup = channel.next_frame()
-    assert setup[0] == Kind.SETUP, f"first frame is {setup[0]}"
-    Executor(channel, gate, setup[1]).serve()
+    while (frame := channel.next_frame())[0] != Kind.SETUP:
+        if frame[0] == Kind.EXIT:
+            os._exit(0)
+    Executor(channel, gate, frame[1]).serve()
 
 
 class Executor:

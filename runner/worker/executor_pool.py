@@ -31,10 +31,10 @@ class Executor:
     """One process in which user code runs."""
 
     number: int
-    environment: Environment
     template: frozenset[str]
+    environment: Environment | None = None  # of its first attempt; None: blank, fit for any that its template has
     state: ExecutorState = ExecutorState.SPAWNING
-    pid: int = 0
+    pid: int = 0  # 0: not ready yet
     key: Key | None = None  # the attempt it has
     calls: dict[str, int] = field(default_factory=dict)  # by function id, for max_calls
     idle_since_s: float = 0.0
@@ -45,76 +45,71 @@ class Executor:
         self.state = to
 
 
+# Blank executors are kept by template, others by environment.
+_Kind = Environment | frozenset[str]
+
+
 class ExecutorPool:
     """All executors of one machine."""
 
     def __init__(self, idle_max: int) -> None:
         self._idle_max = idle_max
         self.by_number: dict[int, Executor] = {}
-        self._idle: dict[Environment, deque[Executor]] = {}
+        self._idle: dict[_Kind, deque[Executor]] = {}
         self._idle_count = 0
-        self._spawning: dict[Environment, int] = {}
+        self._spawning: dict[frozenset[str], int] = {}
         self._numbers = 0
 
-    def add(self, environment: Environment, template: frozenset[str]) -> Executor:
+    def add(self, template: frozenset[str]) -> Executor:
         """A new one, to be spawned."""
         self._numbers += 1
-        executor = Executor(self._numbers, environment, template)
+        executor = Executor(self._numbers, template)
         self.by_number[executor.number] = executor
-        self._count_spawning(environment, +1)
+        self._count_spawning(template, +1)
         return executor
 
-    def spawning(self, environment: Environment) -> int:
-        """How many will soon be ready for attempts of this environment."""
-        return self._spawning.get(environment, 0)
+    def spawning(self, template: frozenset[str]) -> int:
+        """How many of this template will soon be ready."""
+        return self._spawning.get(template, 0)
 
     def arrived(self, executor: Executor) -> None:
         """It said that it is ready; it is idle now, but not yet put with the idle ones."""
-        self._count_spawning(executor.environment, -1)
+        self._count_spawning(executor.template, -1)
         executor.move(ExecutorState.IDLE)
 
-    def _count_spawning(self, environment: Environment, change: int) -> None:
-        count = self._spawning.pop(environment, 0) + change
-        if count:
-            self._spawning[environment] = count
-
-    def take_idle(self, environment: Environment) -> Executor | None:
-        """The idle executor that ran last: its caches are warm."""
+    def take_idle(self, environment: Environment, template: frozenset[str] | None) -> Executor | None:
+        """An idle executor of this environment, or a blank one of this template. The one that ran last: its caches are warm."""
         idle = self._idle.get(environment)
+        if not idle and template is not None:
+            idle = self._idle.get(template)
         if not idle:
             return None
-        executor = idle.pop()
-        self._forget_if_empty(environment)
-        self._idle_count -= 1
+        executor = idle[-1]
+        self.remove_idle(executor)
         return executor
 
     def put_idle(self, executor: Executor, now_s: float) -> Executor | None:
         """Keep it for later; returns the one that is now too many, longest idle."""
         executor.idle_since_s = now_s
-        self._idle.setdefault(executor.environment, deque()).append(executor)
+        self._idle.setdefault(_kind(executor), deque()).append(executor)
         self._idle_count += 1
         return self._oldest() if self._idle_count > self._idle_max else None
 
     def remove_idle(self, executor: Executor) -> None:
         """It is idle no longer."""
-        self._idle[executor.environment].remove(executor)
-        self._forget_if_empty(executor.environment)
+        kind = _kind(executor)
+        idle = self._idle[kind]
+        if idle[-1] is executor:
+            idle.pop()
+        else:
+            idle.remove(executor)
+        if not idle:
+            del self._idle[kind]
         self._idle_count -= 1
 
-    def expired(self, before_s: float, keep: Environment) -> list[Executor]:
-        """Idle since before `before_s`; those of environment `keep` stay."""
-        return [
-            executor
-            for environment, idle in self._idle.items()
-            if environment != keep
-            for executor in idle
-            if executor.idle_since_s <= before_s
-        ]
-
-    def oldest_idle_s(self, keep: Environment) -> float | None:
-        """Since when the longest idle one is; those of environment `keep` do not count."""
-        times = (idle[0].idle_since_s for environment, idle in self._idle.items() if environment != keep)
-        return min(times, default=None)
+    def next_expiry(self, keep: int) -> Executor | None:
+        """The one that is idle for longest, when there are more idle ones than `keep`."""
+        return self._oldest() if self._idle_count > keep else None
 
     def discard(self, number: int) -> Executor | None:
         """It is gone."""
@@ -123,7 +118,7 @@ class ExecutorPool:
             if executor.state is ExecutorState.IDLE:
                 self.remove_idle(executor)
             elif executor.pid == 0:
-                self._count_spawning(executor.environment, -1)
+                self._count_spawning(executor.template, -1)
         return executor
 
     def check(self) -> None:
@@ -134,10 +129,16 @@ class ExecutorPool:
         for executor in self.by_number.values():
             assert (executor.state is ExecutorState.IDLE) == (executor in idle)
             assert executor.state is not ExecutorState.BUSY or executor.key is not None
+        assert sum(self._spawning.values()) == sum(1 for executor in self.by_number.values() if executor.pid == 0)
 
     def _oldest(self) -> Executor:
         return min((idle[0] for idle in self._idle.values()), key=lambda executor: executor.idle_since_s)
 
-    def _forget_if_empty(self, environment: Environment) -> None:
-        if not self._idle[environment]:
-            del self._idle[environment]
+    def _count_spawning(self, template: frozenset[str], change: int) -> None:
+        count = self._spawning.pop(template, 0) + change
+        if count:
+            self._spawning[template] = count
+
+
+def _kind(executor: Executor) -> _Kind:
+    return executor.template if executor.environment is None else executor.environment

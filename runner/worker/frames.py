@@ -4,7 +4,7 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 
 | kind | fields | from -> to |
 |---|---|---|
-| SETUP | settings map | agent -> executor, first frame |
+| SETUP | settings map | agent -> executor, before the first RUN: it is blank until then |
 | FUNCTION | function_id, name, blob | agent -> executor, before the first RUN that needs it |
 | PACKAGE | package_id, zip | agent -> executor, likewise |
 | RUN | serial, Assignment | agent -> executor: run it; serials rise |

@@ -75,7 +75,7 @@ class Worker:
         self._functions: set[str] = set()
         self._changed = asyncio.Event()
         self._is_sending = False
-        shell.output.wake = self._drain_soon
+        shell.output.wake = shell.output.wake_later = self._drain_soon
 
     # ---- the coordinator's part ----
     def start(self, function: Callable[..., Any], *args: Any, slot: int | None = None, modules: Iterable[str] = (),

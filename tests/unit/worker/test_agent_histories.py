@@ -23,7 +23,8 @@ RANK = {None: 0, Signal.TERM: 1, Signal.KILL: 2}
 class Process:
     """What the world knows about one executor."""
 
-    environment: Environment
+    template: frozenset[str]
+    environment: Environment | None = None
     is_ready: bool = False
     is_doomed: bool = False  # told to exit, or killed
     serial: int = 0
@@ -54,12 +55,13 @@ class AgentHistory(RuleBasedStateMachine):
 
     def obey(self, command: ev.Command) -> None:
         match command:
-            case ev.SpawnExecutor(number, environment, _):
-                self.processes[number] = Process(environment)
+            case ev.SpawnExecutor(number, template):
+                self.processes[number] = Process(template)
             case ev.RunAttempt(number, serial, attempt):
                 process = self.processes[number]
                 assert process.is_ready and not process.is_doomed and process.attempt is None
-                assert process.environment == attempt.environment
+                assert process.environment in (None, attempt.environment)
+                process.environment = attempt.environment
                 others = [each.attempt.slot for each in self.processes.values() if each.attempt is not None]
                 assert attempt.slot not in others, "two attempts of one slot at once"
                 process.attempt, process.serial, process.signals = attempt, serial, []

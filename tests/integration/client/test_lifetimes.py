@@ -1,0 +1,359 @@
+"""Beginning and end: what is printed, what is left, what the errors say."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import runner
+from runner.errors import (
+    AuthenticationError,
+    BadOptionsError,
+    ClusterError,
+    CoordinatorUnreachableError,
+    UsageError,
+    VersionMismatchError,
+)
+from runner.rpc import security, version
+from tests.integration.client.conftest import Script
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 60) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=timeout_s)
+    return process.returncode, out, err
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
+
+
+def wait_gone(pids: list[int], limit_s: float) -> float:
+    started = time.monotonic()
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() - started < limit_s, f"still there after {limit_s} s: {[p for p in pids if alive(p)]}"
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def test_every_line_is_printed_with_its_name_and_none_is_lost_at_the_end(script: Script) -> None:
+    status, out, err = finish(
+        script(
+            """
+            import sys, runner
+            @runner.remote
+            def talk(count):
+                for index in range(count):
+                    print("line", index)
+                print("to stderr", file=sys.stderr)
+                print("no end of line", end="")
+            runner.init()
+            runner.get([talk.options(name="lr=0.1").remote(500), talk.remote(2)])
+            """
+        )
+    )
+    assert status == 0, err
+    lines = out.splitlines()
+    assert [line for line in lines if line.startswith("(lr=0.1) line")] == [f"(lr=0.1) line {i}" for i in range(500)]
+    assert lines.count("(talk) line 1") == 1
+    assert lines.count("(lr=0.1) no end of line") == 1
+    assert sorted(err.splitlines()) == ["(lr=0.1) to stderr", "(talk) to stderr"]
+
+
+def test_init_twice_is_one_session_and_shutdown_ends_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RUNNER_HOME", str(tmp_path))
+    with runner.init(log_to_driver=False) as first:
+        assert runner.init() is first
+        assert first.embedded
+        pid = int(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()[0])
+        ref = runner.remote(lambda: 1).remote()
+        assert runner.get(ref, timeout=30) == 1
+    assert not alive(pid)
+    assert not runner.is_initialized()
+    with pytest.raises(UsageError):
+        runner.get(ref)
+    runner.shutdown()
+    with runner.init(log_to_driver=False) as second:
+        assert second.cluster_id != first.cluster_id
+
+
+def test_bad_arguments_of_init() -> None:
+    for arguments in ({"machines": -1}, {"num_cpus": "two"}, {"memory": "much"}, {"resources": {"CPU": 1}}, {"address": "nowhere"}):
+        with pytest.raises(BadOptionsError):
+            runner.init(**arguments)  # type: ignore[arg-type]
+    with pytest.raises(BadOptionsError, match="runner up"):
+        runner.init("127.0.0.1:1", machines=3, token="t", ca=b"x")
+    with pytest.raises(BadOptionsError, match="provider"):
+        runner.init(provider="no-such-provider")
+
+
+def test_a_killed_client_leaves_nothing(script: Script) -> None:
+    process = script(
+        """
+        import os, time, runner
+        runner.init(machines=2, num_cpus=1)
+        @runner.remote
+        def pids():
+            import subprocess
+            child = subprocess.Popen(["sleep", "1000"])
+            return os.getpid(), os.getppid(), child.pid
+        @runner.remote
+        def hang():
+            time.sleep(1000)
+        found = runner.get(pids.remote())
+        hang.remote()
+        agents = [node.pid for node in runner.nodes()]
+        print(*found, *agents, *open(f"/proc/self/task/{os.getpid()}/children").read().split(), flush=True)
+        time.sleep(1000)
+        """
+    )
+    assert process.stdout is not None
+    pids = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(pids) >= 6
+    process.kill()
+    process.wait()
+    wait_gone(pids, 10)
+
+
+def test_ctrl_c_while_starting_leaves_nothing(script: Script) -> None:
+    process = script(
+        """
+        import os, threading, signal, time, runner
+        from runner.client import embedded
+        read = embedded._read_ready
+        def interrupted(process, *args):
+            print(process.pid, flush=True)
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+            return read(process, *args)
+        embedded._read_ready = interrupted
+        try:
+            runner.init()
+        except KeyboardInterrupt:
+            print("interrupted", runner.is_initialized())
+        """
+    )
+    status, out, err = finish(process)
+    assert status == 0, err
+    pid, _, rest = out.partition("\n")
+    assert rest == "interrupted False\n"
+    assert not alive(int(pid))
+
+
+def test_ctrl_c_while_getting_leaves_the_session_usable(script: Script) -> None:
+    process = script(
+        """
+        import time, runner
+        with runner.init(log_to_driver=False):
+            slow = runner.remote(lambda: time.sleep(1000)).remote()
+            print("getting", flush=True)
+            try:
+                runner.get(slow)
+            except KeyboardInterrupt:
+                runner.cancel(slow)
+                print(runner.get(runner.remote(lambda: "still works").remote()))
+        """
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "getting\n"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert (status, out) == (0, "still works\n"), err
+
+
+def test_a_script_that_fails_ends_and_leaves_nothing(script: Script) -> None:
+    status, out, err = finish(
+        script(
+            """
+            import os, runner
+            runner.init()
+            print(open(f"/proc/self/task/{os.getpid()}/children").read().split()[0])
+            raise SystemExit(3)
+            """
+        )
+    )
+    assert status == 3, err
+    assert not alive(int(out))
+
+
+def test_forked_children_neither_use_nor_keep_the_cluster(script: Script) -> None:
+    status, out, err = finish(
+        script(
+            """
+            import multiprocessing, os, time, runner
+            def child(queue):
+                try:
+                    runner.put(1)
+                except runner.errors.UsageError as error:
+                    queue.put("forked" in str(error))
+                try:
+                    runner.init()
+                except runner.errors.UsageError as error:
+                    queue.put("forked" in str(error))
+            if __name__ == "__main__":
+                runner.init()
+                coordinator = int(open(f"/proc/self/task/{os.getpid()}/children").read().split()[0])
+                context = multiprocessing.get_context("fork")
+                queue = context.Queue()
+                process = context.Process(target=child, args=(queue,))
+                process.start()
+                print(queue.get(), queue.get())
+                process.join()
+                lives_on = os.fork()
+                if lives_on == 0:
+                    os.closerange(0, 3)
+                    time.sleep(30)
+                    os._exit(0)
+                print(runner.get(runner.remote(lambda: "parent works").remote()))
+                runner.shutdown()
+                print(os.path.exists(f"/proc/{coordinator}"))
+                os.kill(lives_on, 9)
+            """
+        )
+    )
+    assert status == 0, err
+    assert out.splitlines() == ["True True", "parent works", "False"]
+
+
+def test_a_coordinator_that_dies_is_told(script: Script) -> None:
+    status, out, err = finish(
+        script(
+            """
+            import os, signal, threading, time, runner
+            runner.init(log_to_driver=False)
+            coordinator = int(open(f"/proc/self/task/{os.getpid()}/children").read().split()[0])
+            ref = runner.remote(lambda: time.sleep(1000)).remote()
+            threading.Timer(0.5, os.kill, (coordinator, signal.SIGKILL)).start()
+            try:
+                runner.get(ref)
+            except runner.errors.CoordinatorUnreachableError as error:
+                print("told:", "init" in str(error))
+            print(runner.is_initialized())
+            with runner.init(log_to_driver=False):
+                print(runner.get(runner.remote(lambda: "again").remote()))
+            """
+        )
+    )
+    assert status == 0, err
+    assert out.splitlines() == ["told: True", "False", "again"]
+
+
+def test_user_modules_beside_the_script_reach_the_task(script: Script, tmp_path: Path) -> None:
+    (tmp_path / "my_helpers.py").write_text("import my_more\ndef f(x):\n    return my_more.g(x)\n")
+    (tmp_path / "my_more.py").write_text("def g(x):\n    return x * 3\n")
+    status, out, err = finish(
+        script(
+            """
+            import runner
+            import my_helpers
+            @runner.remote
+            def by_global(x):
+                return my_helpers.f(x)
+            @runner.remote
+            def in_body(x):
+                from my_more import g
+                return g(x)
+            with runner.init():
+                print(runner.get([by_global.remote(2), in_body.remote(3)]))
+            """
+        )
+    )
+    assert (status, out) == (0, "[6, 9]\n"), err
+
+
+# ---- connecting ----
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Address, token and CA of a coordinator that serves, embedded in another process."""
+    import sys
+
+    home = tmp_path_factory.mktemp("other")
+    code = (
+        "import runner, sys\n"
+        "from runner.client import connection\n"
+        "runner.init(log_to_driver=False)\n"
+        "ready = connection._opened.coordinator.ready\n"
+        "print(ready.address, ready.token, ready.state_dir, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RUNNER_HOME": str(home)},
+    )
+    assert process.stdout is not None
+    address, token, state_dir = process.stdout.readline().split()
+    yield address, token, Path(state_dir) / "ca.pem"
+    process.communicate("")
+
+
+def test_connecting_to_a_running_one(other: Any) -> None:
+    address, token, ca = other
+    with runner.init(address, token=token, ca=ca, log_to_driver=False) as session:
+        assert session.address == address
+        assert runner.get(runner.remote(lambda: 5).remote(), timeout=30) == 5
+    with runner.init(address, token=token, ca=ca.read_bytes(), log_to_driver=False):
+        assert len(runner.nodes()) == 1
+
+
+def test_nobody_answers(other: Any) -> None:
+    _, token, ca = other
+    started = time.monotonic()
+    with pytest.raises(CoordinatorUnreachableError, match="no coordinator answers"):
+        runner.init(f"127.0.0.1:{free_port()}", token=token, ca=ca, timeout_s=1)
+    assert time.monotonic() - started < 3
+    assert not runner.is_initialized()
+
+
+def test_somebody_else_answers(other: Any) -> None:
+    _, token, ca = other
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with pytest.raises(ClusterError):
+            runner.init(f"127.0.0.1:{server.getsockname()[1]}", token=token, ca=ca, timeout_s=1.5)
+
+
+def test_a_wrong_token(other: Any) -> None:
+    address, _, ca = other
+    with pytest.raises(AuthenticationError, match="token"):
+        runner.init(address, token="wrong", ca=ca)
+
+
+def test_a_wrong_authority(other: Any) -> None:
+    address, token, _ = other
+    with pytest.raises(AuthenticationError, match="certificate authority"):
+        runner.init(address, token=token, ca=security.Authority.create().ca_pem)
+
+
+def test_another_protocol(other: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, token, ca = other
+    monkeypatch.setattr(version, "PROTOCOL", version.PROTOCOL + 1)
+    with pytest.raises(VersionMismatchError, match="pip install"):
+        runner.init(address, token=token, ca=ca)
+
+
+def test_another_python(other: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, token, ca = other
+    monkeypatch.setattr(version, "python_version", lambda: "3.99.0")
+    with pytest.raises(VersionMismatchError, match=r"Python 3\.99\.0"):
+        runner.init(address, token=token, ca=ca)

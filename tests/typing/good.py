@@ -1,0 +1,43 @@
+"""What type checkers must accept, and what they must infer. Checked by test_typing.py, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import assert_type
+
+import runner
+from runner import ObjectRef
+
+
+@runner.remote
+def add(x: int, y: int = 0) -> int:
+    return x + y
+
+
+@runner.remote(num_gpus=0.5, max_retries=2, retry_exceptions=[ValueError], memory="2GiB")
+def name_of(number: int, *, upper: bool = False) -> str:
+    return str(number)
+
+
+def use() -> None:
+    ref: ObjectRef[int] = add.remote(1)
+    assert_type(name_of.remote(2, upper=True), ObjectRef[str])
+    assert_type(name_of.options(num_cpus=2, name="n").remote(3), ObjectRef[str])
+    assert_type(runner.get(ref), int)
+    assert_type(runner.get([add.remote(1), add.remote(2, y=3)], timeout=5), list[int])
+    ready, others = runner.wait([ref], num_returns=1)
+    assert_type(ready, list[ObjectRef[int]])
+    assert_type(others, list[ObjectRef[int]])
+    assert_type(runner.put("a"), ObjectRef[str])
+    assert_type(runner.map(add, [1, 2]), Iterator[int])
+    runner.report({"loss": 0.5}, step=1, checkpoint={"a": 1})
+    with runner.init(machines=2) as session:
+        assert_type(session.cluster_id, str)
+    for event in runner.stream([ref], kinds="metrics"):
+        assert_type(event.step, int)
+
+
+async def use_async() -> None:
+    assert_type(await add.remote(1), int)
+    async for event in runner.stream():
+        assert_type(event.kind, str)
