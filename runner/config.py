@@ -83,9 +83,13 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def set_grpc_defaults() -> None:
-    """Keep gRPC's own log lines out of the terminal, unless the user asked for them: what they tell comes as a
-    typed error. Has to run before grpc is imported."""
+    """What gRPC reads from the environment, unless the user has set it. Has to run before grpc is imported.
+
+    Its own log lines stay out of the terminal: what they tell comes as a typed error. Its handlers of fork are off:
+    with them a forked child of a client (a DataLoader worker) is aborted every few times (grpcio 1.85).
+    """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 def child_environment(import_folder: str) -> dict[str, str]:

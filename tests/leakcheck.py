@@ -28,7 +28,7 @@ SESSION_GRACE_S = 11.0
 SHM = "/dev/shm"
 OURS_IN_SHM = "runner-"
 # pytest's own folders and those of its plugins.
-TMP_ALLOWED = ("pytest-of-", "home", "hypothesis")
+TMP_ALLOWED = ("pytest-of-", "home", "hypothesis", "torchinductor_")
 # One poller per process, kept by grpc.aio from the first channel to the interpreter's end.
 THREADS_ALLOWED = ("_poll_wrapper", "grpc", "asyncio-waitpid")
 # gRPC's core keeps its event engine's descriptors for the life of the process.

@@ -152,13 +152,29 @@ def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) 
     current_session().cancel(ref, force=force, recursive=recursive)
 
 
-def map(  # noqa: A001  runner.map is its name
-    function: RemoteFunction[..., R] | Callable[..., R],
+@overload
+def map(  # noqa: A001
+    function: RemoteFunction[..., R],
     *iterables: Iterable[Any],
     max_outstanding: int | None = None,
     ordered: bool = True,
     return_exceptions: bool = False,
-) -> Iterator[R]:
+) -> Iterator[R]: ...
+@overload
+def map(  # noqa: A001
+    function: Callable[..., R],
+    *iterables: Iterable[Any],
+    max_outstanding: int | None = None,
+    ordered: bool = True,
+    return_exceptions: bool = False,
+) -> Iterator[R]: ...
+def map(  # noqa: A001  its name, as in every executor
+    function: Any,
+    *iterables: Iterable[Any],
+    max_outstanding: int | None = None,
+    ordered: bool = True,
+    return_exceptions: bool = False,
+) -> Iterator[Any]:
     """Call `function` remotely for each tuple of inputs; yields results in order, or as they come (`ordered=False`).
 
     Lazy: at most `max_outstanding` (1000) calls are submitted ahead of what was taken. An error is raised at its

@@ -148,12 +148,12 @@ def _read_ready(
         unpacker.feed(chunk)
         for message in unpacker:  # whole, though others may still hold the pipe open
             if "error" in message:
-                raise _reported(message)
+                raise _reported(message["error"])
             return CoordinatorReady.from_dict(message)
 
 
 def _reported(error: dict[str, str]) -> RunnerError:
-    cls = getattr(errors, error["error"], ClusterError)
+    cls = getattr(errors, error["type"], ClusterError)
     if not (isinstance(cls, type) and issubclass(cls, RunnerError)):
         cls = ClusterError
     return cls(error["message"])

@@ -251,6 +251,8 @@ class GrpcTransport:
         except (TimeoutError, RuntimeError):
             pass
         self._threaded.stop(max(timeout_s, 0.5))
+        # A remote function may keep this session for long; gRPC keeps its descriptors as long as one of these lives.
+        self._channel = self._call = self._session = None
 
     async def _end(self) -> None:
         """Half-close: the coordinator then knows that we leave on purpose."""

@@ -257,6 +257,7 @@ class Session:
         self.fail(UsageError("This session was shut down. Call runner.init() for a new one."))
         self._futures.close()
         self.transport.close(max(0.0, deadline_s - time.monotonic()))
+        self.machine.outcomes.clear()
 
     def _get(self, refs: Sequence[ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
         ids = [ref.id for ref in refs]
