@@ -9,6 +9,7 @@ the journal gives the same state.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -53,7 +54,8 @@ SHAPES = [
     make_shape({}),
 ]
 CRASH = FailureKind.WORKER_CRASHED
-KINDS = [CRASH, CRASH, CRASH, FailureKind.USER, FailureKind.CANCELLED, FailureKind.TIMEOUT]
+KINDS = [FailureKind.USER, FailureKind.CANCELLED, FailureKind.TIMEOUT]
+REPORTS = [*["start", "crash", "succeed"] * 3, *["block", "unblock"] * 2, "fail", "give_back", "save"]
 SETTLED = {"succeeded", "failed", "cancelled"}
 # Some 10 s of CPU; more in the soak profile.
 EXAMPLES = max(150, settings.default.max_examples)
@@ -73,6 +75,8 @@ class ClusterMachine(RuleBasedStateMachine):
         self.objects: list[ObjectId] = [ObjectId("never.0")]
         self.last: dict[TaskId, Fence] = {}  # its newest attempt
         self.crashes: Counter[TaskId] = Counter()
+        self.instances: dict[MachineId, str] = {}
+        self.has_silent = False
         self.ended: dict[TaskId, str] = {}
         self.cancelled: set[TaskId] = set()
         self.freed: set[ObjectId] = set()
@@ -152,46 +156,53 @@ class ClusterMachine(RuleBasedStateMachine):
         self.cluster = Cluster(self.config)
         self.connect(CLIENTS[0])
         self.connect(CLIENTS[1])
-        self.feed(e.MachinesRequested((MACHINES[0],), shape, "fake"))
-        self.feed(e.MachineRegistered(MACHINES[0], "agent-0", shape, "h"))
+        self.boot(MACHINES[0], shape, "agent-0")
 
-    @rule(client_id=st.sampled_from([*CLIENTS, SESSION]))
     def connect(self, client_id: ClientId) -> None:
         self.feed(e.ClientConnected(client_id, EXECUTOR if client_id == SESSION else None))
         self.feed(e.FunctionRegistered(client_id, F, "f", b"f"))
 
-    @rule(client_id=st.sampled_from([*CLIENTS, SESSION, SESSION]), kind=st.integers(0, 3))
-    def disconnect(self, client_id: ClientId, kind: int) -> None:
-        self.feed(e.ClientClosed(client_id) if kind == 0 else e.ClientDisconnected(client_id))
+    @rule(client_id=st.sampled_from([*CLIENTS, SESSION, SESSION]), kind=st.integers(0, 5))
+    def session(self, client_id: ClientId, kind: int) -> None:
+        if kind == 0:
+            self.feed(e.ClientClosed(client_id))
+        elif kind == 1:
+            self.feed(e.ClientDisconnected(client_id))
+        else:
+            self.connect(client_id)
 
-    @rule(data=st.data(), shape=st.sampled_from(SHAPES), is_run=st.booleans(), detached=st.booleans())
-    def submit(self, data: st.DataObject, shape: Any, is_run: bool, detached: bool) -> None:
-        ids = self.living()
-        parents = [None, None, *(fence[2:] for fence in self.fences)]
+    @rule(data=st.data(), count=st.integers(1, 5))
+    def submit(self, data: st.DataObject, count: int) -> None:
+        """A burst, so that there is a queue."""
         client_id = data.draw(st.sampled_from([*CLIENTS, SESSION]))
         if data.draw(st.integers(0, 9)):
             self.connect(client_id)
-        record = TaskRecord(
-            TaskId(f"t-{len(self.tasks)}"),
-            client_id,
-            F,
-            b"spec",
-            shape,
+        is_plain = data.draw(st.booleans())
+        for _ in range(count):
+            record = TaskRecord(TaskId(f"t-{len(self.tasks)}"), client_id, F, b"spec", max_retries=1)
+            record = record if is_plain else self.draw_record(data, record)
+            self.tasks.append(record)
+            self.objects += [return_id(record.task_id, index) for index in range(record.num_returns)]
+            self.feed(e.TaskSubmitted(client_id, record, True))
+        if self.cluster.task(record.task_id):
+            assert self.feed(e.TaskSubmitted(client_id, record, True)) == [], "a repeat is a no-op"
+
+    def draw_record(self, data: st.DataObject, plain: TaskRecord) -> TaskRecord:
+        ids = self.living()
+        flags = [data.draw(st.booleans()) for _ in range(3)]
+        return replace(
+            plain,
+            shape=data.draw(st.sampled_from(SHAPES)),
             dependencies=tuple(data.draw(st.lists(ids, max_size=2))),
             contained=tuple(data.draw(st.lists(ids, max_size=1))),
             num_returns=data.draw(st.integers(0, 2)),
             max_retries=data.draw(st.sampled_from([0, 1, 3, -1])),
-            retry_user_errors=data.draw(st.booleans()),
-            is_run=is_run,
-            detached=detached,
+            retry_user_errors=flags[0],
+            is_run=flags[1],
+            detached=flags[2],
             priority=data.draw(st.sampled_from([0, 0, 1])),
-            parent=data.draw(st.sampled_from(parents)),
+            parent=data.draw(st.sampled_from([None, None, *(fence[2:] for fence in self.fences[-4:])])),
         )
-        self.tasks.append(record)
-        self.objects += [return_id(record.task_id, index) for index in range(record.num_returns)]
-        self.feed(e.TaskSubmitted(record.client_id, record, data.draw(st.booleans())))
-        if data.draw(st.booleans()) and self.cluster.task(record.task_id):
-            assert self.feed(e.TaskSubmitted(record.client_id, record, True)) == []
 
     def living(self) -> Any:
         """Objects that exist, and for a change one that never did."""
@@ -235,59 +246,51 @@ class ClusterMachine(RuleBasedStateMachine):
         return tuple(data.draw(st.lists(self.living(), max_size=1)))
 
     @precondition(lambda self: self.fences)
-    @rule(data=st.data())
-    def start(self, data: st.DataObject) -> None:
-        fence = self.draw_fence(data)
+    @rule(data=st.data(), reports=st.lists(st.sampled_from(REPORTS), min_size=1, max_size=6))
+    def agents(self, data: st.DataObject, reports: list[str]) -> None:
+        for name in reports:
+            getattr(self, name)(data, self.draw_fence(data))
+            self.cluster.check()
+
+    def start(self, data: st.DataObject, fence: Fence) -> None:
         self.report(fence, e.AttemptStarted(*fence, EXECUTOR))
 
-    @precondition(lambda self: self.fences)
-    @rule(data=st.data(), blocks=st.booleans())
-    def block(self, data: st.DataObject, blocks: bool) -> None:
-        fence = self.draw_fence(data)
-        self.report(fence, (e.AttemptBlocked if blocks else e.AttemptUnblocked)(*fence))
+    def block(self, data: st.DataObject, fence: Fence) -> None:
+        self.report(fence, e.AttemptBlocked(*fence))
 
-    @precondition(lambda self: self.fences)
-    @rule(data=st.data(), step=st.integers(0, 3))
-    def save(self, data: st.DataObject, step: int) -> None:
-        fence = self.draw_fence(data)
+    def unblock(self, data: st.DataObject, fence: Fence) -> None:
+        self.report(fence, e.AttemptUnblocked(*fence))
+
+    def save(self, data: st.DataObject, fence: Fence) -> None:
+        step = data.draw(st.integers(0, 3))
         self.report(fence, e.CheckpointSaved(*fence, CheckpointRecord(step, "u", "s", 1, fence[3])))
 
-    @precondition(lambda self: self.fences)
-    @rule(data=st.data())
-    def give_back(self, data: st.DataObject) -> None:
-        fence = self.draw_fence(data)
+    def give_back(self, data: st.DataObject, fence: Fence) -> None:
         self.running.pop(fence, None)
         self.report(fence, e.AttemptReturned(*fence))
 
-    @precondition(lambda self: self.fences)
-    @rule(data=st.data(), kind=st.sampled_from(KINDS), retryable=st.booleans())
-    def fail(self, data: st.DataObject, kind: FailureKind, retryable: bool) -> None:
-        fence = self.draw_fence(data)
-        self.running.pop(fence, None)
-        failure = FailureRecord(kind, "it failed")
-        if kind is CRASH and self.cluster.is_current(*fence):
+    def crash(self, data: st.DataObject, fence: Fence) -> None:
+        if self.cluster.is_current(*fence):
             self.crashes[fence[2]] += 1
+        self.fail(data, fence, CRASH)
+
+    def fail(self, data: st.DataObject, fence: Fence, kind: FailureKind | None = None) -> None:
+        self.running.pop(fence, None)
+        failure = FailureRecord(kind or data.draw(st.sampled_from(KINDS)), "it failed")
+        retryable = data.draw(st.booleans())
         self.report(fence, e.AttemptFailed(*fence, failure, retryable, EXECUTOR, self.draw_borrowed(data)))
 
-    @precondition(lambda self: self.fences)
-    @rule(data=st.data(), duration_s=st.sampled_from([0.001, 0.001, 5.0]))
-    def succeed(self, data: st.DataObject, duration_s: float) -> None:
-        fence = self.draw_fence(data)
+    def succeed(self, data: st.DataObject, fence: Fence) -> None:
         self.running.pop(fence, None)
         values = tuple(self.draw_value(data, f"{fence[2]}.{index}") for index in range(2))
+        duration_s = data.draw(st.sampled_from([0.001, 0.001, 5.0]))
         self.report(fence, e.AttemptSucceeded(*fence, values, duration_s, EXECUTOR, self.draw_borrowed(data)))
 
     # ---- machines: mostly they come whole and stay, or histories would be about nothing else ----
-    @rule(index=st.integers(0, 3), shape=st.sampled_from([BIG, SMALL, ONE]), instance=st.integers(0, 1))
-    def boot(self, index: int, shape: Any, instance: int) -> None:
-        machine_id = MACHINES[index]
-        before = self.cluster.generation_of(machine_id)
-        self.feed(e.MachinesRequested((machine_id,), shape, "fake"))
-        self.feed(e.MachineRegistered(machine_id, f"agent-{instance}", shape, "h", {"registered": 1.0}))
-        assert self.cluster.generation_of(machine_id) in (before, before + 1)
-
-    @rule(index=st.integers(1, 3), shape=st.sampled_from([BIG, SMALL]), kind=st.integers(0, 3))
-    def boot_step(self, index: int, shape: Any, kind: int) -> None:
+    @rule(
+        index=st.sampled_from([0, 1, 1, 2, 2, 3, 3]), shape=st.sampled_from([BIG, SMALL, ONE]), kind=st.integers(0, 9)
+    )
+    def fleet(self, index: int, shape: Any, kind: int) -> None:
         machine_id = MACHINES[index]
         if kind == 0:
             self.feed(e.MachinesRequested((machine_id,), shape, "fake"))
@@ -295,30 +298,30 @@ class ClusterMachine(RuleBasedStateMachine):
             self.feed(e.MachineCreated(machine_id, f"pid-{index}"))
         elif kind == 2:
             self.feed(e.MachineBootFailed(machine_id, "no capacity"))
-        else:
+        elif kind == 3:
             self.feed(e.MachineDestroyed(machine_id))
-
-    @rule(index=st.sampled_from([0, 1, 1, 2, 2, 3, 3]), kind=st.integers(0, 5))
-    def machine_goes(self, index: int, kind: int) -> None:
-        machine_id = MACHINES[index]
-        if kind == 0:
+        elif kind == 4:
             self.feed(e.MachineExited(machine_id, "killed"))
-        elif kind in (1, 2):
-            self.feed(e.MachineRemovalRequested(machine_id, force=kind == 1))
+        elif kind <= 6:
+            self.feed(e.MachineRemovalRequested(machine_id, force=kind == 5))
         else:
-            self.feed(e.MachineHeard(machine_id, self.cluster.generation_of(machine_id)))
+            self.boot(machine_id, shape, f"agent-{kind}")
 
-    @rule(index=st.integers(0, 3), generation=st.integers(0, 3))
-    def heard_from_the_past(self, index: int, generation: int) -> None:
-        if not self.cluster.is_machine_live(MACHINES[index], generation):
-            before = self.cluster.snapshot()
-            assert self.feed(e.MachineHeard(MACHINES[index], generation))
-            assert self.cluster.snapshot() == before
+    def boot(self, machine_id: MachineId, shape: Any, instance: str) -> None:
+        view = self.cluster.machine(machine_id)
+        self.feed(e.MachinesRequested((machine_id,), shape, "fake"))
+        self.feed(e.MachineRegistered(machine_id, instance, shape, "h", {"registered": 1.0}))
+        if view is not None and view.state == "ready":
+            raised = self.instances[machine_id] != instance
+            assert self.cluster.generation_of(machine_id) == view.generation + raised, "a new agent, a new generation"
+        if self.cluster.is_machine_live(machine_id, self.cluster.generation_of(machine_id)):
+            self.instances[machine_id] = instance
 
     # ---- time ----
     @rule(step_s=st.sampled_from([0.1, 1.0, 9.0, 30.0]), silent=st.sampled_from([None, None, *MACHINES]))
     def advance(self, step_s: float, silent: MachineId | None) -> None:
         self.now_s += step_s
+        self.has_silent = True  # also those that this loop leaves out
         for machine_id in MACHINES:
             generation = self.cluster.generation_of(machine_id)
             if machine_id != silent and self.cluster.is_machine_live(machine_id, generation):
@@ -327,19 +330,31 @@ class ClusterMachine(RuleBasedStateMachine):
         wakeup_s = self.cluster.next_wakeup_s()
         assert wakeup_s is None or wakeup_s > self.now_s
 
-    @rule(stalled_s=st.sampled_from([1.0, 20.0]))
-    def stall(self, stalled_s: float) -> None:
-        self.now_s += stalled_s
-        self.feed(e.LoopStalled(stalled_s))
+    @rule(kind=st.integers(0, 5), index=st.integers(0, 3), generation=st.integers(0, 3))
+    def disturb(self, kind: int, index: int, generation: int) -> None:
+        if kind == 0:
+            self.restart()
+        elif kind <= 2:
+            self.stall()
+        elif not self.cluster.is_machine_live(MACHINES[index], generation):
+            before = self.cluster.snapshot()
+            assert self.feed(e.MachineHeard(MACHINES[index], generation)), "who speaks for the past is fenced"
+            assert self.cluster.snapshot() == before
 
-    @precondition(lambda self: self.now_s > 20.0)
-    @rule(data=st.data())
-    def restart(self, data: st.DataObject) -> None:
-        if data.draw(st.integers(0, 3)):
-            return
+    def stall(self) -> None:
+        """A loop that did not run must not take it out on the machines."""
+        self.now_s += 100.0
+        live = self.cluster.machine_counts().get("ready", 0)
+        self.feed(e.LoopStalled(100.0))
+        self.feed(e.ClockAdvanced())
+        if not self.has_silent:
+            assert self.cluster.machine_counts().get("ready", 0) == live
+
+    def restart(self) -> None:
         self.cluster = self.replayed()
         self.feed(e.CoordinatorRestarted())
         self.running.clear()
+        self.boot(MachineId(f"m-again-{len(self.facts)}"), BIG, "agent")
 
     # ---- always ----
     @invariant()
