@@ -162,8 +162,8 @@ def shutdown() -> None:
         try:
             if opened.session.failure is None:
                 opened.session.flush(_FLUSH_S)
-                if opened.printer is not None:
-                    opened.printer.close(_LOGS_S)
+            if opened.printer is not None:
+                opened.printer.close(_LOGS_S)
         finally:
             # Also when Ctrl-C comes in between: the cluster must end.
             try:

@@ -159,8 +159,14 @@ def _rebuild(cls: type[RunnerError], message: str, fields: dict[str, Any]) -> Ru
     return error
 
 
+# A handshake that the network or a restart cut short says nothing about keys.
+_CUT_SHORT = ("socket closed", "reset by peer", "broken pipe", "endpoint closing", "deadline", "timed out", "(eof)")
+
+
 def _is_handshake_failure(detail: str) -> bool:
     lowered = detail.lower()
+    if any(word in lowered for word in _CUT_SHORT):
+        return False
     return any(word in lowered for word in ("handshake", "certificate", "tsi_", "ssl_error"))
 
 

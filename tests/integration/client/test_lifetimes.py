@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from runner.errors import (
 )
 from runner.rpc import security, version
 from tests.integration.client.conftest import Script
+from tests.integration.client.serving import serving
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -292,29 +292,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Address, token and CA of a coordinator that serves, embedded in another process."""
-    import sys
-
-    home = tmp_path_factory.mktemp("other")
-    code = (
-        "import runner, sys\n"
-        "from runner.client import connection\n"
-        "runner.init(log_to_driver=False)\n"
-        "ready = connection._opened.coordinator.ready\n"
-        "print(ready.address, ready.token, ready.state_dir, flush=True)\n"
-        "sys.stdin.read()\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "RUNNER_HOME": str(home)},
-    )
-    assert process.stdout is not None
-    address, token, state_dir = process.stdout.readline().split()
-    yield address, token, Path(state_dir) / "ca.pem"
-    process.communicate("")
+    with serving(tmp_path_factory.mktemp("other")) as found:
+        yield found
 
 
 def test_connecting_to_a_running_one(other: Any) -> None:

@@ -1,0 +1,121 @@
+"""Connections that break: nothing that was called, reported or printed is lost or told twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import runner
+from runner.client import context
+from runner.errors import CoordinatorUnreachableError
+from tests.integration.client.proxy import Proxy
+from tests.integration.client.serving import serving
+
+pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.fixture(scope="module")
+def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, Path]]:
+    with serving(tmp_path_factory.mktemp("home")) as found:
+        yield found
+
+
+@pytest.fixture
+def proxy(coordinator: tuple[str, str, Path]) -> Iterator[Proxy]:
+    address, token, ca = coordinator
+    with Proxy(address) as proxy:
+        with runner.init(proxy.address, token=token, ca=ca, lost_after_s=20):
+            yield proxy
+
+
+def test_calls_survive_cuts(proxy: Proxy) -> None:
+    double = runner.remote(lambda x: 2 * x)
+    refs: list[Any] = []
+    for round_number in range(5):
+        refs += [double.remote(len(refs) + index) for index in range(100)]
+        if round_number % 2:
+            proxy.cut()
+    assert runner.get(refs, timeout=60) == [2 * index for index in range(500)]
+    assert proxy.connections > 1
+
+
+def test_a_session_outlives_a_pause_shorter_than_its_limit(proxy: Proxy) -> None:
+    @runner.remote
+    def rest() -> str:
+        time.sleep(1)
+        return "done"
+
+    slow = rest.remote()
+    assert context.current_session().flush(10)
+    proxy.refuses = True
+    proxy.cut()
+    more = runner.remote(lambda: "submitted meanwhile").remote()
+    time.sleep(1.5)
+    proxy.refuses = False
+    assert runner.get([slow, more], timeout=30) == ["done", "submitted meanwhile"]
+
+
+def test_a_stream_has_no_gap_and_no_repeat(proxy: Proxy, capsys: pytest.CaptureFixture[str]) -> None:
+    def train() -> None:
+        for step in range(60):
+            runner.report({"step": step}, step=step)
+            print("line", step)
+            time.sleep(0.02)
+
+    refs = [runner.remote(train).options(name=f"r{index}").remote() for index in range(2)]
+    stopping = threading.Event()
+
+    def cut_often() -> None:
+        while not stopping.wait(0.3):
+            proxy.cut()
+
+    cutter = threading.Thread(target=cut_often)
+    cutter.start()
+    try:
+        events = list(runner.stream(refs))
+    finally:
+        stopping.set()
+        cutter.join()
+    for index in range(2):
+        mine = [event for event in events if event.name == f"r{index}"]
+        assert [event.step for event in mine if event.kind == "metrics"] == list(range(60))
+        assert [event.text for event in mine if event.kind == "log"] == [f"line {step}" for step in range(60)]
+        assert sum(event.is_settled for event in mine) == 1
+    runner.shutdown()
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("(r0)")]
+    assert printed == [f"(r0) line {step}" for step in range(60)]
+
+
+def test_a_coordinator_that_stays_away_is_told_in_time(coordinator: tuple[str, str, Path]) -> None:
+    address, token, ca = coordinator
+    with Proxy(address) as proxy, runner.init(proxy.address, token=token, ca=ca, lost_after_s=1, log_to_driver=False):
+        ref = runner.remote(lambda: time.sleep(100)).remote()
+        assert context.current_session().flush(10)
+        proxy.refuses = True
+        proxy.cut()
+        started = time.monotonic()
+        with pytest.raises(CoordinatorUnreachableError, match="for 1 s"):
+            runner.get(ref)
+        assert time.monotonic() - started < 6
+        assert not runner.is_initialized()
+
+
+def test_another_host_uploads_and_fetches(coordinator: tuple[str, str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that cannot map the cluster's memory: large values go through the connection, in chunks."""
+    numpy = pytest.importorskip("numpy")
+    from runner.rpc import version
+
+    address, token, ca = coordinator
+    monkeypatch.setattr(version, "host_id", lambda: "another-host")
+    with runner.init(address, token=token, ca=ca, log_to_driver=False):
+        values = numpy.arange(1_000_000)
+        ref = runner.put(values)
+        doubled = runner.remote(lambda array: array * 2).remote(ref)
+        assert (runner.get(doubled, timeout=30) == 2 * values).all()
+        assert (runner.get(ref) == values).all()
+        assert (runner.get(runner.remote(lambda a: a + 1).remote(values), timeout=30) == values + 1).all()
