@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -20,8 +21,9 @@ def train(config: Config, data: Data, report: Callable[..., Any], checkpoint: An
     """Fine-tune and return the held-out accuracy after the last epoch.
 
     `report(values, step=epoch, checkpoint=state)` is called after each epoch, and a few times
-    within it without a checkpoint. `checkpoint` is the state of an earlier report: training
-    goes on after its epoch, with the same batches as if it had never stopped.
+    within it without a checkpoint; the loss is the mean since the last report. `checkpoint` is
+    the state of an earlier report: training goes on after its epoch, with the same batches as
+    if it had never stopped.
     """
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -44,7 +46,7 @@ def train(config: Config, data: Data, report: Callable[..., Any], checkpoint: An
 
     for epoch in range(epochs_done + 1, config.epochs + 1):
         torch.manual_seed(config.seed * 1000 + epoch)  # order and dropout of an epoch do not depend on a restart
-        started_s, loss_sum = time.perf_counter(), 0.0
+        started_s, losses = time.perf_counter(), []
         model.train()
         for step, batch in enumerate(batches(data.train, tokenizer, config, device, shuffle=True), start=1):
             loss = model(**batch).loss
@@ -53,13 +55,14 @@ def train(config: Config, data: Data, report: Callable[..., Any], checkpoint: An
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            loss_sum += loss.item()
+            losses.append(loss.item())
             if is_report_due(step, steps_per_epoch):
-                report({"epoch": epoch - 1 + step / steps_per_epoch, "loss": loss_sum / step}, step=epoch)
+                report({"epoch": epoch - 1 + step / steps_per_epoch, "loss": fmean(losses)}, step=epoch)
+                losses.clear()
         samples_per_s = len(data.train.texts) / (time.perf_counter() - started_s)
         accuracy = evaluate(model, batches(data.held_out, tokenizer, config, device))
         report(
-            {"epoch": epoch, "loss": loss_sum / step, "accuracy": accuracy, "samples_per_s": samples_per_s},
+            {"epoch": epoch, "loss": fmean(losses), "accuracy": accuracy, "samples_per_s": samples_per_s},
             step=epoch,
             checkpoint={
                 "epoch": epoch,
