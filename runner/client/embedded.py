@@ -62,33 +62,24 @@ def start(config: dict[str, Any], timeout_s: float, meanwhile: Callable[[], None
     Raises:
         ClusterError: it ended, or did not serve within `timeout_s`; or the typed error that it reports.
     """
-    config_read, config_write = os.pipe()
     ready_read, ready_write = os.pipe()
     life_read, life_write = os.pipe()
+    fork_guard.close_in_children(life_write)
     stderr = os.fdopen(os.memfd_create("runner-coordinator-stderr"), "w+b")  # closed with the process
     process: subprocess.Popen[bytes] | None = None
-    fork_guard.close_in_children(life_write)
     try:
-        try:
-            process = _spawn(config_read, ready_write, life_read, stderr)
-        finally:
-            for fd in (config_read, ready_write, life_read):
-                os.close(fd)
         packed = CoordinatorConfig(**config, embedded=True, client_pid=os.getpid(), life_fd=life_read).to_dict()
         try:
-            os.write(config_write, msgpack.packb(packed))
-        except BrokenPipeError:
-            pass  # it has ended already: what it said is read below
-        os.close(config_write)
-        config_write = -1
+            process = _spawn(msgpack.packb(packed), ready_write, life_read, stderr)
+        finally:
+            os.close(ready_write)
+            os.close(life_read)
         meanwhile()
         ready = _read_ready(process, ready_read, stderr, timeout_s)
         return EmbeddedCoordinator(process, life_write, stderr, ready)
     except BaseException:
         fork_guard.release(life_write)
         os.close(life_write)
-        if config_write >= 0:
-            os.close(config_write)
         if process is not None:
             _wait_gone(process, _TERM_AFTER_S)
         stderr.close()
@@ -97,7 +88,10 @@ def start(config: dict[str, Any], timeout_s: float, meanwhile: Callable[[], None
         os.close(ready_read)
 
 
-def _spawn(config_fd: int, ready_fd: int, life_fd: int, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+def _spawn(config: bytes, ready_fd: int, life_fd: int, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+    config_fd = os.memfd_create("runner-coordinator-config")  # read from its beginning, unlike a pipe never full
+    os.write(config_fd, config)
+    os.lseek(config_fd, 0, os.SEEK_SET)
     # -P: a file called runner.py in the user's folder must not be taken for this package.
     command = [
         sys.executable,
@@ -109,15 +103,18 @@ def _spawn(config_fd: int, ready_fd: int, life_fd: int, stderr: IO[bytes]) -> su
         "--ready-fd",
         str(ready_fd),
     ]
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,
-        pass_fds=(config_fd, ready_fd, life_fd),
-        start_new_session=True,  # Ctrl-C in the terminal is for this process alone
-        env=_environment(),
-    )
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            pass_fds=(config_fd, ready_fd, life_fd),
+            start_new_session=True,  # Ctrl-C in the terminal is for this process alone
+            env=_environment(),
+        )
+    finally:
+        os.close(config_fd)
 
 
 def _environment() -> dict[str, str] | None:

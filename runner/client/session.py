@@ -18,6 +18,7 @@ from typing import Any
 
 from runner.client import fork_guard
 from runner.client.calls import PickledFunction, PreparedCall, register_operations
+from runner.client.checks import check_get, check_wait
 from runner.client.futures import FutureResolver, until_ready
 from runner.client.pickling_errors import bad_argument, not_serializable
 from runner.client.session_machine import SessionMachine
@@ -123,9 +124,7 @@ class Session:
         self._check_usable()
         if isinstance(refs, ObjectRef):
             return self._get([refs], timeout_s)[0]
-        if not isinstance(refs, list | tuple):
-            raise BadOptionsError(f"get() takes an ObjectRef or a list of them, not a {type(refs).__name__}.")
-        _check_refs("get", refs)
+        check_get(refs)
         return self._get(refs, timeout_s)
 
     def wait(
@@ -133,15 +132,7 @@ class Session:
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """Split `refs` into at most `num_returns` ready ones and the others, each in the order given."""
         self._check_usable()
-        if not isinstance(refs, list | tuple):
-            raise BadOptionsError(f"wait() takes a list of ObjectRefs, not a {type(refs).__name__}.")
-        _check_refs("wait", refs)
-        if len(set(refs)) != len(refs):
-            raise BadOptionsError("wait() was given the same ref twice.")
-        if not 0 < num_returns <= len(refs):
-            raise BadOptionsError(
-                f"num_returns={num_returns} cannot work: expected 1 to {len(refs)}, the number of refs."
-            )
+        check_wait(refs, num_returns)
         ids = [ref.id for ref in refs]
         with self._lock:
             missing = self.machine.want(ids)
@@ -403,9 +394,3 @@ class Session:
         if self._failure is not None:
             failure = self._failure
             raise type(failure)(*failure.args)
-
-
-def _check_refs(function: str, refs: Sequence[Any]) -> None:
-    for index, ref in enumerate(refs):
-        if type(ref) is not ObjectRef:
-            raise BadOptionsError(f"{function}() takes ObjectRefs; item {index} is a {type(ref).__name__}.")
