@@ -81,7 +81,11 @@ class AgentShell:
         if zygote is not None:
             self._layer_source = TemplateLink(self._loop, zygote, lambda _frame: None, self._zygote_ended)
         self._zygote_link = None if zygote is None else self._layer_source
-        self._on_command: dict[type, Callable[[Any], None]] = {
+        self._on_command = self._command_table()
+        self._on_frame = self._frame_table()
+
+    def _command_table(self) -> dict[type, Callable[[Any], None]]:
+        return {
             ev.RunAttempt: self._run,
             ev.ReportStarted: self._report_started,
             ev.ReportEnded: self._report_ended,
@@ -97,7 +101,9 @@ class AgentShell:
             ev.ReportExecutorGone: lambda each: self._remove(each.number),
             ev.ExitAgent: lambda each: self._on_exit(each.reason),
         }
-        self._on_frame: dict[int, Callable[[Handle, Frame], None]] = {
+
+    def _frame_table(self) -> dict[int, Callable[[Handle, Frame], None]]:
+        return {
             Kind.ENDED: self._ended,
             Kind.READY: self._ready,
             Kind.BLOCKED: lambda handle, frame: self.handle(ev.ExecutorBlocked(handle.number, frame[1])),
@@ -191,8 +197,9 @@ class AgentShell:
             for each in attempt.environment.package_ids
             if each not in handle.sent and each in self.functions.packages
         ]
-        if attempt.function_id not in handle.sent:
-            frames.append(self.functions.frames.get(attempt.function_id, b""))
+        function = self.functions.frames.get(attempt.function_id)
+        if function is not None and attempt.function_id not in handle.sent:
+            frames.append(function)
             handle.sent.update((attempt.function_id, *attempt.environment.package_ids))
         frames.append(encode(Kind.RUN, command.serial, attempt.payload.SerializeToString()))
         handle.link.send(b"".join(frames))

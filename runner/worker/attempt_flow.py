@@ -171,7 +171,8 @@ class AttemptFlow:
             waiting = self._waiting.get(executor.environment)
             return waiting[0] if waiting else None
         return next(
-            (each[0] for environment, each in self._waiting.items() if self._suits(executor.template, environment)), None
+            (each[0] for environment, each in self._waiting.items() if self._suits(executor.template, environment)),
+            None,
         )
 
     def _ended(self, event: ev.ExecutorEnded) -> None:

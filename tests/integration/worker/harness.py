@@ -19,9 +19,10 @@ from typing import Any
 
 from runner.clock import SystemClock
 from runner.core.values import CPU, UNIT
+from runner.ids import ClusterId, MachineId
 from runner.objects.serialization import deserialize, serialize
 from runner.providers.base import BootConfig
-from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
+from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.rpc.version import host_id
 from runner.worker import agent_events as ev
 from runner.worker.agent_shell import AgentShell
@@ -55,8 +56,12 @@ class Outcome:
         return deserialize(self.ended.returns.values[index].inline)
 
     def lines(self, stream: str = "stdout") -> list[str]:
-        return [line for item in self.items if item.WhichOneof("item") == "logs" and item.logs.stream == stream
-                for line in item.logs.lines]
+        return [
+            line
+            for item in self.items
+            if item.WhichOneof("item") == "logs" and item.logs.stream == stream
+            for line in item.logs.lines
+        ]
 
     def kinds(self) -> list[str]:
         return [str(item.WhichOneof("item")) for item in self.items]
@@ -65,8 +70,8 @@ class Outcome:
 class Worker:
     """One machine. Attempts are keyed by task id; the attempt number is always 1."""
 
-    def __init__(self, shell: AgentShell, template_pid: int) -> None:
-        self.shell = shell
+    def __init__(self, boot: BootConfig, template: socket.socket, template_pid: int) -> None:
+        self.shell = shell = AgentShell(boot, SystemClock(), template, None, self.exited)
         self.template_pid = template_pid
         self.outcomes: dict[str, Outcome] = {}
         self.others: list[fleet_pb2.ReportItem] = []
@@ -78,8 +83,14 @@ class Worker:
         shell.output.wake = shell.output.wake_later = self._drain_soon
 
     # ---- the coordinator's part ----
-    def start(self, function: Callable[..., Any], *args: Any, slot: int | None = None, modules: Iterable[str] = (),
-              **spec: Any) -> str:
+    def start(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        slot: int | None = None,
+        modules: Iterable[str] = (),
+        **spec: Any,
+    ) -> str:
         """Assign one attempt; returns its task id."""
         number = next(self._numbers)
         task_id = f"t-{number}"
@@ -88,17 +99,26 @@ class Worker:
             self._functions.add(function_id)
             name = getattr(function, "__name__", "function")
             self.shell.functions.add(
-                types_pb2.Function(function_id=function_id, name=name, blob=blob, modules=list(modules)))
+                types_pb2.Function(function_id=function_id, name=name, blob=blob, modules=list(modules))
+            )
         checkpoint = spec.pop("checkpoint", None)
         gpu_ids = spec.pop("gpu_ids", ())
         amounts = spec.pop("amounts", {CPU: UNIT})
         message = types_pb2.TaskSpec(
-            task_id=task_id, function_id=function_id, num_returns=spec.pop("num_returns", 1),
+            task_id=task_id,
+            function_id=function_id,
+            num_returns=spec.pop("num_returns", 1),
             args=types_pb2.Value(inline=serialize((args, {})).to_bytes()),
-            resources=types_pb2.Resources(amounts=amounts), **spec)
+            resources=types_pb2.Resources(amounts=amounts),
+            **spec,
+        )
         assignment = fleet_pb2.Assignment(
-            key=fleet_pb2.AttemptKey(task_id=task_id, attempt=1), slot=slot or number, spec=message.SerializeToString(),
-            gpu_ids=gpu_ids, checkpoint=checkpoint)
+            key=fleet_pb2.AttemptKey(task_id=task_id, attempt=1),
+            slot=slot or number,
+            spec=message.SerializeToString(),
+            gpu_ids=gpu_ids,
+            checkpoint=checkpoint,
+        )
         self.outcomes[task_id] = Outcome()
         self.shell.handle(ev.AttemptAssigned(self.shell.functions.attempt(assignment)))
         return task_id
@@ -130,8 +150,11 @@ class Worker:
                 await self._changed.wait()
 
     def executor_pid(self, task_id: str) -> int:
-        return next(each.pid for each in self.shell.executors.by_number.values()
-                    if each.attempt is not None and each.attempt.key[0] == task_id)
+        return next(
+            each.pid
+            for each in self.shell.executors.by_number.values()
+            if each.attempt is not None and each.attempt.key[0] == task_id
+        )
 
     def beat(self) -> None:
         """What the heartbeats of a live connection do."""
@@ -178,33 +201,46 @@ class Worker:
 
 
 @contextlib.asynccontextmanager
-async def machine(cpus: float = 2, **boot: Any) -> AsyncIterator[Worker]:
+async def machine(cpus: float = 2, gpus: tuple[str, ...] = ()) -> AsyncIterator[Worker]:
     """A running machine; everything of it is gone afterwards."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
-    with tempfile.TemporaryDirectory() as folder, theirs:
-        process = subprocess.Popen(  # noqa: ASYNC220  milliseconds, before anything runs
-            [sys.executable, "-c", _TEMPLATE, str(theirs.fileno())], pass_fds=[theirs.fileno()])
-        theirs.close()
-        config = BootConfig(
-            coordinator_address="", ca_pem=b"", join_token="", machine_id="m-1", cluster_id="test", cpus=cpus,  # type: ignore[arg-type]  # noqa: S106
-            embedded=True, **boot)
-        worker: Worker | None = None
-        reasons: list[str] = []
-        shell = AgentShell(config, SystemClock(), ours, None,
-                           lambda reason: worker.exited(reason) if worker is not None else reasons.append(reason))
-        worker = Worker(shell, process.pid)
+    with tempfile.TemporaryDirectory() as folder:
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _TEMPLATE, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+            )
+        worker = Worker(_boot_config(cpus, gpus), ours, process.pid)
         store = Path(folder) / "store"
         store.mkdir()
+        told = {
+            "machine_id": "m-1",
+            "cluster_id": "test",
+            "embedded": True,
+            "store_path": str(store),
+            "artefact_path": str(Path(folder) / "artefacts"),
+            "host_id": host_id(),
+        }
         try:
-            shell.start({
-                "machine_id": "m-1", "cluster_id": "test", "embedded": True, "store_path": str(store),
-                "artefact_path": str(Path(folder) / "artefacts"), "host_id": host_id()})
+            worker.shell.start(told)
             worker.beat()
             yield worker
         finally:
-            shell.close()
+            worker.shell.close()
             process.wait(10)
+
+
+def _boot_config(cpus: float, gpus: tuple[str, ...]) -> BootConfig:
+    return BootConfig(
+        coordinator_address="",
+        ca_pem=b"",
+        join_token="",
+        machine_id=MachineId("m-1"),
+        cluster_id=ClusterId("test"),
+        cpus=cpus,
+        gpus=gpus,
+        embedded=True,
+    )
 
 
 def is_alive(pid: int) -> bool:

@@ -244,7 +244,9 @@ async def test_a_blocked_task_goes_on_when_it_has_its_cpus_again() -> None:
 # ---- ends of agents and templates ----
 def spreads() -> None:
     """Children in the group, out of the group, and orphaned."""
-    grandchild = "import subprocess; print(subprocess.Popen(['sleep', '60'], start_new_session=True, stdout=-3, stderr=-3).pid)"
+    grandchild = (
+        "import subprocess; print(subprocess.Popen(['sleep', '60'], start_new_session=True, stdout=-3, stderr=-3).pid)"
+    )
     ours = [subprocess.Popen(["sleep", "60"]).pid, subprocess.Popen(["sleep", "60"], start_new_session=True).pid]
     orphan = int(subprocess.run([sys.executable, "-c", grandchild], check=True, capture_output=True).stdout)
     print("pids", os.getpid(), *ours, orphan, flush=True)

@@ -237,9 +237,7 @@ async def test_multiprocessing_in_a_task(method: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-async def test_data_loader_workers_in_a_task(
-    method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_data_loader_workers_in_a_task(method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
 
@@ -247,7 +245,7 @@ async def test_data_loader_workers_in_a_task(
         import torch
         from torch.utils.data import DataLoader
 
-        loader = DataLoader(Squares(), batch_size=4, num_workers=2, multiprocessing_context=method)  # type: ignore[arg-type,var-annotated]
+        loader = DataLoader(Squares(), batch_size=4, num_workers=2, multiprocessing_context=method)
         return [int(x) for batch in loader for x in batch], torch.get_num_threads()
 
     async with machine() as worker:
@@ -277,7 +275,7 @@ async def test_threads_left_behind_cannot_report() -> None:
         left = sys.modules["left"]
         left.go.set()
         left.thread.join()
-        return left.caught  # type: ignore[no-any-return]
+        return left.caught
 
     async with machine(cpus=1) as worker:
         assert (await worker.run(leave, slot=1)).value() is None

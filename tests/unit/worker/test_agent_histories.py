@@ -103,15 +103,23 @@ class AgentHistory(RuleBasedStateMachine):
         return data.draw(st.sampled_from(able)) if able else None
 
     # ---- from the coordinator ----
-    @rule(slot=st.integers(1, 3), environment=st.sampled_from(ENVIRONMENTS), timeout_s=st.sampled_from([0.0, 3.0]),
-          max_calls=st.sampled_from([0, 0, 1, 2]))
+    @rule(
+        slot=st.integers(1, 3),
+        environment=st.sampled_from(ENVIRONMENTS),
+        timeout_s=st.sampled_from([0.0, 3.0]),
+        max_calls=st.sampled_from([0, 0, 1, 2]),
+    )
     def assign(self, slot: int, environment: Environment, timeout_s: float, max_calls: int) -> None:
         key = (f"t-{len(self.assigned)}", 1)
         self.assigned[key] = Attempt(key, slot, environment, "f", f"task {key[0]}", timeout_s, max_calls)
         self.send(ev.AttemptAssigned(self.assigned[key]))
 
     @precondition(lambda self: self.assigned)
-    @rule(data=st.data(), reason=st.sampled_from([StopReason.CANCELLED, StopReason.FENCED, StopReason.DRAIN]), force=st.booleans())
+    @rule(
+        data=st.data(),
+        reason=st.sampled_from([StopReason.CANCELLED, StopReason.FENCED, StopReason.DRAIN]),
+        force=st.booleans(),
+    )
     def stop(self, data: Any, reason: StopReason, force: bool) -> None:
         key = data.draw(st.sampled_from(sorted(self.assigned)))
         if self.finals[key]:

@@ -36,7 +36,9 @@ class Script:
 
 
 def attempt(name: str, slot: int = 1, **fields: Any) -> Attempt:
-    return Attempt((name, 1), slot, fields.pop("environment", Environment()), "f", f"task {name} (f) attempt 1", **fields)
+    return Attempt(
+        (name, 1), slot, fields.pop("environment", Environment()), "f", f"task {name} (f) attempt 1", **fields
+    )
 
 
 def kinds(commands: list[ev.Command]) -> list[str]:
@@ -356,6 +358,11 @@ def test_late_words_of_an_executor_change_nothing() -> None:
     script = Script().registered()
     script(ev.AttemptAssigned(attempt("a")))
     script(ev.ExecutorEnded(1, 1, b""))
-    for event in (ev.ExecutorEnded(1, 1, b""), ev.ExecutorBlocked(1, 1), ev.ExecutorUnblocked(1, 1), ev.ExecutorEnded(9, 1, b"")):
+    for event in (
+        ev.ExecutorEnded(1, 1, b""),
+        ev.ExecutorBlocked(1, 1),
+        ev.ExecutorUnblocked(1, 1),
+        ev.ExecutorEnded(9, 1, b""),
+    ):
         assert script(event) == []
     assert script(ev.ExecutorExited(9, KILLED)) == []

@@ -33,7 +33,13 @@ def test_nan_and_infinity_are_numbers() -> None:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [([1], "builtins.list"), ({}, "builtins.dict"), (np.zeros((2, 3)), r"shape \(2, 3\)"), (1j, "complex"), (object(), "object")],
+    [
+        ([1], "builtins.list"),
+        ({}, "builtins.dict"),
+        (np.zeros((2, 3)), r"shape \(2, 3\)"),
+        (1j, "complex"),
+        (object(), "object"),
+    ],
 )
 def test_anything_else_is_refused_by_name(value: Any, words: str) -> None:
     with pytest.raises(NotScalarError, match=f"metric 'loss'.*{words}"):

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from runner.errors import ProtocolViolationError
 from runner.worker.frames import _LENGTHS, Decoder, Frame, Kind, decode_packet, encode
 
-FIELDS = st.one_of(st.binary(max_size=300), st.text(max_size=50), st.integers(-(2**63), 2**63 - 1), st.booleans(), st.none())
+FIELDS = st.one_of(
+    st.binary(max_size=300), st.text(max_size=50), st.integers(-(2**63), 2**63 - 1), st.booleans(), st.none()
+)
 
 
 @st.composite

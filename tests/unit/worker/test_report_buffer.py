@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.worker.report_buffer import FRAME_BYTES_MAX, FRAME_ITEMS_MAX, ReportBuffer
+from runner.worker.report_buffer import FRAME_BYTES_MAX, FRAME_ITEMS_MAX, Entry, ReportBuffer
 
 OPERATIONS = st.one_of(
     st.tuples(st.just("add"), st.integers(0, FRAME_BYTES_MAX)),
@@ -18,7 +18,7 @@ OPERATIONS = st.one_of(
 def test_every_item_arrives_once_and_in_order(operations: list[tuple[str, int]]) -> None:
     """A receiver that takes frames in order, drops what it has, and refuses gaps, gets what was added and not withdrawn."""
     buffer: ReportBuffer[int] = ReportBuffer()
-    entries = []
+    entries: list[Entry[int]] = []
     withdrawn: set[int] = set()
     received: list[int] = []
     broken = False  # after a lost frame a stream carries nothing more

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from runner.core.values import FailureKind
+from runner.rpc.gen import fleet_pb2
+from runner.worker import agent_events as ev
+from runner.worker.agent_events import Attempt, Environment
+from runner.worker.agent_executors import Handle
+from runner.worker.agent_output import LOG_BYTES_MAX, Output
+from runner.worker.frames import Kind
+
+KEY = ("t-1", 2)
+
+
+def handle(**fields: Any) -> Handle:
+    attempt = Attempt(KEY, 1, Environment(), "f", "task t-1")
+    defaults = {
+        "executor_id": "x-1",
+        "attempt": attempt,
+        "serial": 5,
+        "next_index": 1,
+        "lines_dropped": 0,
+        "started": None,
+    }
+    return cast("Handle", SimpleNamespace(**defaults | fields))
+
+
+def items(output: Output) -> list[fleet_pb2.ReportItem]:
+    got = []
+    while output.buffer.has_work:
+        got += output.buffer.take()[1]
+    return got
+
+
+def kinds(output: Output) -> list[str | None]:
+    return [item.WhichOneof("item") for item in items(output)]
+
+
+def test_an_attempt_that_ends_before_its_start_was_told_costs_one_item() -> None:
+    output, it = Output("m-1"), handle()
+    output.started(ev.ReportStarted(KEY, 1, is_run=False), it)
+    output.ended(ev.ReportEnded(KEY, 1, fleet_pb2.AttemptEnded().SerializeToString(), None, 0.1), it)
+    assert kinds(output) == ["ended"]
+
+
+def test_the_start_stays_when_it_matters() -> None:
+    for said in ("run", "metrics", "sent"):
+        output, it = Output("m-1"), handle()
+        output.started(ev.ReportStarted(KEY, 1, is_run=said == "run"), it)
+        if said == "metrics":
+            output.metrics(it, [int(Kind.METRICS), 5, 0, b""])
+        first = items(output) if said == "sent" else []
+        output.ended(ev.ReportEnded(KEY, 1, b"", None, 0.1), it)
+        assert next(item.WhichOneof("item") for item in first + items(output)) == "started", said
+
+
+def test_metrics_and_lines_share_one_count() -> None:
+    output, it = Output("m-1"), handle()
+    output.lines(it, "stdout", ["a", "b"])
+    output.metrics(it, [int(Kind.METRICS), 5, 0, b"v"])
+    output.lines(it, "stderr", ["c"])
+    logs, metrics, last = items(output)
+    assert (logs.logs.first_index, metrics.metrics.index, last.logs.first_index) == (1, 3, 4)
+
+
+def test_words_of_another_attempt_are_dropped() -> None:
+    output = Output("m-1")
+    output.metrics(handle(), [int(Kind.METRICS), 4, 0, b""])
+    output.checkpoint(handle(), [int(Kind.CHECKPOINT), 4, 0, "/x", "", 0])
+    output.lines(handle(attempt=None), "stdout", ["nobody's"])
+    assert kinds(output) == []
+
+
+def test_a_flood_of_lines_leaves_a_counted_gap() -> None:
+    output, it = Output("m-1"), handle()
+    line = "x" * 1000
+    for _ in range(LOG_BYTES_MAX // 1000 + 50):
+        output.lines(it, "stdout", [line])
+    kept = items(output)
+    output.buffer.acknowledge(len(kept))
+    output.lines(it, "stdout", ["after"])
+    output.tell_dropped(it)
+    (after,) = items(output)
+    lines = sum(len(item.logs.lines) for item in kept)
+    assert after.logs.lines_dropped == LOG_BYTES_MAX // 1000 + 50 - lines > 0
+    assert after.logs.first_index == lines + 1
+
+
+def test_a_gap_at_the_end_is_told_too() -> None:
+    output, it = Output("m-1"), handle(lines_dropped=3)
+    output.tell_dropped(it)
+    (gap,) = items(output)
+    assert gap.logs.lines_dropped == 3
+    assert not gap.logs.lines
+
+
+def test_many_lines_are_cut_into_items_of_bounded_size() -> None:
+    output, it = Output("m-1"), handle()
+    lines = ["y" * 60_000] * 20
+    output.lines(it, "stdout", lines)
+    got = items(output)
+    assert [line for item in got for line in item.logs.lines] == lines
+    assert max(item.ByteSize() for item in got) < 300_000
+    assert [item.logs.first_index for item in got] == [1 + 4 * n for n in range(5)]
+
+
+def test_a_fault_becomes_a_failure() -> None:
+    output = Output("m-1")
+    output.ended(ev.ReportEnded(KEY, 0, None, ev.Fault(FailureKind.TIMEOUT, "too slow"), 1.5), None)
+    (item,) = items(output)
+    failure = item.ended.failure
+    assert (failure.kind, failure.message, failure.machine_id) == (FailureKind.TIMEOUT, "too slow", "m-1")
+    assert (item.ended.key.task_id, item.ended.key.attempt, item.ended.duration_s) == ("t-1", 2, 1.5)
