@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -103,7 +104,16 @@ class Breaker(threading.Thread):
         return True
 
 
-def check_events(events: list[Any]) -> None:
+def results_of(refs: Sequence[Any]) -> dict[int, Any]:
+    """By position; without those that were given up because three of their executors were killed: the one error that may come."""
+    results = {}
+    for position, ref in enumerate(refs):
+        with contextlib.suppress(runner.errors.WorkerCrashedError):
+            results[position] = runner.get(ref, timeout=60)
+    return results
+
+
+def check_events(events: list[Any], finished: set[str]) -> None:
     """Of each run: attempts in order, each metric of an attempt once and in order, and every step told by somebody."""
     steps: dict[str, list[int]] = {}
     attempts: dict[str, int] = {}
@@ -118,9 +128,9 @@ def check_events(events: list[Any]) -> None:
         elif event.kind == "metrics":
             assert event.attempt == attempts[event.name], f"{event.name}: an older attempt spoke"
             steps.setdefault(event.name, []).append(event.step)
-    assert set(steps) == {f"run-{run}" for run in range(RUNS)}
+    assert finished <= set(steps)
     for name, told in steps.items():
-        assert told == list(range(STEPS)), f"{name}: {told}"
+        assert told == list(range(STEPS if name in finished else len(told))), f"{name}: {told}"
 
 
 @pytest.mark.chaos
@@ -138,16 +148,13 @@ def test_everything_settles_while_things_break() -> None:
         breaker.start()
         try:
             events = list(runner.stream(runs))
-            results = []
-            for number, task in enumerate(tasks):
-                # The one error that a fault may cause: a task that seems to kill every executor it gets.
-                with contextlib.suppress(runner.errors.WorkerCrashedError):
-                    results.append((number, runner.get(task, timeout=60)))
+            squares, trained = results_of(tasks), results_of(runs)
         finally:
             breaker.end()
-        print(f"seed {seed} struck {dict(breaker.struck)}, {TASKS - len(results)} tasks were given up")
+        given_up = TASKS - len(squares) + RUNS - len(trained)
+        print(f"seed {seed} struck {dict(breaker.struck)}, {given_up} tasks and runs were given up")
         assert breaker.struck.total() > 0
-        assert results == [(number, number * number) for number, _ in results]
-        assert len(results) > TASKS * 0.9
-        assert runner.get(runs, timeout=60) == [list(range(STEPS))] * RUNS
-        check_events(events)
+        assert given_up < (TASKS + RUNS) * 0.1
+        assert squares == {number: number * number for number in squares}
+        assert all(done == list(range(STEPS)) for done in trained.values())
+        check_events(events, {f"run-{run}" for run in trained})
