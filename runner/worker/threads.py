@@ -1,6 +1,6 @@
 """How many threads numerical libraries use in an executor: as many as the task has CPUs, unless the user said otherwise.
 
-Four trainers with two threads each on two cores ran at half the speed of four with one (measured, see docs/decisions).
+Four trainers with two threads each on two cores ran at half the speed of four with one (measured).
 """
 
 from __future__ import annotations

@@ -76,6 +76,8 @@ class Worker:
         self.outcomes: dict[str, Outcome] = {}
         self.others: list[fleet_pb2.ReportItem] = []
         self.exit_reason: str | None = None
+        self.is_deaf = False  # nobody takes the reports
+        self.folder = ""
         self._numbers = itertools.count(1)
         self._functions: set[str] = set()
         self._changed = asyncio.Event()
@@ -170,17 +172,21 @@ class Worker:
     def _drain_soon(self) -> None:
         if not self._is_sending:
             self._is_sending = True
-            asyncio.get_running_loop().call_soon(self._drain)
+            asyncio.get_running_loop().call_soon(self.drain)
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Take all that was reported, as a coordinator does that is there."""
         self._is_sending = False
+        self._changed.set()
+        if self.is_deaf:
+            return
         buffer = self.shell.output.buffer
         while buffer.has_work:
             first, items = buffer.take()
             buffer.acknowledge(first + len(items) - 1)
             for item in items:
                 self._sort(item)
-        self._changed.set()
+        self.shell.executors.pause(is_paused=self.shell.output.is_full)
 
     def _sort(self, item: fleet_pb2.ReportItem) -> None:
         kind = item.WhichOneof("item")
@@ -211,6 +217,7 @@ async def machine(cpus: float = 2, gpus: tuple[str, ...] = ()) -> AsyncIterator[
                 [sys.executable, "-c", _TEMPLATE, str(theirs.fileno())], pass_fds=[theirs.fileno()]
             )
         worker = Worker(_boot_config(cpus, gpus), ours, process.pid)
+        worker.folder = folder
         store = Path(folder) / "store"
         store.mkdir()
         told = {
