@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 from runner.errors import BadOptionsError, DirectCallError
 from runner.options import TaskOptions, parse_options
@@ -34,7 +34,17 @@ class RemoteFunction(Generic[P, R]):
         self._pickle = pickle or _Pickle(function)  # shared by all variants with other options
         self._call: tuple[Session, PreparedCall] | None = None
 
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+    # A ref may stand for any positional argument. Type checkers cannot say "the parameters, or refs to them", so the
+    # arguments of a call with a ref in it are not checked.
+    @overload
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]: ...
+    @overload
+    def remote(self, a: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ObjectRef[R]: ...
+    @overload
+    def remote(self, a: Any, b: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ObjectRef[R]: ...
+    @overload
+    def remote(self, a: Any, b: Any, c: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ObjectRef[R]: ...
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Submit a call and return at once: a ref, or a list of `num_returns` refs (None for 0).
 
         Refs among the arguments are replaced by their values; refs inside other arguments stay refs. Blocks only
@@ -52,7 +62,7 @@ class RemoteFunction(Generic[P, R]):
         refs = session.submit(prepared[1], args, kwargs)
         if len(refs) == 1:
             return refs[0]
-        return cast("ObjectRef[R]", refs or None)  # as in Ray: the type speaks of one return
+        return refs or None  # as in Ray: the type speaks of one return
 
     def options(self, **options: Unpack[OptionsDict]) -> RemoteFunction[P, R]:
         """The same function with other options; this one stays as it is.

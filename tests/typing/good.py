@@ -25,6 +25,8 @@ def use() -> None:
     assert_type(name_of.options(num_cpus=2, name="n").remote(3), ObjectRef[str])
     assert_type(runner.get(ref), int)
     assert_type(runner.get([add.remote(1), add.remote(2, y=3)], timeout=5), list[int])
+    assert_type(add.remote(ref), ObjectRef[int])
+    assert_type(add.remote(1, ref), ObjectRef[int])
     ready, others = runner.wait([ref], num_returns=1)
     assert_type(ready, list[ObjectRef[int]])
     assert_type(others, list[ObjectRef[int]])
