@@ -7,6 +7,7 @@ from collections import Counter
 from runner.core.machine import COUNTED, ENDED, Machine, MachineState
 from runner.core.objects import ObjectState
 from runner.core.resources import Resources, only_cpus
+from runner.core.schedule import is_feasible
 from runner.core.state import State
 from runner.core.task import Block, Task, TaskState
 from runner.ids import ObjectId
@@ -80,6 +81,7 @@ def _check_queues(state: State) -> None:
     assert set(queued) == {task for task in state.tasks.values() if task.state is TaskState.QUEUED}
     for shape, queue in state.queues.by_shape.items():
         assert queue.live == sum(task.record.shape == shape for task in queued)
+        assert is_feasible(state, shape), f"{queue.head().task_id} waits for what can never be"
         # Work conserving: nothing waits while a machine has room for it.
         idle = [machine.machine_id for machine in state.machines.values() if machine.can_take(shape)]
         assert not idle, f"{queue.head().task_id} waits while {idle} have room"

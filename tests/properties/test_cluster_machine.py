@@ -55,7 +55,7 @@ SHAPES = [
 ]
 CRASH = FailureKind.WORKER_CRASHED
 KINDS = [FailureKind.USER, FailureKind.CANCELLED, FailureKind.TIMEOUT]
-REPORTS = [*["start", "crash", "succeed"] * 3, *["block", "unblock"] * 2, "fail", "give_back", "save"]
+REPORTS = [*["start", "crash", "succeed"] * 3, *["block", "unblock", "give_back"] * 2, "fail", "save", "forge"]
 SETTLED = {"succeeded", "failed", "cancelled"}
 # Some 10 s of CPU; more in the soak profile.
 EXAMPLES = max(150, settings.default.max_examples)
@@ -75,6 +75,7 @@ class ClusterMachine(RuleBasedStateMachine):
         self.objects: list[ObjectId] = [ObjectId("never.0")]
         self.last: dict[TaskId, Fence] = {}  # its newest attempt
         self.crashes: Counter[TaskId] = Counter()
+        self.blocked: set[Fence] = set()  # wait for ResumeAttempt, and cannot end well before
         self.instances: dict[MachineId, str] = {}
         self.has_silent = False
         self.ended: dict[TaskId, str] = {}
@@ -112,6 +113,8 @@ class ClusterMachine(RuleBasedStateMachine):
                 self.running.pop((machine_id, generation, task_id, attempt), None)
             case c.StopAttempt(_, _, task_id, _, "cancelled"):
                 self.cancelled.add(task_id)
+            case c.ResumeAttempt(machine_id, generation, task_id, attempt):
+                self.blocked.discard((machine_id, generation, task_id, attempt))
             case c.FenceAgent(machine_id, generation):
                 self.running = {f: None for f in self.running if f[:2] != (machine_id, generation)}
             case c.NoteMachineState(machine_id, state):
@@ -256,10 +259,20 @@ class ClusterMachine(RuleBasedStateMachine):
         self.report(fence, e.AttemptStarted(*fence, EXECUTOR))
 
     def block(self, data: st.DataObject, fence: Fence) -> None:
+        if self.cluster.is_current(*fence):
+            self.blocked.add(fence)
         self.report(fence, e.AttemptBlocked(*fence))
 
     def unblock(self, data: st.DataObject, fence: Fence) -> None:
         self.report(fence, e.AttemptUnblocked(*fence))
+
+    def forge(self, data: st.DataObject, fence: Fence) -> None:
+        """The right attempt in the wrong name."""
+        machine_id, generation, task_id, attempt = fence
+        other = data.draw(st.sampled_from([machine_id, MachineId("m-other")]))
+        forged = (other, generation + (other == machine_id), task_id, attempt)
+        assert not self.cluster.is_current(*forged)
+        self.report(forged, e.AttemptSucceeded(*forged, (), 0.0, EXECUTOR))
 
     def save(self, data: st.DataObject, fence: Fence) -> None:
         step = data.draw(st.integers(0, 3))
@@ -288,7 +301,7 @@ class ClusterMachine(RuleBasedStateMachine):
 
     # ---- machines: mostly they come whole and stay, or histories would be about nothing else ----
     @rule(
-        index=st.sampled_from([0, 1, 1, 2, 2, 3, 3]), shape=st.sampled_from([BIG, SMALL, ONE]), kind=st.integers(0, 9)
+        index=st.sampled_from([0, 1, 1, 2, 2, 3, 3]), shape=st.sampled_from([BIG, SMALL, ONE]), kind=st.integers(0, 12)
     )
     def fleet(self, index: int, shape: Any, kind: int) -> None:
         machine_id = MACHINES[index]
@@ -302,10 +315,10 @@ class ClusterMachine(RuleBasedStateMachine):
             self.feed(e.MachineDestroyed(machine_id))
         elif kind == 4:
             self.feed(e.MachineExited(machine_id, "killed"))
-        elif kind <= 6:
+        elif kind <= 7:
             self.feed(e.MachineRemovalRequested(machine_id, force=kind == 5))
         else:
-            self.boot(machine_id, shape, f"agent-{kind}")
+            self.boot(machine_id, shape, f"agent-{kind % 2}")
 
     def boot(self, machine_id: MachineId, shape: Any, instance: str) -> None:
         view = self.cluster.machine(machine_id)
@@ -360,6 +373,10 @@ class ClusterMachine(RuleBasedStateMachine):
     @invariant()
     def core_is_consistent(self) -> None:
         self.cluster.check()
+        by_id = self.cluster._state.objects.by_id
+        for obj in by_id.values():
+            inner = () if obj.value is None else obj.value.contained
+            assert all(object_id in obj.contained for object_id in inner if object_id in by_id), "contents are pinned"
 
     def replayed(self) -> Cluster:
         cluster = Cluster(self.config)
@@ -396,7 +413,7 @@ class ClusterMachine(RuleBasedStateMachine):
             self.feed(e.ClockAdvanced())
             for fence in [fence for fence in self.running if fence[0] in reporting]:
                 self.feed(e.AttemptUnblocked(*fence))
-            for fence in [fence for fence in self.running if fence[0] in reporting]:
+            for fence in [f for f in self.running if f[0] in reporting and f not in self.blocked]:
                 self.running.pop(fence, None)
                 values = (ValueRecord(b"v"), ValueRecord(b"v"))
                 self.feed(e.AttemptSucceeded(*fence, values, 0.001, EXECUTOR))
