@@ -24,6 +24,10 @@ _STOP_REASONS = {
 }
 
 
+# Values of dependencies that travel with the assignment; a message may have 4 MiB in all.
+INLINE_DEPENDENCIES_BYTES = 1 << 20
+
+
 class Effects:
     """The performer of the engine's turns. Nothing here waits: what takes time is handed to the fleet's tasks."""
 
@@ -95,8 +99,11 @@ class Effects:
         start.slot = c.slot
         start.spec = c.payload
         start.client_id = c.client_id
+        room_bytes = INLINE_DEPENDENCIES_BYTES
         for object_id, value in c.dependencies:
-            conversion.fill_ready(start.dependencies.add(), object_id, value, None)
+            room_bytes -= len(value.payload)
+            # What does not fit in one message is left out: the executor asks for it.
+            conversion.fill_ready(start.dependencies.add(), object_id, value if room_bytes >= 0 else None, None)
         if c.gpu_ids:
             start.gpu_ids.extend(c.gpu_ids)
         if c.checkpoint is not None:

@@ -64,6 +64,8 @@ def _run(config: CoordinatorConfig, ready_fd: int) -> int:
         # Before any gRPC object, thread or event loop exists: none of them survives a fork. And before the locks of
         # the state directory: machines of a standing cluster may outlive this process, and must not hold them.
         zygote = Zygote.fork()
+        if config.preload:
+            zygote.preload(config.preload)  # while the machines boot
     state = StateDir(config.home, config.cluster_id, config.token, embedded=config.embedded)
     _log_to(state)
     if config.gpus_per_machine < 0:

@@ -22,7 +22,7 @@ from runner.client.pickling_errors import not_serializable
 from runner.client.session import Session, SessionInfo
 from runner.client.task_errors import failure_from_exception
 from runner.errors import ObjectLostError, StoreFullError
-from runner.ids import TaskId, return_id
+from runner.ids import ObjectId, TaskId, return_id
 from runner.objects import arguments, refs
 from runner.objects.functions import load_function
 from runner.objects.serialization import Serialized, deserialize, serialize
@@ -169,7 +169,12 @@ class Executor:
     def _arguments(
         self, assignment: fleet_pb2.Assignment, spec: types_pb2.TaskSpec
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        values = [self._value(ready.object_id, ready.value) for ready in assignment.dependencies]
+        left_out = [refs.load_ref(ObjectId(ready.object_id)) for ready in assignment.dependencies if not ready.value]
+        asked = iter(self._session.get(left_out) if left_out else ())
+        values = [
+            self._value(ready.object_id, ready.value) if ready.value else next(asked)
+            for ready in assignment.dependencies
+        ]
         return arguments.unpack(spec.args, values)
 
     def _value(self, object_id: str, payload: bytes) -> Any:

@@ -42,6 +42,16 @@ def test_refs_as_arguments_are_their_values() -> None:
     assert runner.get(add.remote(first, runner.put(10)), timeout=30) == 13
 
 
+def test_many_middling_arguments_exceed_no_message() -> None:
+    parts = [runner.put(bytes([index]) * 90_000) for index in range(80)]  # inline each, 7 MB together
+
+    @runner.remote
+    def first_bytes(*parts: bytes) -> list[int]:
+        return [part[0] for part in parts]
+
+    assert runner.get(first_bytes.remote(*parts), timeout=30) == list(range(80))
+
+
 def test_refs_inside_arguments_stay_refs_and_are_read_in_the_task() -> None:
     @runner.remote
     def total(refs: list[Any]) -> int:
