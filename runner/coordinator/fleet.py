@@ -16,7 +16,7 @@ from runner.core import events
 from runner.core.values import CPU, GPU, MEMORY, UNIT, Shape, make_shape
 from runner.errors import AuthenticationError, ProviderError
 from runner.ids import ClusterId, MachineId
-from runner.providers.base import BootConfig, MachineSpec, MachineState, Provider
+from runner.providers.base import BootConfig, MachineSpec, MachineState, Provider, ProviderMachine
 from runner.rpc.gen import fleet_pb2
 from runner.rpc.security import new_token, tokens_equal
 
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _DESTROY_RETRY_S = 1.0
 _DESTROY_RETRY_S_MAX = 60.0
+_COMING_UP = frozenset({MachineState.CREATING, MachineState.RUNNING})
 # A machine in one of these may still present its join token with a new key.
 _EXPECTED = frozenset({"requested", "creating", "booting", "resuming"})
 
@@ -197,7 +198,7 @@ class Fleet:
         machine_id = boot.machine_id
         spec = MachineSpec(self._cluster_id, machine_id, boot.shape, self._boot_config(boot))
         try:
-            machine = await self._provider.create(spec)
+            machine = await self._create_or_adopt(spec)
         except ProviderError as error:
             self._engine.post(events.MachineBootFailed(machine_id, "; ".join([str(error), *error.log_lines[-5:]])))
         except Exception as error:
@@ -206,6 +207,17 @@ class Fleet:
         else:
             self.note_phase(machine_id, "created", self._clock.unix_s())
             self._engine.post(events.MachineCreated(machine_id, machine.provider_machine_id))
+
+    async def _create_or_adopt(self, spec: MachineSpec) -> ProviderMachine:
+        """A create that failed may have worked and lost its reply: the name tells."""
+        try:
+            return await self._provider.create(spec)
+        except ProviderError as error:
+            machine = await self._provider.get(spec.machine_id)
+            if machine is None or machine.state not in _COMING_UP:
+                raise
+            log.warning("machine %s exists although its creation failed (%s); it is kept", spec.machine_id, error)
+            return machine
 
     async def _destroy(self, machine_id: MachineId) -> None:
         pause_s = _DESTROY_RETRY_S

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.properties.simulation.world import play
+from runner.testing import ProviderFaults
+from tests.properties.simulation.world import Rates, play
 
 _DEFAULT = "30"
 
@@ -31,3 +32,13 @@ def test_every_history_ends_well(seed: int, tmp_path: Path) -> None:
     world = play(seed, tmp_path)
     assert world.ledger.successes
     assert world.network.cuts
+
+
+def test_machines_whose_creation_lost_its_reply_are_kept(tmp_path: Path) -> None:
+    world = play(1, tmp_path, Rates.none(), ProviderFaults(reply_lost=1.0))
+    assert {boot for boot, _ in world.ledger.fences.values()} == {"m-1", "m-2", "m-3", "m-4"}
+
+
+def test_without_faults_no_attempt_is_repeated_for_a_machine(tmp_path: Path) -> None:
+    world = play(1, tmp_path, Rates.none(), ProviderFaults())
+    assert not [line for line in world.story if "ended" in line and "the world ends" not in line]

@@ -17,7 +17,7 @@ from runner.core.values import FailureKind
 from runner.ids import MachineId, ObjectId, TaskId
 from runner.providers.base import BootConfig
 from runner.rpc.gen import client_pb2, types_pb2
-from runner.testing import FakeClock, FakeProvider, Fault, FaultPlan
+from runner.testing import FakeClock, FakeProvider, Fault, FaultPlan, ProviderFaults
 from tests.properties.simulation.agent import SimAgent
 from tests.properties.simulation.client import SimClient, Submitted
 from tests.properties.simulation.coordinator import SimCoordinator
@@ -46,6 +46,10 @@ class Rates:
     cut_off_client: float = 0.05
     restart: float = 0.08
 
+    @classmethod
+    def none(cls) -> Rates:
+        return cls(**dict.fromkeys(cls.__slots__, 0.0))
+
     def as_dict(self) -> dict[str, float]:
         return {name: getattr(self, name) for name in self.__slots__}
 
@@ -53,7 +57,7 @@ class Rates:
 class World:
     """Everything of one history; `run` plays it."""
 
-    def __init__(self, seed: int, home: Path, rates: Rates | None = None) -> None:
+    def __init__(self, seed: int, home: Path, rates: Rates | None = None, faults: ProviderFaults | None = None) -> None:
         self.seed = seed
         self.plan = FaultPlan(seed)
         self.clock = FakeClock()
@@ -61,7 +65,9 @@ class World:
         self.network = Network(self.plan, delay_s=self.plan.stream("network").choice([0.001, 0.02, 0.2]))
         self.rates = rates or Rates()
         self._home = home
-        faults = self.plan.provider_faults(create_fails=0.1, reply_lost=0.1, never_registers=0.1, slow=0.2, slow_s=5.0)
+        faults = faults or self.plan.provider_faults(
+            create_fails=0.1, reply_lost=0.1, never_registers=0.1, slow=0.2, slow_s=5.0
+        )
         self.provider = FakeProvider(self.clock, faults, boot=self._boot, halt=self._halt, destroy_s=3.0)
         self.coordinator = SimCoordinator(home, f"s{seed}", self.clock, self.provider, machines=MACHINES)
         self.agents: list[SimAgent] = []
@@ -307,9 +313,9 @@ class World:
         self.story.append(f"{self.clock.monotonic_s() - 1000.0:8.3f} {line}")
 
 
-def play(seed: int, home: Path, rates: Rates | None = None) -> World:
+def play(seed: int, home: Path, rates: Rates | None = None, faults: ProviderFaults | None = None) -> World:
     """Play one history; a failure carries the seed and the story."""
-    world = World(seed, home, rates)
+    world = World(seed, home, rates, faults)
     try:
         world.run()
     except BaseException as error:
