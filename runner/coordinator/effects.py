@@ -61,6 +61,7 @@ class Effects:
             commands.ReplyCheckpoint: self._reply_checkpoint,
             commands.FenceAgent: self._fence_agent,
             commands.CreateMachine: lambda c: fleet.create(c.machine_id),
+            commands.ReplaceMachine: lambda c: fleet.replace(c.machine_id),
             commands.DestroyMachine: self._destroy_machine,
             commands.NotifyReady: lambda c: sessions.notify(c.client_id, c.object_id, c.value, c.failure),
             commands.NoteTaskState: recorder.task_state,

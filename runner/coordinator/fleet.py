@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 _DESTROY_RETRY_S = 1.0
 _DESTROY_RETRY_S_MAX = 60.0
+# A machine that lived shorter than this died of something that its successor may die of too.
+_SHORT_LIFE_S = 10.0
+_SHORT_LIVES_MAX = 5
+_REPLACE_S = 0.25
 _COMING_UP = frozenset({MachineState.CREATING, MachineState.RUNNING})
 # A machine in one of these may still present its join token with a new key.
 _EXPECTED = frozenset({"requested", "creating", "booting", "resuming"})
@@ -68,6 +72,7 @@ class Fleet:
         self._requests: dict[str, tuple[MachineId, ...]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
+        self._short_lives = 0  # in a row
         self.address = ""  # where machines find the Join service; known once the port is bound
         self.fleet_address = ""
         provider.on_exit(self._machine_exited)
@@ -130,6 +135,27 @@ class Fleet:
         if boot is not None:
             boot.join_token = ""
         self._spawn(self._destroy(machine_id))
+
+    def replace(self, machine_id: MachineId) -> None:
+        """Ask for another machine like this one; later and later, and at last not at all, when they die young."""
+        boot = self._boots.get(machine_id)
+        shape = self.shape if boot is None else boot.shape
+        age_s = self._clock.unix_s() - boot.phases["requested"] if boot is not None else _SHORT_LIFE_S
+        self._short_lives = self._short_lives + 1 if age_s < _SHORT_LIFE_S else 0
+        if self._short_lives > _SHORT_LIVES_MAX:
+            log.error("%d machines in a row died young; no more are asked for", self._short_lives)
+            self._engine.post(events.FleetClosed())
+        else:
+            delay_s = _REPLACE_S * (2.0**self._short_lives - 1.0)
+            log.warning("machine %s was lost; another one is asked for in %.2f s", machine_id, delay_s)
+            self._spawn(self._request_later(shape, delay_s))
+
+    async def _request_later(self, shape: Shape, delay_s: float) -> None:
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._closing.wait()
+        except TimeoutError:
+            self.request(1, shape)
 
     def forget(self, machine_id: MachineId) -> None:
         """The machine is gone for good."""

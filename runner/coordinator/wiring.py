@@ -56,6 +56,7 @@ def core_config(config: CoordinatorConfig) -> CoreConfig:
         lost_after_s=config.lost_after_s,
         boot_deadline_s=config.boot_deadline_s,
         client_lost_after_s=config.client_lost_after_s,
+        replace_lost=True,
         use_leases=not (config.embedded and config.provider == "local"),
     )
 

@@ -90,6 +90,13 @@ class CreateMachine:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplaceMachine:
+    """A machine that should be there was lost or did not boot. Answered by MachinesRequested, or FleetClosed when that is hopeless."""
+
+    machine_id: MachineId
+
+
+@dataclass(frozen=True, slots=True)
 class DestroyMachine:
     machine_id: MachineId
     reason: str
@@ -167,6 +174,7 @@ Command = (
     | ReplyCheckpoint
     | FenceAgent
     | CreateMachine
+    | ReplaceMachine
     | DestroyMachine
     | NotifyReady
     | NoteTaskState

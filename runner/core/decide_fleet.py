@@ -9,7 +9,7 @@ from typing import Any
 from runner.core import events as e
 from runner.core import facts as f
 from runner.core.apply_fleet import lease_s
-from runner.core.commands import DestroyMachine, FenceAgent
+from runner.core.commands import DestroyMachine, FenceAgent, ReplaceMachine
 from runner.core.decide_clients import close_client
 from runner.core.machine import BOOTING, ENDED, LIVE, Machine, MachineState
 from runner.core.settle import end_attempt, failure_of, requeue
@@ -45,7 +45,7 @@ def _created(turn: Turn, event: e.MachineCreated) -> None:
 def _boot_failed(turn: Turn, event: e.MachineBootFailed) -> None:
     machine = turn.state.machines.get(event.machine_id)
     if machine is not None and machine.state in BOOTING:
-        _move(turn, machine, MachineState.BOOT_FAILED, event.reason)
+        _fail_boot(turn, machine, event.reason)
 
 
 def _registered(turn: Turn, event: e.MachineRegistered) -> None:
@@ -91,12 +91,26 @@ def _exited(turn: Turn, event: e.MachineExited) -> None:
     if machine is None:
         return
     if machine.state in BOOTING:
-        _move(turn, machine, MachineState.BOOT_FAILED, event.reason)
+        _fail_boot(turn, machine, event.reason)
     elif machine.state in LIVE:
         _lose(turn, machine, event.reason)
 
 
+def _fail_boot(turn: Turn, machine: Machine, reason: str) -> None:
+    _replace(turn, machine)
+    _move(turn, machine, MachineState.BOOT_FAILED, reason)
+
+
+def _replace(turn: Turn, machine: Machine) -> None:
+    if turn.state.config.replace_lost:
+        if not turn.state.is_fleet_expected:
+            turn.record(f.FleetExpected(True))  # what only this machine could hold waits for the next one
+        turn.state.commands.append(ReplaceMachine(machine.machine_id))
+
+
 def _lose(turn: Turn, machine: Machine, reason: str) -> None:
+    if machine.state is MachineState.READY:
+        _replace(turn, machine)
     _move(turn, machine, MachineState.LOST, reason)
     _lose_attempts(turn, machine, reason)
     _move(turn, machine, MachineState.DESTROYING)
@@ -129,7 +143,7 @@ def _destroyed(turn: Turn, event: e.MachineDestroyed) -> None:
     if machine is None or machine.state is MachineState.DESTROYED:
         return
     if machine.state in BOOTING:
-        _move(turn, machine, MachineState.BOOT_FAILED, "destroyed by the provider")
+        _fail_boot(turn, machine, "destroyed by the provider")
     elif machine.state in LIVE:
         _lose(turn, machine, "destroyed by the provider")
     _move(turn, machine, MachineState.DESTROYED)
@@ -165,7 +179,7 @@ def _boot_due(turn: Turn, id_: str, _due_s: float) -> None:
     machine = turn.state.machines[MachineId(id_)]
     if machine.state in BOOTING:
         reason = f"its agent did not register within {turn.state.config.boot_deadline_s:g} s"
-        _move(turn, machine, MachineState.BOOT_FAILED, reason)
+        _fail_boot(turn, machine, reason)
 
 
 def _lease_due(turn: Turn, id_: str, due_s: float) -> None:

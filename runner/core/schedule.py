@@ -115,5 +115,6 @@ def unschedulable(state: State, task: Task) -> FailureRecord:
         has = "; ".join(f"{count} x ({describe(total)})" for total, count in sorted(state.capacity.items()))
         text += f"; missing: {', '.join(lacks)}; the cluster has {has}"
     else:
-        text += ": it has no machines left"
+        reasons = [machine.reason for machine in state.machines.values() if machine.reason]
+        text += ": it has no machines left" + (f" (the last: {reasons[-1]})" if reasons else "")
     return failure_of(task, FailureKind.UNSCHEDULABLE, text)

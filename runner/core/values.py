@@ -105,4 +105,5 @@ class CoreConfig:
     poison_after: int = 3  # executors killed by one task before it fails whatever its retries
     chain_depth_max: int = 16  # attempts queued on a machine behind one slot
     chain_target_s: float = 0.02  # expected work queued behind one slot
+    replace_lost: bool = False  # ask for another machine when one is lost or does not boot
     use_leases: bool = True  # False: the pipe of embedded local machines tells

@@ -53,7 +53,7 @@ def train(run: int, steps: int) -> list[int]:
 
 
 class Breaker(threading.Thread):
-    """Carries out the plan, and replaces machines that it killed."""
+    """Carries out the plan. The cluster replaces machines that it killed."""
 
     def __init__(self, cluster: LocalCluster, plan: FaultPlan, duration_s: float) -> None:
         super().__init__(name="breaker")
@@ -86,7 +86,6 @@ class Breaker(threading.Thread):
             victim = fault.pick(cluster.executors())
             was_hit = victim is not None and cluster.send_signal(victim, signal.SIGKILL)
         elif fault.kind == "kill_machine":
-            cluster.add_machines(1)  # first, so that never all of them are gone
             victim = fault.pick(cluster.agents())
             was_hit = victim is not None and cluster.send_signal(victim, signal.SIGKILL)
         else:

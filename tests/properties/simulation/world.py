@@ -86,7 +86,6 @@ class World:
     async def _main(self) -> None:
         await self.coordinator.start()
         sessions = [asyncio.ensure_future(client.run()) for client in self.clients]
-        keeper = asyncio.ensure_future(self._keep_machines())
         try:
             users = [asyncio.ensure_future(self._use(client)) for client in self.clients]
             await self._break_things()
@@ -94,12 +93,12 @@ class World:
             self._note("quiet")
             if self.coordinator.live is None:
                 await self._start_coordinator()
-            await self._settle([*sessions, keeper])
+            await self._settle(sessions)
             self._check_end()
         finally:
-            for task in (*sessions, keeper):
+            for task in sessions:
                 task.cancel()
-            await asyncio.gather(*sessions, keeper, return_exceptions=True)
+            await asyncio.gather(*sessions, return_exceptions=True)
             for agent in [*self.agents]:
                 agent.kill("the world ends")
             self.network.cut_all()
@@ -213,17 +212,6 @@ class World:
         finally:
             finished.cancel()
 
-    async def _keep_machines(self) -> None:
-        """Somebody replaces machines that are gone, as a user would."""
-        while True:
-            live = self.coordinator.live
-            if live is not None and live._fleet is not None:
-                counts = live.cluster.machine_counts()
-                present = sum(counts.get(state, 0) for state in ("requested", "creating", "booting", "ready"))
-                if present < MACHINES:
-                    live._fleet.request(MACHINES - present)
-            await self.clock.sleep(0.2)
-
     def _raise_broken(self) -> None:
         if self.ledger.broken:
             raise self.ledger.broken[0]
@@ -271,8 +259,7 @@ class World:
             outcome = task.outcomes[ref]
             if outcome.is_failure:
                 failure = types_pb2.Failure.FromString(outcome.payload)
-                is_homeless = failure.kind == FailureKind.UNSCHEDULABLE and "has no machines left" in failure.message
-                assert failure.kind in _EXPECTED_FAILURES or is_homeless, failure
+                assert failure.kind in _EXPECTED_FAILURES, failure
                 continue
             value = types_pb2.Value.FromString(outcome.payload)
             task_id, attempt, position = value.inline.decode().split("/")

@@ -348,3 +348,29 @@ def test_an_illegal_move_of_a_machine_carries_its_story() -> None:
     with pytest.raises(IllegalTransitionError, match=rf"ready -> creating\n.*{story}"):
         machine.move(MachineState.CREATING, "")
     assert make_shape({}) == ()
+
+
+# ---- replacement ----
+def test_a_lost_machine_is_replaced_and_its_work_waits_for_that() -> None:
+    s = Script(CoreConfig(replace_lost=True), m_1=cpus(1))
+    s.submit("t-1")
+    commands = s.feed(e.MachineExited(M1, "killed"))
+    assert of(c.ReplaceMachine, commands) == [c.ReplaceMachine(M1)]
+    assert s.state("t-1") == "queued"
+    s.request("m-2", cpus(1))
+    assert started(s.register("m-2", cpus(1))) == [("t-1", 2, "m-2", 2)]
+
+
+def test_when_there_will_be_no_other_machine_the_work_fails() -> None:
+    s = Script(CoreConfig(replace_lost=True), m_1=cpus(1))
+    s.submit("t-1")
+    s.feed(e.MachineExited(M1, "killed"))
+    s.feed(e.FleetClosed())
+    assert s.state("t-1") == "failed"
+
+
+def test_a_removed_machine_is_not_replaced() -> None:
+    s = Script(CoreConfig(replace_lost=True), m_1=cpus(1), m_2=cpus(1))
+    s.submit("t-1")
+    s.feed(e.MachineRemovalRequested(M1, force=False))
+    assert of(c.ReplaceMachine, s.feed(e.MachineExited(M1, "gone while it drained"))) == []
