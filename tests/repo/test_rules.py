@@ -14,6 +14,7 @@ PURE = [
     ROOT / "runner" / "client" / "session_machine.py",
 ]
 SLEEPERS = (("integration", "helpers.py"), ("leakcheck.py",), ("unit", "test_testing.py"))
+WORK_S = 30
 BANNED_IN_PURE = {"asyncio", "grpc", "os", "random", "secrets", "socket", "sqlite3", "subprocess", "threading", "time"}
 
 
@@ -32,15 +33,20 @@ def _imported(tree: ast.Module) -> set[str]:
     return names
 
 
-def sleeps(tree: ast.Module) -> list[int]:
-    """Lines that call time.sleep, or asyncio.sleep with anything but a literal 0."""
+def sleeps(tree: ast.AST) -> list[int]:
+    """Lines that call time.sleep, or asyncio.sleep with anything but a literal 0.
+
+    A sleep of 30 s or more is work that somebody has to stop: no test could wait for it.
+    """
     lines = []
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        is_zero = bool(node.args) and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0
-        if called == "time.sleep" or (called == "asyncio.sleep" and not is_zero):
+        given = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+        if isinstance(given, int | float) and given >= WORK_S:
+            continue
+        if called == "time.sleep" or (called == "asyncio.sleep" and given != 0):
             lines.append(node.lineno)
     return lines
 
@@ -52,10 +58,14 @@ def _may_sleep(path: pathlib.Path) -> bool:
 
 
 class _OutsideRemote(ast.NodeTransformer):
-    """Drops the bodies of functions that run elsewhere: a task that takes long is the thing under test there."""
+    """Drops the functions that run elsewhere, decorated or given to `remote(...)`: tasks may take their time."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and "remote" in ast.unparse(node.func))
+        self._given = {each.id for call in calls for each in call.args if isinstance(each, ast.Name)}
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST | None:
-        if any("remote" in ast.unparse(decorator) for decorator in node.decorator_list):
+        if node.name in self._given or any("remote" in ast.unparse(each) for each in node.decorator_list):
             return None
         return self.generic_visit(node)
 
@@ -64,15 +74,24 @@ class _OutsideRemote(ast.NodeTransformer):
 def test_tests_do_not_sleep(path: pathlib.Path) -> None:
     if _may_sleep(path):
         return
-    found = sleeps(_OutsideRemote().visit(_tree(path)))
+    tree = _tree(path)
+    found = sleeps(_OutsideRemote(tree).visit(tree))
 
     assert found == [], f"{path}: lines {found}: wait for the event itself, or with a deadline (integration/helpers.py)"
 
 
 def test_the_rule_sees_a_sleep() -> None:
-    tree = ast.parse("import time\ntime.sleep(1)\nasyncio.sleep(0)\nasyncio.sleep(0.1)\n")
+    tree = ast.parse(
+        "import time\ntime.sleep(1)\nasyncio.sleep(0)\nasyncio.sleep(0.1)\ntime.sleep(60)\ntime.sleep(x)\n"
+    )
 
-    assert sleeps(tree) == [2, 4]
+    assert sleeps(tree) == [2, 4, 6]
+
+
+def test_the_rule_leaves_tasks_alone() -> None:
+    tree = ast.parse("def f():\n time.sleep(1)\n@runner.remote\ndef g():\n time.sleep(1)\nremote(f)\n")
+
+    assert sleeps(_OutsideRemote(tree).visit(tree)) == []
 
 
 @pytest.mark.parametrize("path", PURE, ids=lambda path: path.name)

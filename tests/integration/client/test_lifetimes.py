@@ -24,6 +24,7 @@ from runner.errors import (
 from runner.rpc import security, version
 from tests.integration.client.conftest import Script
 from tests.integration.client.serving import serving
+from tests.integration.helpers import is_alive, pause, wait_gone
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -31,22 +32,6 @@ pytestmark = pytest.mark.timeout(90)
 def finish(process: subprocess.Popen[str], timeout_s: float = 60) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=timeout_s)
     return process.returncode, out, err
-
-
-def alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except OSError:
-        return False
-
-
-def wait_gone(pids: list[int], limit_s: float) -> float:
-    started = time.monotonic()
-    while any(alive(pid) for pid in pids):
-        assert time.monotonic() - started < limit_s, f"still there after {limit_s} s: {[p for p in pids if alive(p)]}"
-        time.sleep(0.05)
-    return time.monotonic() - started
 
 
 def test_every_line_is_printed_with_its_name_and_none_is_lost_at_the_end(script: Script) -> None:
@@ -83,7 +68,7 @@ def test_init_twice_is_one_session_and_shutdown_ends_it(monkeypatch: pytest.Monk
         pid = connection._opened.coordinator.ready.pid
         ref = runner.remote(lambda: 1).remote()
         assert runner.get(ref, timeout=30) == 1
-    assert not alive(pid)
+    assert not is_alive(pid)
     assert not runner.is_initialized()
     with pytest.raises(UsageError):
         runner.get(ref)
@@ -157,7 +142,7 @@ def test_ctrl_c_while_starting_leaves_nothing(script: Script) -> None:
     assert status == 0, err
     pid, _, rest = out.partition("\n")
     assert rest == "interrupted False\n"
-    assert not alive(int(pid))
+    assert not is_alive(int(pid))
 
 
 def test_ctrl_c_while_getting_leaves_the_session_usable(script: Script) -> None:
@@ -176,7 +161,7 @@ def test_ctrl_c_while_getting_leaves_the_session_usable(script: Script) -> None:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "getting\n"
-    time.sleep(0.3)
+    pause(0.3, "until get blocks")
     process.send_signal(signal.SIGINT)
     status, out, err = finish(process)
     assert (status, out) == (0, "still works\n"), err
@@ -194,7 +179,7 @@ def test_a_script_that_fails_ends_and_leaves_nothing(script: Script) -> None:
         )
     )
     assert status == 3, err
-    assert not alive(int(out))
+    assert not is_alive(int(out))
 
 
 def test_forked_children_neither_use_nor_keep_the_cluster(script: Script) -> None:

@@ -15,6 +15,7 @@ from runner.client import context
 from runner.errors import CoordinatorUnreachableError
 from tests.integration.client.proxy import Proxy
 from tests.integration.client.serving import serving
+from tests.integration.helpers import pause
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -55,7 +56,7 @@ def test_a_session_outlives_a_pause_shorter_than_its_limit(proxy: Proxy) -> None
     proxy.refuses = True
     proxy.cut()
     more = runner.remote(lambda: "submitted meanwhile").remote()
-    time.sleep(1.5)
+    pause(1.5, "the outage, longer than the task")
     proxy.refuses = False
     assert runner.get([slow, more], timeout=30) == ["done", "submitted meanwhile"]
 
