@@ -39,14 +39,10 @@ wheel() {
     "$python" -m build --wheel --no-isolation --outdir "$area/dist" "$root" >"$area/build.log" 2>&1 || { cat "$area/build.log"; return 1; }
     "$python" -m venv --without-pip "$area/venv"
     site=$("$area/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    # The dependencies are borrowed link by link, so that they count as installed there; this project's own entries are not.
-    "$python" - "$site" <<'PY'
-import pathlib, sys, sysconfig
-for path in pathlib.Path(sysconfig.get_path("purelib")).iterdir():
-    link = pathlib.Path(sys.argv[1], path.name)
-    if "runner" not in path.name and path.name != "__pycache__" and not link.exists():
-        link.symlink_to(path)
-PY
+    # The dependencies are hard links to .venv's files: real installs that cost no space. This project's own are left out.
+    rm -rf "$site"
+    cp -al "$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" "$site"
+    rm -rf "$site"/runner-*.dist-info "$site"/*runner*.pth
     "$python" -m pip --disable-pip-version-check --python "$area/venv/bin/python" install --quiet --no-deps --ignore-installed "$area"/dist/*.whl
     cp -r tests pyproject.toml "$area/work/"
     cd "$area/work"
