@@ -16,6 +16,7 @@ gate "format" ruff format --check --quiet .
 gate "types" mypy --no-error-summary
 gate "layers" lint-imports --no-logo
 gate "generated code" python scripts/gen_protos.py --check
+gate "states page" python scripts/gen_states.py --check
 gate "sizes" python scripts/check_sizes.py
 gate "links" python scripts/check_links.py
 if [ ${#failed[@]} -gt 0 ]; then
