@@ -38,6 +38,7 @@ class Handle:
     next_index: int = 1  # of the attempt's metrics and log lines
     lines_dropped: int = 0
     started: Any = None  # the report that says so, while nothing else was said about the attempt
+    held: list[bytes] | None = None  # session requests that wait for the report of the attempt's end
 
 
 class Owner(Protocol):

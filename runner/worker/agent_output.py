@@ -102,6 +102,9 @@ class Output:
 
     def relay(self, handle: Handle, request: bytes) -> None:
         """A session request; the attempt that runs there is the parent of what it submits."""
+        if handle.held is not None:
+            handle.held.append(request)
+            return
         relay = fleet_pb2.RelayFromExecutor(
             executor_id=handle.executor_id, request=client_pb2.SessionRequest.FromString(request)
         )
@@ -109,6 +112,19 @@ class Output:
             relay.key.CopyFrom(_key(handle.attempt.key))
         self._said(handle)
         self._add(fleet_pb2.ReportItem(relay=relay), _ITEM_BYTES + len(request))
+
+    def hold(self, handle: Handle) -> None:
+        """The attempt has ended and its report waits for the process to go.
+
+        What the executor releases now, the results may need: requests must not overtake the report.
+        """
+        handle.held = []
+
+    def let_go(self, handle: Handle) -> None:
+        """The end was reported, or never will be: what waited for it follows."""
+        held, handle.held = handle.held, None
+        for request in held or ():
+            self.relay(handle, request)
 
     def lines(self, handle: Handle, stream: str, lines: list[str]) -> None:
         """Log lines of the attempt that runs there. In a flood they are counted, and the next that fit tell how many."""

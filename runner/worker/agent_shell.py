@@ -216,6 +216,8 @@ class AgentShell:
             self.output.tell_dropped(handle)
             handle.attempt = None
         self.output.ended(command, handle)
+        if handle is not None:
+            self.output.let_go(handle)
 
     def _interrupt(self, command: ev.InterruptExecutor) -> None:
         self.executors.by_number[command.number].page.request(command.serial)
@@ -236,6 +238,7 @@ class AgentShell:
         handle = self.executors.remove(number)
         self._limited.pop(number, None)
         if handle is not None:
+            self.output.let_go(handle)
             self.output.executor_gone(handle.executor_id)
 
     # ---- what executors say ----
@@ -275,6 +278,8 @@ class AgentShell:
         self.handle(
             ev.ExecutorEnded(handle.number, frame[1], frame[2], bool(flags & INTERRUPTED), bool(flags & LEFT_CHILDREN))
         )
+        if handle.attempt is not None and handle.serial == frame[1]:
+            self.output.hold(handle)
 
     # ---- templates ----
     def _spawn(self, template: Modules, number: int, fds: tuple[int, ...]) -> None:

@@ -23,6 +23,7 @@ def handle(**fields: Any) -> Handle:
         "next_index": 1,
         "lines_dropped": 0,
         "started": None,
+        "held": None,
     }
     return cast("Handle", SimpleNamespace(**defaults | fields))
 
@@ -113,3 +114,15 @@ def test_a_fault_becomes_a_failure() -> None:
     failure = item.ended.failure
     assert (failure.kind, failure.message, failure.machine_id) == (FailureKind.TIMEOUT, "too slow", "m-1")
     assert (item.ended.key.task_id, item.ended.key.attempt, item.ended.duration_s) == ("t-1", 2, 1.5)
+
+
+def test_requests_after_an_end_that_waits_follow_its_report() -> None:
+    output, it = Output("m-1"), handle()
+    output.relay(it, b"")
+    output.hold(it)
+    output.relay(it, b"")
+    assert kinds(output) == ["relay"]
+    output.ended(ev.ReportEnded(KEY, 1, b"", None, 0.1), it)
+    output.let_go(it)
+    output.relay(it, b"")
+    assert kinds(output) == ["ended", "relay", "relay"]
