@@ -327,6 +327,18 @@ async def test_gpu_tasks_see_their_gpus_only_and_get_fresh_processes() -> None:
         assert (await worker.run(look)).value()[0] == ""
 
 
+async def test_gpus_of_a_task_go_before_those_that_the_host_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look() -> str | None:
+        return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")  # as Slurm does; the machine's tokens are then of these
+    async with machine(gpus=("2", "3")) as worker:
+        assert (await worker.run(look, gpu_ids=[1])).value() == "3"
+        assert (await worker.run(look, gpu_ids=[0, 1])).value() == "2,3"
+        assert (await worker.run(look)).value() == ""
+        assert (await worker.run(look, gpu_ids=[0], env_vars={"CUDA_VISIBLE_DEVICES": "7"})).value() == "7"
+
+
 async def test_memory_limit() -> None:
     def hoard() -> None:
         block = bytearray(300 << 20)
