@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from runner.coordinator import conversion
+from runner.coordinator.artefacts import Artefacts
 from runner.coordinator.event_log import EventLog
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.machine_links import MachineLinks
@@ -50,7 +51,7 @@ class Effects:
         self._fleet = fleet
         self._host_id = host_id
         self._store_path = store_path
-        self._artefact_path = artefact_path
+        self._artefacts = Artefacts(artefact_path)
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             LogEntry: recorder.attempt_item,
             commands.SendFunction: self._send_function,
@@ -67,9 +68,10 @@ class Effects:
             commands.NoteTaskState: recorder.task_state,
             commands.NoteCheckpoint: recorder.checkpoint,
             commands.NoteMachineState: self._note_machine_state,
-            commands.ForgetTask: lambda c: recorder.forget(c.task_id),
+            commands.ForgetTask: self._forget_task,
             commands.FreeSegment: self._free_segment,
-            commands.DropCheckpoint: self._drop_checkpoint,
+            commands.DropCheckpoint: lambda c: self._artefacts.drop(c.checkpoint.uri),
+            commands.SweepCheckpoints: lambda c: self._artefacts.sweep(c.task_id, c.kept.uri if c.kept else ""),
         }
 
     def perform(self, decided: list[commands.Command | LogEntry]) -> None:
@@ -160,8 +162,6 @@ class Effects:
             command = fleet_pb2.AgentCommand(free_segment=fleet_pb2.FreeSegment(path=segment.path))
             self._links.send(machine_id, generation, command)
 
-    def _drop_checkpoint(self, c: commands.DropCheckpoint) -> None:
-        path = os.path.normpath(c.checkpoint.uri)
-        if path.startswith(self._artefact_path + os.sep):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+    def _forget_task(self, c: commands.ForgetTask) -> None:
+        self._recorder.forget(c.task_id)
+        self._artefacts.forget(c.task_id)

@@ -18,6 +18,7 @@ from runner.core.commands import (
     SendPackage,
     StartAttempt,
     StopAttempt,
+    SweepCheckpoints,
 )
 from runner.core.machine import Machine, Slot
 from runner.core.objects import Object
@@ -201,7 +202,7 @@ def _checkpoint(state: State, fact: f.CheckpointCommitted) -> None:
     _, machine = _place_of(task)
     old, task.checkpoint = task.checkpoint, fact.checkpoint
     step, record = fact.checkpoint.step, task.record
-    if old is not None and old != fact.checkpoint:
+    if old is not None and old.uri != fact.checkpoint.uri:
         state.commands.append(DropCheckpoint(task.task_id, old))
     state.commands.append(
         ReplyCheckpoint(machine.machine_id, machine.generation, task.task_id, task.attempt, step, True)
@@ -260,6 +261,7 @@ def _retry(state: State, fact: f.AttemptRetried) -> None:
     if fact.borrowed:
         _borrow(state, fact.executor_id, fact.borrowed)
     _leave_slot(state, task)
+    state.commands.append(SweepCheckpoints(task.task_id, task.checkpoint))
     task.retries_used += fact.is_charged
     task.kills += fact.is_killed
     if fact.line:
@@ -288,6 +290,7 @@ def _finish(state: State, fact: f.AttemptDone) -> None:
     task.ended_s = fact.now_s
     if task.record.is_run:
         state.note_task(task)
+        state.commands.append(SweepCheckpoints(task.task_id, task.checkpoint))
     _settle_returns(state, task, fact.values, None)
     _release_inputs(state, task)
 
@@ -304,6 +307,8 @@ def _settle(state: State, fact: f.TaskSettled) -> None:
     task.failure = fact.failure
     task.ended_s = fact.now_s
     state.note_task(task)
+    if task.record.is_run and task.attempt:
+        state.commands.append(SweepCheckpoints(task.task_id, task.checkpoint))
     _settle_returns(state, task, (), fact.failure)
     _release_inputs(state, task)
 

@@ -165,6 +165,14 @@ class DropCheckpoint:
     checkpoint: CheckpointRecord
 
 
+@dataclass(frozen=True, slots=True)
+class SweepCheckpoints:
+    """The attempt is over: what it saved and did not commit may go, the rest of the task's checkpoints but `kept` too."""
+
+    task_id: TaskId
+    kept: CheckpointRecord | None
+
+
 Command = (
     SendFunction
     | SendPackage
@@ -183,4 +191,5 @@ Command = (
     | ForgetTask
     | FreeSegment
     | DropCheckpoint
+    | SweepCheckpoints
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import math
@@ -17,6 +18,7 @@ import msgpack
 from runner.client.waiting import Waiter
 from runner.core.values import UNIT
 from runner.errors import ClusterError, NotScalarError, ObjectLostError, StoreFullError, UsageError
+from runner.ids import random_id
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.worker.executor_socket import ExecutorSocket
 from runner.worker.frames import Frame, Kind
@@ -98,6 +100,9 @@ class RunningTask:
         if frame[1] == self._serial and self._commit is not None:
             if not frame[3]:
                 self._refusal = frame[4] or "no reason was given"
+                if self._checkpoint is not None:
+                    with contextlib.suppress(OSError):  # nobody else knows of it
+                        os.unlink(self._checkpoint.uri)
             self._commit.finish()
 
     def finish(self) -> None:
@@ -115,7 +120,8 @@ class RunningTask:
 
     def _save(self, step: int, checkpoint: Any) -> None:
         folder = os.path.join(self._artefact_path, self.task_id)
-        path = os.path.join(folder, f"{self.attempt}-{step}.ckpt")
+        # The one before it may have the same step, and stays what counts until this one is committed.
+        path = os.path.join(folder, f"{random_id(f'{self.attempt}-{step}')}.ckpt")
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             sha256, size_bytes = _write(path, checkpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import runner
 from runner.errors import BadOptionsError, UsageError
+from tests.integration.helpers import wait_until
 
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(60)]
 
@@ -102,3 +104,55 @@ def test_a_retried_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     steps = [(event.attempt, event.step) for event in events if event.kind == "metrics"]
     assert [step for attempt, step in steps if attempt == 2][-1] == 3
     assert steps == sorted(steps)
+
+
+def artefacts(ref: Any) -> Path:
+    """Where the checkpoints of the task behind `ref` lie."""
+    return Path(runner.init().state_dir) / "artefacts" / ref.id.rpartition(".")[0]
+
+
+def test_a_step_reported_twice_keeps_the_later_checkpoint() -> None:
+    @runner.remote(name="twice", max_retries=1)
+    def twice() -> Any:
+        if runner.get_checkpoint() is None:
+            for word in ("first", "second", "third"):
+                runner.report({}, step=0, checkpoint=word)  # returns when the one before it is committed
+            os.kill(os.getpid(), signal.SIGKILL)
+        return runner.get_checkpoint()
+
+    ref = twice.remote()
+    assert runner.get(ref, timeout=30) in ("second", "third")
+    wait_until(lambda: len(list(artefacts(ref).iterdir())) == 1, 10, "only the committed checkpoint is kept")
+
+
+class _DiesInTheMiddle:
+    def __reduce__(self) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def test_what_was_never_committed_is_removed_with_the_attempt() -> None:
+    @runner.remote(name="dies-saving", max_retries=0)
+    def dies(first: Any) -> None:
+        runner.report({}, checkpoint=first)
+        runner.report({}, checkpoint=[bytes(1 << 20), _DiesInTheMiddle()])
+
+    without, committed = dies.remote(None), dies.remote("first")
+    runner.wait([without, committed], num_returns=2, timeout=30)
+    wait_until(lambda: not artefacts(without).exists(), 10, "the empty folder is gone")
+    wait_until(lambda: not list(artefacts(committed).glob("*.tmp")), 10, "half a checkpoint is gone")
+    assert len(list(artefacts(committed).iterdir())) <= 1  # it may have died before the first one was committed
+
+
+def test_a_forgotten_task_keeps_no_files() -> None:
+    @runner.remote
+    def saves() -> None:
+        runner.report({}, step=1, checkpoint="x")
+
+    ref = saves.remote()
+    runner.get(ref, timeout=30)
+    folder = artefacts(ref)
+    assert folder.exists()
+    del ref
+    gc.collect()
+    wait_until(lambda: not folder.exists(), 10, "the task's folder is gone")
