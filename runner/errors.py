@@ -188,9 +188,7 @@ class ProviderError(ClusterError):
     machine_id: str = ""
     log_lines: tuple[str, ...] = ()
 
-    def __init__(
-        self, message: str, *, phase: str = "", machine_id: str = "", log_lines: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, message: str, *, phase: str = "", machine_id: str = "", log_lines: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.phase = phase
         self.machine_id = machine_id
