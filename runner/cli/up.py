@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from runner.cli import output
 from runner.cli.options import home_option, json_option, settings
 from runner.config import ADDRESS, CA, TOKEN_FILE
-from runner.coordinator.config import DURABILITIES, LOOPBACK, CoordinatorConfig, CoordinatorReady
+from runner.coordinator.config import DURABILITIES, LOOPBACK, CoordinatorConfig, CoordinatorReady, read_kept
 
 if TYPE_CHECKING:
     import subprocess
 
 DEFAULT_PORT = 7420
+_SETTINGS = {"cpus": "cpus_per_machine", "gpus": "gpus_per_machine"}
 
 
 @click.command("up")
@@ -42,7 +44,12 @@ DEFAULT_PORT = 7420
     show_default=True,
     help="Port for clients; 0 for any free one.",
 )
-@click.option("--cluster", metavar="ID", default="", help="Take up this cluster again: its tasks, runs and token.")
+@click.option(
+    "--cluster",
+    metavar="ID",
+    default="",
+    help="Take up this cluster again: its tasks, runs, token, and what it was started with.",
+)
 @click.option(
     "--durability",
     type=click.Choice(DURABILITIES),
@@ -63,18 +70,9 @@ def command(home: Path | None, as_json: bool, foreground: bool, cluster: str, **
     loaded = settings(home)
     if cluster and not (loaded.clusters_dir / cluster).is_dir():
         raise click.UsageError(f"there is no cluster {cluster} in {loaded.clusters_dir}")
-    config = CoordinatorConfig(
-        home=str(loaded.home),
-        cluster_id=cluster,
-        embedded=False,
-        provider=options["provider"],
-        machines=options["machines"],
-        cpus_per_machine=options["cpus"] or default_cpus(options["machines"]),
-        gpus_per_machine=options["gpus"],
-        host=options["host"],
-        port=options["port"],
-        durability=options["durability"],
-    )
+    chosen = _chosen(options, read_kept(loaded.clusters_dir / cluster) if cluster else {})
+    packed = {**chosen, "home": str(loaded.home), "cluster_id": cluster, "embedded": False}
+    config = CoordinatorConfig.from_dict(packed)
     relay = _Relay() if foreground else None
     started = daemon.start(config, foreground=foreground)
     if as_json:
@@ -86,6 +84,17 @@ def command(home: Path | None, as_json: bool, foreground: bool, cluster: str, **
         status = started.process.wait()
         output.note(f"cluster {started.ready.cluster_id} has stopped")
         raise SystemExit(0 if status == 0 else 1)
+
+
+def _chosen(options: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
+    """The options under the names of the coordinator's settings; what was kept stands where nothing was said."""
+    context = click.get_current_context()
+    said = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    named = {_SETTINGS.get(name, name): value for name, value in options.items() if not kept or name in said}
+    chosen = {**kept, **named}
+    if not chosen["cpus_per_machine"]:
+        chosen["cpus_per_machine"] = default_cpus(chosen["machines"])
+    return chosen
 
 
 def default_cpus(machines: int) -> float:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BUFFER_MAX_EVENTS = 20_000
 _RETRY_FIRST_S = 0.05
 _RETRY_MAX_S = 2.0
+_ENDS_MAX = 3
 _SUBMITS_ACKED_S = 30.0
 
 
@@ -44,21 +45,23 @@ class Feed:
             RunnerError: the session is over, or the coordinator refuses the watch.
         """
         backoff_s = _RETRY_FIRST_S
+        ends = 0  # in a row, that told nothing
         while True:
             try:
+                ends += 1
                 async for reply in self._transport.stream("Watch", self.request, client_pb2.WatchReply):
-                    backoff_s = _RETRY_FIRST_S
+                    backoff_s, ends = _RETRY_FIRST_S, 0
                     self._push_all(reply, push)
                     await has_room()
                 if self._is_complete():
                     return
             except CoordinatorUnreachableError:
-                pass
+                ends = 0
             failure = self._session.failure
             if failure is not None:
                 raise failure
             await asyncio.sleep(backoff_s)
-            if self._session.machine.is_connected and backoff_s >= 4 * _RETRY_FIRST_S and self.request.until_done:
+            if self._session.machine.is_connected and ends >= _ENDS_MAX and self.request.until_done:
                 return  # the coordinator is there and knows no more about these tasks
             backoff_s = min(2 * backoff_s, _RETRY_MAX_S)
 

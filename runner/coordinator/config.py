@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from runner.errors import BadOptionsError
 
 LOOPBACK = "127.0.0.1"
 DURABILITIES = ("process", "power")
+SETTINGS_NAME = "settings.json"
+# Said anew at each start; the token has a file of its own.
+_OF_ONE_START = frozenset({"home", "cluster_id", "embedded", "client_pid", "life_fd", "token"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,10 @@ class CoordinatorConfig:
     def to_dict(self) -> dict[str, Any]:
         """A map that msgpack can pack."""
         return asdict(self) | {"resources": dict(self.resources), "preload": list(self.preload)}
+
+    def kept(self) -> dict[str, Any]:
+        """What the cluster is like, whoever starts it: what its state directory keeps."""
+        return {name: value for name, value in self.to_dict().items() if name not in _OF_ONE_START}
 
     @classmethod
     def from_dict(cls, packed: Mapping[str, Any]) -> CoordinatorConfig:
@@ -92,3 +101,22 @@ class CoordinatorReady:
     def from_dict(cls, packed: Mapping[str, Any]) -> CoordinatorReady:
         """The inverse of `to_dict`."""
         return cls(**{each.name: packed[each.name] for each in fields(cls)})
+
+
+def read_kept(state_dir: Path) -> dict[str, Any]:
+    """The settings that a cluster was started with last; empty for one of a version that did not keep them.
+
+    Raises:
+        BadOptionsError: the file cannot be read.
+    """
+    path = state_dir / SETTINGS_NAME
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        # A newer version may have kept more.
+        return {each.name: stored[each.name] for each in fields(CoordinatorConfig) if each.name in stored}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise BadOptionsError(
+            f"{path} cannot be read ({error}); remove it, and give all options to `runner up`"
+        ) from None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from runner.config import read_secret
+from runner.coordinator.config import SETTINGS_NAME
 from runner.errors import UsageError
 from runner.ids import ClusterId, random_id
 from runner.rpc.clusters import CA_NAME, FILE_NAME, TOKEN_NAME, ClusterInfo
@@ -52,6 +56,10 @@ class StateDir:
         """Write cluster.json: from now on the cluster can be found."""
         ClusterInfo.of_this_process(self.cluster_id, str(self.path), address, embedded=embedded).write()
         (self.path / FILE_NAME).chmod(0o600)
+
+    def keep_settings(self, settings: Mapping[str, Any]) -> None:
+        """What a start that takes this cluster up again goes on with."""
+        _write_private(self.path / SETTINGS_NAME, json.dumps(settings, indent=2).encode() + b"\n")
 
     def close(self, *, keep: bool, keep_store: bool) -> None:
         """Release it. Without `keep` the whole directory goes; the object store goes unless `keep_store`."""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc.aio
@@ -170,6 +171,8 @@ class Coordinator:
         self._fleet.request(config.machines)
         await client_server.start()
         await fleet_server.start()
+        if not config.embedded:
+            state.keep_settings(replace(config, port=port).kept())
         state.publish(self._fleet.address, embedded=config.embedded)
         return CoordinatorReady(
             address=self._fleet.address,
@@ -207,6 +210,10 @@ class Coordinator:
     async def _take_down(self, servers: list[Any], fleet_tasks: asyncio.Future[None]) -> None:
         """Machines first, so that nothing runs on unwatched; then the streams; then the files."""
         log.info("stopping: %s", self.stop_reason or "end of the block")
+        is_standing = not self._config.embedded
+        if is_standing:
+            # The cluster may be taken up again: what its end does to machines is no fault of the work on them.
+            self.engine.stop()
         if self._links.all():
             self._links.exit_all(self.stop_reason or "the cluster ends")
             await asyncio.sleep(_FAREWELL_S)
@@ -221,10 +228,11 @@ class Coordinator:
         has_runs = bool(self.cluster.tasks(runs_only=True, limit=1)[0])
         self._event_log.close()
         self._journal.close()
-        is_standing = not self._config.embedded
         keep = is_standing or has_runs or bool(self.failure)
-        # Large values are volatile: an orderly end frees their memory, a crash leaves them for the next start.
-        self._state.close(keep=keep, keep_store=is_standing and bool(self.failure))
+        # Large values are volatile: an orderly end frees their memory, unless accepted work may need them at the next
+        # start; a crash leaves them for it.
+        is_owing = bool(self.failure) or self.cluster.unfinished_tasks() > 0
+        self._state.close(keep=keep, keep_store=is_standing and is_owing)
 
     def _replay(self) -> dict[Any, str]:
         """Rebuild the core's state; returns the names of functions."""
