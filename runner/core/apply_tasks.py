@@ -25,9 +25,9 @@ from runner.core.objects import Object
 from runner.core.placement import expected_duration_s
 from runner.core.resources import only_cpus
 from runner.core.state import BACKOFF, State
-from runner.core.task import LINES_MAX, Block, Task, TaskState
-from runner.core.values import FailureKind, FailureRecord, ValueRecord
-from runner.ids import ExecutorId, ObjectId, TaskId, return_id
+from runner.core.task import LINES_MAX, NO_CLIENT, Block, Task, TaskState
+from runner.core.values import FailureKind, FailureRecord, TaskRecord, ValueRecord
+from runner.ids import ClientId, ExecutorId, ObjectId, TaskId, return_id
 
 # A settled task keeps its arguments only while that costs less than dropping them.
 _PAYLOAD_KEPT_BYTES = 1024
@@ -36,13 +36,14 @@ _PAYLOAD_KEPT_BYTES = 1024
 # ---- from submission to a slot ----
 def _add(state: State, fact: f.TaskAdded) -> None:
     record = fact.task
-    client = state.clients[record.client_id]
     function = state.functions.get(record.function_id)
-    task = Task(record, state.task_order, function)
+    task = Task(record, state.task_order, function, _owner_of(state, record))
     state.task_order += 1
     state.tasks[record.task_id] = task
     state.task_counts[TaskState.WAITING] += 1
-    client.tasks[record.task_id] = task
+    owner = state.clients.get(task.owner_id)
+    if owner is not None:
+        owner.tasks[record.task_id] = task
     if function is not None:
         function.uses += 1
     if record.parent is not None:
@@ -55,6 +56,14 @@ def _add(state: State, fact: f.TaskAdded) -> None:
         state.enqueue(task)
     if record.is_run:
         state.note_task(task)
+
+
+def _owner_of(state: State, record: TaskRecord) -> ClientId:
+    """An executor's session ends with its process, which says nothing about the children submitted through it."""
+    parent = None if record.parent is None else state.tasks.get(record.parent[0])
+    if parent is None:
+        return record.client_id
+    return NO_CLIENT if parent.record.detached else parent.owner_id
 
 
 def _add_child(state: State, parent_id: TaskId, task: Task) -> None:
@@ -348,9 +357,9 @@ def _feed_dependents(state: State, dependents: list[Task]) -> None:
 
 def _release_inputs(state: State, task: Task) -> None:
     record, function = task.record, task.function
-    client = state.clients.get(record.client_id)
-    if client is not None:
-        client.tasks.pop(record.task_id, None)
+    owner = state.clients.get(task.owner_id)
+    if owner is not None:
+        owner.tasks.pop(record.task_id, None)
     if record.parent is not None:
         parent = state.tasks.get(record.parent[0])
         if parent is not None and parent.children is not None:

@@ -17,7 +17,7 @@ class Client:
     lease_until_s: float | None = None  # set while it is disconnected
     frame_seq: int = 0
     held: set[ObjectId] = field(default_factory=set)
-    tasks: dict[TaskId, Task] = field(default_factory=dict)  # its unfinished ones
+    tasks: dict[TaskId, Task] = field(default_factory=dict)  # unfinished ones that end with it
     functions: set[FunctionId] = field(default_factory=set)
     only: tuple[ClientId, ...] = ()  # itself; shared by all objects that it alone asked for
 

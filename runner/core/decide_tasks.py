@@ -10,7 +10,7 @@ from runner.core import facts as f
 from runner.core.commands import ReplyCheckpoint, ResumeAttempt
 from runner.core.resources import only_cpus
 from runner.core.schedule import is_feasible, unschedulable
-from runner.core.settle import cancel, end_attempt, failure_of, requeue, settle_if_doomed
+from runner.core.settle import cancel, cancel_children, end_attempt, failure_of, requeue, settle_if_doomed
 from runner.core.settle import settle as settle_task
 from runner.core.state import State
 from runner.core.task import Block, Task, TaskState
@@ -30,17 +30,22 @@ def _submit(turn: Turn, event: e.TaskSubmitted) -> None:
         settle_task(turn, task, failure_of(task, FailureKind.SETUP, text))
     elif not is_feasible(state, record.shape):
         settle_task(turn, task, unschedulable(state, task))
-    elif record.parent is not None and _is_parent_ending(state, task):
+    elif record.parent is not None and _is_orphan(state, task):
         cancel(turn, [task], force=False, recursive=True)
     elif task.missing:
         settle_if_doomed(turn, task)
 
 
-def _is_parent_ending(state: State, task: Task) -> bool:
-    """A cancelled parent may submit for a while until it notices."""
+def _is_orphan(state: State, task: Task) -> bool:
+    """An attempt that is over, or is cancelled and has yet to notice, has nothing to submit."""
     assert task.record.parent is not None
-    parent = state.tasks.get(task.record.parent[0])
-    return parent is not None and parent.is_cancelling and parent.is_cancel_recursive and not task.record.detached
+    if task.record.detached:
+        return False
+    parent_id, attempt = task.record.parent
+    parent = state.tasks.get(parent_id)
+    if parent is None or parent.slot is None or parent.attempt != attempt:
+        return True
+    return parent.is_cancelling and parent.is_cancel_recursive
 
 
 def _cancel(turn: Turn, event: e.CancelRequested) -> None:
@@ -96,6 +101,7 @@ def _returned(turn: Turn, event: e.AttemptReturned) -> None:
         requeue(turn, task, "")
     else:
         turn.record(f.AttemptGivenBack(event.task_id, False))
+        cancel_children(turn, task, event.attempt)
 
 
 def _blocked(turn: Turn, event: e.AttemptBlocked) -> None:

@@ -122,7 +122,7 @@ def _check_clients(state: State) -> None:
         assert function.clients == users[function_id]
         assert function.uses or function.clients
     for client_id, client in state.clients.items():
-        unfinished = {i for i, t in state.tasks.items() if t.record.client_id == client_id and not t.is_settled()}
+        unfinished = {i for i, t in state.tasks.items() if t.owner_id == client_id and not t.is_settled()}
         # A session that comes back under the same name does not own what it left detached.
         assert set(client.tasks) <= unfinished
     sessions = {c.executor_id: i for i, c in state.clients.items() if c.executor_id is not None}

@@ -11,6 +11,7 @@ from runner.core.turn import Turn
 from runner.core.values import CoreConfig, FailureKind, FailureRecord
 from runner.ids import ExecutorId, ObjectId, return_id
 
+_LINE_CHARS_MAX = 500  # of a task's history, which every reader of its failure gets
 _KILLS = frozenset({FailureKind.WORKER_CRASHED, FailureKind.OUT_OF_MEMORY})
 # The world's fault, not the task's: tried again within `max_retries`.
 _SYSTEM_FAULTS = _KILLS | {FailureKind.MACHINE_LOST}
@@ -78,7 +79,7 @@ def end_attempt(
     """The current attempt has failed: retry the task or end it."""
     kind, attempt = failure.kind, task.attempt
     record = task.record
-    line = f"attempt {attempt} on {task.last_machine_id}: {failure.message.partition(chr(10))[0]}"
+    line = f"attempt {attempt} on {task.last_machine_id}: {failure.message.partition(chr(10))[0][:_LINE_CHARS_MAX]}"
     is_killed = kind in _KILLS
     if task.is_cancelling or kind is FailureKind.CANCELLED:
         if kind is not FailureKind.CANCELLED:
@@ -94,7 +95,7 @@ def end_attempt(
         final = failure._replace(history=history, task_id=record.task_id, task_name=record.name, attempt=attempt)
         settle(turn, task, final, executor_id=executor_id, borrowed=borrowed)
     if kind in _ORPHANING or (task.is_cancelling and task.is_cancel_recursive):
-        cancel(turn, _children(task, attempt), force=False, recursive=True)
+        cancel_children(turn, task, attempt)
 
 
 def _may_retry(config: CoreConfig, task: Task, kind: FailureKind, is_retryable: bool) -> bool:
@@ -115,11 +116,13 @@ def backoff_until_s(config: CoreConfig, retries_used: int, now_s: float) -> floa
 
 
 def requeue(turn: Turn, task: Task, line: str) -> None:
-    """Take the attempt back without charge: not the task's fault, nor the world's."""
+    """Take the attempt back without charge: not the task's fault, nor the world's. Its children have nobody left."""
+    attempt = task.attempt
     if task.is_cancelling:
         settle(turn, task, _cancelled(task), is_cancelled=True)
     else:
         turn.record(AttemptRetried(task.task_id, line, False, False, None))
+    cancel_children(turn, task, attempt)
 
 
 def cancel(turn: Turn, tasks: Iterable[Task], *, force: bool, recursive: bool) -> None:
@@ -143,9 +146,12 @@ def _is_news(task: Task, force: bool, recursive: bool) -> bool:
     return (force and not task.is_cancel_forced) or (recursive and not task.is_cancel_recursive)
 
 
-def _children(task: Task, attempt: int) -> list[Task]:
+def cancel_children(turn: Turn, task: Task, attempt: int) -> None:
+    """The attempt came to nothing: so do its children."""
     children = (task.children or {}).values()
-    return [c for c in children if c.record.parent == (task.task_id, attempt) and not c.record.detached]
+    parent = (task.task_id, attempt)
+    mine = [child for child in children if child.record.parent == parent and not child.record.detached]
+    cancel(turn, mine, force=False, recursive=True)
 
 
 def _cancelled(task: Task) -> FailureRecord:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runner.core.values import CheckpointRecord, FailureRecord, TaskRecord
 from runner.errors import IllegalTransitionError
-from runner.ids import ExecutorId, MachineId, ObjectId, TaskId
+from runner.ids import ClientId, ExecutorId, MachineId, ObjectId, TaskId
 
 if TYPE_CHECKING:
     from runner.core.clients import Function
@@ -46,6 +46,7 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
 }
 
 NO_EXECUTOR = ExecutorId("")
+NO_CLIENT = ClientId("")
 
 # A task that is retried for ever must not grow for ever.
 _TRAIL_BYTES_MAX = 256
@@ -67,6 +68,7 @@ class Task:
     record: TaskRecord
     order: int  # of submission
     function: Function | None
+    owner_id: ClientId  # the client at whose end it is cancelled: of a child, its parent's
     pinned: tuple[ObjectId, ...] = ()  # arguments that existed when it was submitted
     state: TaskState = TaskState.WAITING
     attempt: int = 0

@@ -10,7 +10,7 @@ from runner.core.machine import TRANSITIONS, MachineState
 from runner.core.values import CoreConfig, FailureKind, make_shape
 from runner.errors import IllegalTransitionError
 from runner.ids import ClientId, ExecutorId, MachineId
-from tests.unit.core.script import M1, M2, T1, T2, A, Script, checkpoint, cpus, crash, of, oid, started
+from tests.unit.core.script import M1, M2, T1, A, Script, checkpoint, cpus, crash, of, oid, started
 
 
 def state_of(s: Script, machine_id: MachineId = M1) -> str:
@@ -250,47 +250,6 @@ def test_an_agent_that_reports_cancelled_ends_the_task() -> None:
     [ready] = of(c.NotifyReady, s.fail("t-1", failure))
     assert ready.failure.payload == b"as reported"
     assert s.state("t-1") == "cancelled"
-
-
-def test_a_recursive_cancellation_reaches_children_but_not_detached_ones() -> None:
-    s = Script(m_1=cpus(1))
-    s.submit("t-1")
-    for name, detached in (("t-2", False), ("t-3", True)):
-        s.submit(name, parent=(T1, 1), detached=detached)
-    s.submit("t-4", parent=(T2, 1))
-    s.cancel("t-1")
-    s.submit("t-5", parent=(T1, 1))
-    s.submit("t-6", parent=(T1, 1), detached=True)
-    states = {name: s.state(name) for name in ("t-1", "t-2", "t-3", "t-4", "t-5", "t-6")}
-    assert states == {
-        "t-1": "assigned",
-        "t-2": "cancelled",
-        "t-3": "queued",
-        "t-4": "cancelled",
-        "t-5": "cancelled",
-        "t-6": "queued",
-    }
-
-
-def test_children_survive_a_cancellation_that_is_not_recursive() -> None:
-    s = Script(m_1=cpus(1))
-    s.submit("t-1")
-    s.submit("t-2", parent=(T1, 1))
-    s.cancel("t-1", recursive=False)
-    s.fail("t-1", crash()._replace(kind=FailureKind.CANCELLED))
-    assert s.state("t-2") == "assigned"
-
-
-def test_a_crash_ends_the_children_of_that_attempt_only() -> None:
-    s = Script(m_1=cpus(1))
-    s.submit("t-1")
-    s.submit("t-2", parent=(T1, 1))
-    s.fail("t-1", crash())
-    assert s.state("t-2") == "cancelled"
-    s.submit("t-3", parent=(T1, 2))
-    s.submit("t-4", parent=(T1, 1))
-    s.fail("t-1", crash())
-    assert (s.state("t-3"), s.state("t-4")) == ("cancelled", "assigned")
 
 
 # ---- restarts ----
