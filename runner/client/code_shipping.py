@@ -39,7 +39,7 @@ def modules_and_packages(function: Callable[..., Any]) -> tuple[list[str], list[
     """
     search = _Search()
     search.function(function)
-    packages = [_pack(name, path) for name, path in sorted(search.own.items())]
+    packages = [_pack(name, paths) for name, paths in sorted(search.own.items())]
     return sorted(search.installed), packages
 
 
@@ -48,7 +48,7 @@ class _Search:
 
     def __init__(self) -> None:
         self.installed: set[str] = set()
-        self.own: dict[str, str] = {}  # top-level name -> file of a module or folder of a package
+        self.own: dict[str, tuple[str, ...]] = {}  # top-level name -> file of a module, or folders of a package
         self._seen_files: set[str] = set()
         self._seen_objects: set[int] = set()
 
@@ -100,12 +100,12 @@ class _Search:
         top = name.partition(".")[0]
         if not top or top in {"__main__", _OURS} or top in sys.builtin_module_names or top in sys.stdlib_module_names:
             return
-        location = _own_location(top)
-        if location is None:
+        locations = _own_locations(top)
+        if not locations:
             if _find_origin(top) is not None:
                 self.installed.add(top)
             return
-        self.own[top] = location
+        self.own[top] = locations
         path = _find_origin(name) if name != top else None
         for file in filter(None, (path, _find_origin(top))):
             self._file(file, name)
@@ -140,9 +140,12 @@ def _is_importable(function: Any) -> bool:
 def _imports_in_code(code: types.CodeType) -> Iterator[str]:
     import dis
 
+    names: Any = None  # of `from ... import names`: the instruction before
     for instruction in dis.get_instructions(code):
         if instruction.opname == "IMPORT_NAME" and isinstance(instruction.argval, str):
             yield instruction.argval
+            yield from (f"{instruction.argval}.{name}" for name in names or () if name != "*")
+        names = instruction.argval if isinstance(instruction.argval, tuple) else None
 
 
 def _imports_of(path: str, module: str) -> list[str]:
@@ -169,12 +172,34 @@ def _imports_of(path: str, module: str) -> list[str]:
     return found
 
 
-def _own_location(top: str) -> str | None:
-    """The file or folder of a top-level module of the user; None for any other."""
+def _own_locations(top: str) -> tuple[str, ...]:
+    """The file or folder of a top-level module of the user; nothing for any other.
+
+    A package without `__init__.py` may lie in several folders, of which some may be installed.
+    """
     origin = _find_origin(top)
-    if origin is None or not origin.endswith(".py") or _is_installed(origin):
-        return None
-    return os.path.dirname(origin) if os.path.basename(origin) == "__init__.py" else origin
+    if origin is None:
+        return tuple(folder for folder in _namespace_folders(top) if not _is_installed(folder) and _has_source(folder))
+    if not origin.endswith(".py") or _is_installed(origin):
+        return ()
+    return (os.path.dirname(origin) if os.path.basename(origin) == "__init__.py" else origin,)
+
+
+def _namespace_folders(top: str) -> tuple[str, ...]:
+    """The folders of a top-level package without `__init__.py`."""
+    loaded = sys.modules.get(top)
+    try:
+        found = loaded.__spec__ if loaded is not None else importlib.util.find_spec(top)
+    except (ImportError, AttributeError, ValueError):
+        return ()
+    if found is None or found.origin is not None:
+        return ()
+    return tuple(os.path.realpath(folder) for folder in found.submodule_search_locations or ())
+
+
+def _has_source(folder: str) -> bool:
+    """Whether it is a package at all: any folder beside the script may be imported, one of data too."""
+    return any(inner.endswith(".py") for inner, _ in _package_files("", folder))
 
 
 def _find_origin(name: str) -> str | None:
@@ -196,12 +221,15 @@ def _beside(name: str) -> str | None:
     """The file of a submodule whose package is not imported: importing it only to look would run the user's code."""
     top, _, rest = name.partition(".")
     origin = _find_origin(top)
-    if origin is None or os.path.basename(origin) != "__init__.py":
-        return None
-    base = os.path.join(os.path.dirname(origin), *rest.split("."))
-    for candidate in (f"{base}.py", os.path.join(base, "__init__.py")):
-        if os.path.isfile(candidate):
-            return candidate
+    if origin is None:
+        folders = _namespace_folders(top)
+    else:
+        folders = (os.path.dirname(origin),) if os.path.basename(origin) == "__init__.py" else ()
+    for folder in folders:
+        base = os.path.join(folder, *rest.split("."))
+        for candidate in (f"{base}.py", os.path.join(base, "__init__.py")):
+            if os.path.isfile(candidate):
+                return candidate
     return None
 
 
@@ -218,12 +246,16 @@ def _installed_places() -> tuple[str, ...]:
     return tuple(os.path.realpath(path) + os.sep for path in paths if path)
 
 
-def _pack(name: str, location: str) -> SourcePackage:
-    files = [(f"{name}.py", location)] if os.path.isfile(location) else list(_package_files(name, location))
+def _pack(name: str, locations: tuple[str, ...]) -> SourcePackage:
+    files: dict[str, str] = {}  # name in the zip -> path
+    for location in locations:
+        found = [(f"{name}.py", location)] if os.path.isfile(location) else _package_files(name, location)
+        for inner, path in found:
+            files.setdefault(inner, path)  # the first folder counts, as in imports
     buffer = io.BytesIO()
     digest = hashlib.sha256()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for inner, path in files:
+        for inner, path in files.items():
             with open(path, "rb") as file:
                 data = file.read()
             digest.update(f"{inner}\0{len(data)}\0".encode())
@@ -232,7 +264,7 @@ def _pack(name: str, location: str) -> SourcePackage:
     zipped = buffer.getvalue()
     if len(zipped) > PACKAGE_MAX_BYTES:
         raise UsageError(
-            f"The modules of {location} are {len(zipped)} bytes zipped; {PACKAGE_MAX_BYTES} can be sent with a function."
+            f"The modules of {', '.join(locations)} are {len(zipped)} bytes zipped; {PACKAGE_MAX_BYTES} can be sent with a function."
             " Install the package on the machines, or move what the function does not need to another place."
         )
     return SourcePackage(f"{name}-{digest.hexdigest()[:24]}", zipped)

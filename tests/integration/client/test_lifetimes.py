@@ -247,6 +247,8 @@ def test_a_coordinator_that_dies_is_told(script: Script) -> None:
 def test_user_modules_beside_the_script_reach_the_task(script: Script, tmp_path: Path) -> None:
     (tmp_path / "my_helpers.py").write_text("import my_more\ndef f(x):\n    return my_more.g(x)\n")
     (tmp_path / "my_more.py").write_text("def g(x):\n    return x * 3\n")
+    (tmp_path / "no_init").mkdir()
+    (tmp_path / "no_init" / "deep.py").write_text("def h(x):\n    return x * 5\n")
     status, out, err = finish(
         script(
             """
@@ -259,12 +261,16 @@ def test_user_modules_beside_the_script_reach_the_task(script: Script, tmp_path:
             def in_body(x):
                 from my_more import g
                 return g(x)
+            @runner.remote
+            def without_init(x):
+                from no_init import deep
+                return deep.h(x)
             with runner.init():
-                print(runner.get([by_global.remote(2), in_body.remote(3)]))
+                print(runner.get([by_global.remote(2), in_body.remote(3), without_init.remote(4)]))
             """
         )
     )
-    assert (status, out) == (0, "[6, 9]\n"), err
+    assert (status, out) == (0, "[6, 9, 20]\n"), err
 
 
 # ---- connecting ----

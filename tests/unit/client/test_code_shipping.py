@@ -143,6 +143,34 @@ def test_a_package_is_shipped_whole_with_its_small_data(write: Write, tmp_path: 
     ]
 
 
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_a_package_without_init_is_shipped_from_all_its_folders(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_loaded: bool
+) -> None:
+    other = tmp_path / "other"
+    monkeypatch.syspath_prepend(str(other))
+    write(
+        mine_ns__slash__model="import mine_far\n",
+        mine_ns__slash__deep__slash__leaf="import torch\n",
+        other__slash__mine_ns__slash__more="",
+        mine_far="import msgpack\n",
+    )
+    if is_loaded:
+        importlib.import_module("mine_ns")
+    source = "def train():\n    from mine_ns import model\n    import mine_ns.deep.leaf"
+    modules, packages = modules_and_packages(function_of(source))
+    assert modules == ["msgpack", "torch"]
+    assert [names_in(package) for package in packages] == [
+        ["mine_far.py"],
+        ["mine_ns/more.py", "mine_ns/model.py", "mine_ns/deep/leaf.py"],
+    ]
+
+
+def test_a_folder_without_source_is_not_shipped(write: Write, tmp_path: Path) -> None:
+    write(mine_data__slash__table__dot__csv="1,2\n")
+    assert modules_and_packages(function_of("def train():\n    import mine_data")) == ([], [])
+
+
 def test_equal_content_has_one_id(write: Write) -> None:
     write(mine_x="A = 1\n")
     source = "def train():\n    import mine_x"
