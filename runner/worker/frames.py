@@ -132,7 +132,7 @@ def decode_packet(data: bytes) -> Frame:
     """
     try:
         frame = msgpack.unpackb(data, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.UnpackException) as error:  # TypeError: a list as a map's key
         raise ProtocolViolationError(f"a packet of {len(data)} bytes holds no frame: {error}") from None
     return _checked(frame)
 
@@ -154,7 +154,7 @@ class Decoder:
             return [_checked(frame) for frame in self._unpacker]
         except msgpack.BufferFull:
             raise ProtocolViolationError("a frame is larger than the limit") from None
-        except (ValueError, msgpack.UnpackException) as error:
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise ProtocolViolationError(f"the stream holds no frame: {type(error).__name__} {error}") from None
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runner.errors import ProtocolViolationError
@@ -60,6 +60,7 @@ def test_a_packet_holds_one_frame(frame: Frame) -> None:
 
 
 @given(st.binary(min_size=1, max_size=200))
+@example(b"\xde\x00\x01\x90\x00")  # a list as a key
 def test_garbage_never_raises_anything_else(data: bytes) -> None:
     try:
         Decoder().feed(data)
