@@ -161,7 +161,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
         self, request: client_pb2.ListMachinesRequest, context: Context
     ) -> client_pb2.ListMachinesReply:
         """One page of machines."""
-        return listings.machines(self._engine.cluster, request)
+        return listings.machines(self._engine.cluster, self._fleet, request)
 
     async def ListTasks(self, request: client_pb2.ListTasksRequest, context: Context) -> client_pb2.ListTasksReply:
         """One page of tasks in order of submission."""

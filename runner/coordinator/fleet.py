@@ -43,6 +43,7 @@ class Boot:
     phases: dict[str, float] = field(default_factory=dict)  # unix seconds
     key_hash: str = ""  # of the agent that registered
     host_id: str = ""
+    pid: int = 0  # of the agent
     generation: int = 0
     reply: fleet_pb2.RegisterReply | None = None
 

@@ -61,6 +61,7 @@ class JoinService(fleet_pb2_grpc.JoinServicer):
             self._fleet.note_phase(machine_id, name, time_s)
         self._fleet.note_phase(machine_id, "registered", time.time())
         boot.host_id = request.peer.host_id
+        boot.pid = request.pid
         self._engine.post(
             events.MachineRegistered(
                 machine_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runner.coordinator.conversion import checkpoint_message, failure_message, resources_message
 from runner.coordinator.engine import CoreClock
-from runner.coordinator.fleet import since_requested
+from runner.coordinator.fleet import Boot, Fleet, since_requested
 from runner.core.cluster import Cluster
 from runner.core.views import MachineView, TaskView
 from runner.rpc.gen import client_pb2
@@ -13,10 +13,11 @@ PAGE_DEFAULT = 100
 PAGE_MAX = 1000
 
 
-def machines(cluster: Cluster, request: client_pb2.ListMachinesRequest) -> client_pb2.ListMachinesReply:
+def machines(cluster: Cluster, fleet: Fleet, request: client_pb2.ListMachinesRequest) -> client_pb2.ListMachinesReply:
     """One page of machines."""
     views, token = cluster.machines(after=request.page_token, limit=_limit(request.page_size))
-    return client_pb2.ListMachinesReply(machines=[_machine(view) for view in views], next_page_token=token)
+    infos = [_machine(view, fleet.boot(view.machine_id)) for view in views]
+    return client_pb2.ListMachinesReply(machines=infos, next_page_token=token)
 
 
 def tasks(cluster: Cluster, clock: CoreClock, request: client_pb2.ListTasksRequest) -> client_pb2.ListTasksReply:
@@ -35,7 +36,7 @@ def _limit(page_size: int) -> int:
     return min(page_size, PAGE_MAX) if page_size else PAGE_DEFAULT
 
 
-def _machine(view: MachineView) -> client_pb2.MachineInfo:
+def _machine(view: MachineView, boot: Boot | None) -> client_pb2.MachineInfo:
     info = client_pb2.MachineInfo(
         machine_id=view.machine_id,
         state=view.state,
@@ -47,6 +48,7 @@ def _machine(view: MachineView) -> client_pb2.MachineInfo:
         host_id=view.host_id,
         reason=view.reason,
         running_tasks=view.running_tasks,
+        pid=0 if boot is None else boot.pid,
     )
     for name, seconds in since_requested(view.phases).items():
         info.phases[name] = seconds

@@ -99,23 +99,29 @@ def test_a_killed_client_leaves_nothing(script: Script) -> None:
         import os, time, runner
         runner.init(machines=2, num_cpus=1)
         @runner.remote
-        def pids():
+        def hang():
             import subprocess
             child = subprocess.Popen(["sleep", "1000"])
-            return os.getpid(), os.getppid(), child.pid
-        @runner.remote
-        def hang():
+            runner.report({"executor": os.getpid(), "child": child.pid})
             time.sleep(1000)
-        found = runner.get(pids.remote())
-        hang.remote()
-        agents = [node.pid for node in runner.nodes()]
-        print(*found, *agents, *open(f"/proc/self/task/{os.getpid()}/children").read().split(), flush=True)
+        runs = [hang.options(name=str(index)).remote() for index in range(2)]
+        pids = []
+        for event in runner.stream(runs, kinds="metrics"):
+            pids += event.values.values()
+            if len(pids) == 4:
+                break
+        pids += [node.pid for node in runner.nodes()]
+        coordinator, = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+        forked = open(f"/proc/{coordinator}/task/{coordinator}/children").read().split()
+        print(*pids, coordinator, *forked, flush=True)
         time.sleep(1000)
         """
     )
     assert process.stdout is not None
-    pids = [int(pid) for pid in process.stdout.readline().split()]
-    assert len(pids) >= 6
+    pids = {int(pid) for pid in process.stdout.readline().split()}
+    # Two executors, their children, two agents, the coordinator and at least the zygote.
+    assert len(pids) >= 8
+    assert all(pid > 1 and is_alive(pid) for pid in pids)
     process.kill()
     process.wait()
     wait_gone(pids, 10)
