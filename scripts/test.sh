@@ -58,10 +58,10 @@ PY
 
 for name in "$@"; do
     case $name in
-        fast) pytest_in_root fast 120 tests/unit tests/properties tests/repo ;;
-        slow) pytest_in_root slow 400 tests/contract tests/integration tests/chaos -m "not slow" ;;
-        examples) pytest_in_root examples 240 tests/examples ;;
-        wheel) part wheel 150 bash -c "$(declare -f wheel); root='$root' python='$python'; wheel" ;;
+        fast) pytest_in_root fast 300 tests/unit tests/properties tests/repo ;;
+        slow) pytest_in_root slow 900 tests/contract tests/integration tests/chaos -m "not slow" ;;
+        examples) pytest_in_root examples 600 tests/examples ;;
+        wheel) part wheel 400 bash -c "$(declare -f wheel); root='$root' python='$python'; wheel" ;;
         soak)
             RUNNER_SIM_SEEDS="${RUNNER_SIM_SEEDS:-1000}" HYPOTHESIS_PROFILE=soak pytest_in_root properties 3600 tests/properties --timeout=1800
             pytest_in_root chaos 7200 tests/chaos tests/integration --timeout=600
