@@ -24,10 +24,12 @@ log = logging.getLogger(__name__)
 
 _DESTROY_RETRY_S = 1.0
 _DESTROY_RETRY_S_MAX = 60.0
-# A machine that lived shorter than this died of something that its successor may die of too.
+# A machine that served shorter than this, or not at all, died of something that its successor may die of too.
 _SHORT_LIFE_S = 10.0
 _SHORT_LIVES_MAX = 5
 _REPLACE_S = 0.25
+# Answers that are kept for repeats of a request.
+_REQUESTS_MAX = 1_000
 _COMING_UP = frozenset({MachineState.CREATING, MachineState.RUNNING})
 # A machine in one of these may still present its join token with a new key.
 _EXPECTED = frozenset({"requested", "creating", "booting", "resuming"})
@@ -73,7 +75,7 @@ class Fleet:
         self._requests: dict[str, tuple[MachineId, ...]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
-        self._short_lives = 0  # in a row
+        self._short_lives: dict[Shape, int] = {}  # in a row
         self.address = ""  # where machines find the Join service; known once the port is bound
         self.fleet_address = ""
         provider.on_exit(self._machine_exited)
@@ -108,7 +110,9 @@ class Fleet:
         await self._provider.close()
 
     # ---- wanting machines ----
-    def request(self, count: int, shape: Shape | None = None, request_id: str = "") -> tuple[MachineId, ...]:
+    def request(
+        self, count: int, shape: Shape | None = None, request_id: str = "", *, instead_of: str = ""
+    ) -> tuple[MachineId, ...]:
         """Ask for machines; a repeat with the same request id gets the same ones."""
         if request_id and request_id in self._requests:
             return self._requests[request_id]
@@ -119,8 +123,10 @@ class Fleet:
             self._boots[machine_id] = Boot(machine_id, shape, new_token(), {"requested": now_s})
         if request_id:
             self._requests[request_id] = ids
+            if len(self._requests) > _REQUESTS_MAX:
+                del self._requests[next(iter(self._requests))]
         if ids:
-            self._engine.post(events.MachinesRequested(ids, shape, self._provider.name))
+            self._engine.post(events.MachinesRequested(ids, shape, self._provider.name, instead_of))
         return ids
 
     def create(self, machine_id: MachineId) -> None:
@@ -141,22 +147,24 @@ class Fleet:
         """Ask for another machine like this one; later and later, and at last not at all, when they die young."""
         boot = self._boots.get(machine_id)
         shape = self.shape if boot is None else boot.shape
-        age_s = self._clock.unix_s() - boot.phases["requested"] if boot is not None else _SHORT_LIFE_S
-        self._short_lives = self._short_lives + 1 if age_s < _SHORT_LIFE_S else 0
-        if self._short_lives > _SHORT_LIVES_MAX:
-            log.error("%d machines in a row died young; no more are asked for", self._short_lives)
-            self._engine.post(events.FleetClosed())
+        now_s = self._clock.unix_s()
+        registered_s = now_s if boot is None else boot.phases.get("registered", now_s)
+        short_lives = self._short_lives.get(shape, 0) + 1 if now_s - registered_s < _SHORT_LIFE_S else 0
+        self._short_lives[shape] = short_lives
+        if short_lives > _SHORT_LIVES_MAX:
+            log.error("%d machines in a row did not boot or died young; no more are asked for", short_lives)
+            self._engine.post(events.FleetClosed(machine_id))
         else:
-            delay_s = _REPLACE_S * (2.0**self._short_lives - 1.0)
+            delay_s = _REPLACE_S * (2.0**short_lives - 1.0)
             log.warning("machine %s was lost; another one is asked for in %.2f s", machine_id, delay_s)
-            self._spawn(self._request_later(shape, delay_s))
+            self._spawn(self._request_later(shape, delay_s, machine_id))
 
-    async def _request_later(self, shape: Shape, delay_s: float) -> None:
+    async def _request_later(self, shape: Shape, delay_s: float, instead_of: MachineId) -> None:
         try:
             async with asyncio.timeout(delay_s):
                 await self._closing.wait()
         except TimeoutError:
-            self.request(1, shape)
+            self.request(1, shape, instead_of=instead_of)
 
     def forget(self, machine_id: MachineId) -> None:
         """The machine is gone for good."""

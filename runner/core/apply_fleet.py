@@ -75,7 +75,10 @@ def _reshape(state: State, machine: Machine, fact: f.MachineJoined) -> None:
 
 
 def _expect(state: State, fact: f.FleetExpected) -> None:
-    state.is_fleet_expected = fact.is_expected
+    if fact.is_expected:
+        state.awaited.add(fact.instead_of)
+    else:
+        state.awaited.discard(fact.instead_of)
     state.verdicts.clear()
     state.is_placement_due = True
 

@@ -91,7 +91,10 @@ class CreateMachine:
 
 @dataclass(frozen=True, slots=True)
 class ReplaceMachine:
-    """A machine that should be there was lost or did not boot. Answered by MachinesRequested, or FleetClosed when that is hopeless."""
+    """A machine that should be there was lost or did not boot.
+
+    Answered, in its name, by MachinesRequested, or by FleetClosed when that is hopeless.
+    """
 
     machine_id: MachineId
 

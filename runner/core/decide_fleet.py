@@ -26,8 +26,7 @@ def _requested(turn: Turn, event: e.MachinesRequested) -> None:
         if machine_id not in turn.state.machines:
             turn.record(f.MachineAdded(machine_id, event.shape, event.provider, turn.now_s))
             _move(turn, turn.state.machines[machine_id], MachineState.CREATING)
-    if turn.state.is_fleet_expected:
-        turn.record(f.FleetExpected(False))
+    _expect_no_more(turn, event.instead_of)
 
 
 def _created(turn: Turn, event: e.MachineCreated) -> None:
@@ -103,8 +102,8 @@ def _fail_boot(turn: Turn, machine: Machine, reason: str) -> None:
 
 def _replace(turn: Turn, machine: Machine) -> None:
     if turn.state.config.replace_lost:
-        if not turn.state.is_fleet_expected:
-            turn.record(f.FleetExpected(True))  # what only this machine could hold waits for the next one
+        # What only this machine could hold waits for the next one.
+        turn.record(f.FleetExpected(True, machine.machine_id))
         turn.state.commands.append(ReplaceMachine(machine.machine_id))
 
 
@@ -214,8 +213,9 @@ _TIMERS: dict[int, Callable[[Turn, str, float], None]] = {
 def _restarted(turn: Turn, _event: e.CoordinatorRestarted) -> None:
     """The old fleet is gone with the old process; nobody is to blame, so nothing is charged."""
     state = turn.state
-    if not state.is_fleet_expected:
-        turn.record(f.FleetExpected(True))
+    for lost in sorted(state.awaited):
+        _expect_no_more(turn, lost)  # who was to ask for them is gone too
+    turn.record(f.FleetExpected(True))
     reason = "the coordinator restarted"
     for machine in list(state.machines.values()):
         if machine.state not in ENDED:
@@ -233,9 +233,14 @@ def _restarted(turn: Turn, _event: e.CoordinatorRestarted) -> None:
             turn.record(f.ClientLeased(client.client_id, until_s))
 
 
-def _fleet_closed(turn: Turn, _event: e.FleetClosed) -> None:
-    if turn.state.is_fleet_expected:
-        turn.record(f.FleetExpected(False))
+def _fleet_closed(turn: Turn, event: e.FleetClosed) -> None:
+    for lost in [event.instead_of] if event.instead_of else sorted(turn.state.awaited):
+        _expect_no_more(turn, lost)
+
+
+def _expect_no_more(turn: Turn, instead_of: str) -> None:
+    if instead_of in turn.state.awaited:
+        turn.record(f.FleetExpected(False, instead_of))
 
 
 FLEET_EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {

@@ -106,6 +106,7 @@ class MachinesRequested:
     machine_ids: tuple[MachineId, ...]
     shape: Shape
     provider: str
+    instead_of: str = ""  # the lost machine whose successor this is
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +254,9 @@ class CoordinatorRestarted:
 
 @dataclass(frozen=True, slots=True)
 class FleetClosed:
-    """No machine will ever be added again (shutdown)."""
+    """No machine will ever be added again, or none for this lost one."""
+
+    instead_of: str = ""
 
 
 Event = (

@@ -199,9 +199,13 @@ class MachineJoined(NamedTuple):
 
 
 class FleetExpected(NamedTuple):
-    """Whether machines that nobody has asked for yet may still come: while so, nothing is unschedulable."""
+    """Whether machines that nobody has asked for yet may still come: while so, nothing is unschedulable.
+
+    For each machine that was lost on its own: its successor. Without a name: those of a start.
+    """
 
     is_expected: bool
+    instead_of: str = ""
 
 
 Fact = (

@@ -101,7 +101,7 @@ def is_feasible(state: State, shape: Shape) -> bool:
     if verdict is None:
         if len(state.verdicts) >= _VERDICTS_MAX:
             state.verdicts.clear()
-        verdict = state.is_fleet_expected or any(not missing(shape, dict(total)) for total in state.capacity)
+        verdict = bool(state.awaited) or any(not missing(shape, dict(total)) for total in state.capacity)
         state.verdicts[shape] = verdict
     return verdict
 

@@ -27,7 +27,7 @@ def snapshot(state: State) -> dict[str, Any]:
         "turns": dict(state.queues.turns),
         "counts": {kind.label: count for kind, count in state.task_counts.items()},
         "capacity": dict(state.capacity),
-        "is_fleet_expected": state.is_fleet_expected,
+        "awaited": sorted(state.awaited),
         "next_slot": state.next_slot,
     }
 

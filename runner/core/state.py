@@ -39,7 +39,7 @@ class State:
         self.task_counts = dict.fromkeys(TaskState, 0)
         self.task_order = 0
         self.next_slot = 1
-        self.is_fleet_expected = True
+        self.awaited: set[str] = {""}  # whose successors nobody has asked for yet; "" stands for a start's machines
         self.capacity: dict[Shape, int] = {}  # machines by shape that count for feasibility
         self.verdicts: dict[Shape, bool] = {}  # cache of feasibility
         self.timers: list[tuple[float, int, str]] = []  # heap; entries may be out of date

@@ -83,6 +83,8 @@ class ClusterMachine(RuleBasedStateMachine):
         self.freed: set[ObjectId] = set()
         self.puts = 0
         self.dark: set[MachineId] = set()  # draining or worse: must get nothing new
+        self.replacing: list[MachineId] = []  # lost ones whose successors are still to be asked for
+        self.replaced = 0
 
     # ---- feeding and obeying ----
     def feed(self, event: e.Event) -> list[c.Command]:
@@ -117,6 +119,9 @@ class ClusterMachine(RuleBasedStateMachine):
                 self.blocked.discard((machine_id, generation, task_id, attempt))
             case c.FenceAgent(machine_id, generation):
                 self.running = {f: None for f in self.running if f[:2] != (machine_id, generation)}
+            case c.ReplaceMachine(machine_id):
+                assert machine_id not in self.replacing, "one successor for each"
+                self.replacing.append(machine_id)
             case c.NoteMachineState(machine_id, state):
                 if state == "ready":
                     self.dark.discard(machine_id)
@@ -146,13 +151,19 @@ class ClusterMachine(RuleBasedStateMachine):
         return commands
 
     # ---- clients ----
-    @initialize(use_leases=st.booleans(), poison_after=st.integers(1, 6), shape=st.sampled_from([BIG, SMALL, ONE]))
-    def begin(self, use_leases: bool, poison_after: int, shape: Any) -> None:
+    @initialize(
+        use_leases=st.booleans(),
+        replace_lost=st.booleans(),
+        poison_after=st.integers(1, 6),
+        shape=st.sampled_from([BIG, SMALL, ONE]),
+    )
+    def begin(self, use_leases: bool, replace_lost: bool, poison_after: int, shape: Any) -> None:
         self.config = CoreConfig(
             lost_after_s=10.0,
             boot_deadline_s=20.0,
             client_lost_after_s=15.0,
             use_leases=use_leases,
+            replace_lost=replace_lost,
             poison_after=poison_after,
             chain_depth_max=3,
         )
@@ -318,6 +329,20 @@ class ClusterMachine(RuleBasedStateMachine):
         else:
             self.boot(machine_id, shape, f"agent-{kind % 2}")
 
+    @precondition(lambda self: self.replacing)
+    @rule(data=st.data(), shape=st.sampled_from([BIG, SMALL, ONE]), kind=st.integers(0, 4))
+    def replace(self, data: st.DataObject, shape: Any, kind: int) -> None:
+        lost = data.draw(st.sampled_from(self.replacing))
+        self.replacing.remove(lost)
+        if kind == 0:
+            self.feed(e.FleetClosed(lost))
+            return
+        self.replaced += 1
+        successor = MachineId(f"m-successor-{self.replaced}")
+        self.feed(e.MachinesRequested((successor,), shape, "fake", lost))
+        if kind > 1:
+            self.feed(e.MachineRegistered(successor, "agent", shape, "h"))
+
     def boot(self, machine_id: MachineId, shape: Any, instance: str) -> None:
         view = self.cluster.machine(machine_id)
         self.feed(e.MachinesRequested((machine_id,), shape, "fake"))
@@ -363,6 +388,7 @@ class ClusterMachine(RuleBasedStateMachine):
 
     def restart(self) -> None:
         self.cluster = self.replayed()
+        self.replacing.clear()
         self.feed(e.CoordinatorRestarted())
         self.running.clear()
         self.boot(MachineId(f"m-again-{len(self.facts)}"), BIG, "agent")
@@ -371,6 +397,9 @@ class ClusterMachine(RuleBasedStateMachine):
     @invariant()
     def core_is_consistent(self) -> None:
         self.cluster.check()
+        assert self.cluster._state.awaited - {""} == set(self.replacing), (
+            "each successor is awaited until it is asked for"
+        )
         by_id = self.cluster._state.objects.by_id
         for obj in by_id.values():
             inner = () if obj.value is None else obj.value.contained

@@ -52,7 +52,7 @@ FACTS: list[f.Fact] = [
     f.MachineNamed(M1, "pid"),
     f.MachineMoved(M1, 4, "r"),
     f.MachineJoined(M1, "i", 1, cpus(2), "h", {"x": 1.0}, 2.0),
-    f.FleetExpected(True),
+    f.FleetExpected(True, M1),
 ]
 
 

@@ -316,7 +316,7 @@ def test_a_lost_machine_is_replaced_and_its_work_waits_for_that() -> None:
     commands = s.feed(e.MachineExited(M1, "killed"))
     assert of(c.ReplaceMachine, commands) == [c.ReplaceMachine(M1)]
     assert s.state("t-1") == "queued"
-    s.request("m-2", cpus(1))
+    s.feed(e.MachinesRequested((MachineId("m-2"),), cpus(1), "fake", M1))
     assert started(s.register("m-2", cpus(1))) == [("t-1", 2, "m-2", 2)]
 
 
@@ -325,6 +325,27 @@ def test_when_there_will_be_no_other_machine_the_work_fails() -> None:
     s.submit("t-1")
     s.feed(e.MachineExited(M1, "killed"))
     s.feed(e.FleetClosed())
+    assert s.state("t-1") == "failed"
+
+
+def test_one_successor_does_not_stand_for_another() -> None:
+    s = Script(CoreConfig(replace_lost=True), m_1=cpus(1), m_2=cpus(4))
+    s.submit("t-1", shape=cpus(4))
+    s.feed(e.MachineExited(M1, "killed"))
+    s.feed(e.MachineExited(M2, "killed"))
+    s.feed(e.MachinesRequested((MachineId("m-3"),), cpus(1), "fake", M1))
+    assert s.state("t-1") == "queued", "the larger machine's successor is still due"
+    s.feed(e.FleetClosed(M2))
+    assert s.state("t-1") == "failed"
+
+
+def test_a_restart_awaits_its_own_machines_only() -> None:
+    s = Script(CoreConfig(replace_lost=True), m_1=cpus(4))
+    s.submit("t-1", shape=cpus(4))
+    s.feed(e.MachineExited(M1, "killed"))
+    s.feed(e.CoordinatorRestarted())
+    assert s.state("t-1") == "queued"
+    s.request("m-2", cpus(1))
     assert s.state("t-1") == "failed"
 
 
