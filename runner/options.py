@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, TypeGuard
 
 from runner.errors import BadOptionsError
 
@@ -148,7 +148,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_name(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value or len(value) > 256 or "\n" in value:
+    if not _is_text(value) or not value or len(value) > 256 or "\n" in value:
         raise _bad(name, value, "a text of 1 to 256 characters on one line")
     return value
 
@@ -192,11 +192,19 @@ def _check_runtime_env(name: str, value: Any) -> dict[str, Any]:
     if unknown := [key for key in value if key != "env_vars"]:
         raise BadOptionsError(f"{name} has the unknown key {unknown[0]!r}. Valid keys are: env_vars.")
     env_vars = value.get("env_vars", {})
-    if not isinstance(env_vars, Mapping) or not all(
-        isinstance(key, str) and key and "=" not in key and isinstance(text, str) for key, text in env_vars.items()
-    ):
+    if not isinstance(env_vars, Mapping):
         raise _bad(f"{name}['env_vars']", env_vars, "a dict of str to str")
+    for key, text in env_vars.items():
+        if not _is_text(key) or not key or "=" in key:
+            raise _bad(f"{name}['env_vars']: the name {key!r}", text, "a text without = and NUL for a name")
+        if not _is_text(text):
+            raise _bad(f"{name}['env_vars'][{key!r}]", text, "a text without NUL")
     return {"env_vars": dict(env_vars)}
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    """Whether it can be part of an environment: no NUL, no halves of characters."""
+    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= each <= "\udfff" for each in value)
 
 
 def _check_lifetime(name: str, value: Any) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from runner import config
 from runner.client import embedded
 from runner.client.context import current_task, session_or_none, set_session
+from runner.coordinator.config import PROVIDERS
 from runner.errors import BadOptionsError, UsageError
 from runner.options import parse_amount, parse_memory, parse_resources
 
@@ -47,9 +48,11 @@ class FleetOptions:
         Raises:
             BadOptionsError: a value cannot work.
         """
-        if self.machines < 0:
-            raise BadOptionsError(f"machines={self.machines!r} cannot work: expected a whole number >= 0.")
-        if self.num_gpus is not None and self.num_gpus < 0:
+        if self.provider not in PROVIDERS:
+            raise BadOptionsError(f"provider={self.provider!r} is unknown; known is: {', '.join(PROVIDERS)}.")
+        if not _is_whole(self.machines) or self.machines < 1:
+            raise BadOptionsError(f"machines={self.machines!r} cannot work: expected a whole number >= 1.")
+        if self.num_gpus is not None and (not _is_whole(self.num_gpus) or self.num_gpus < 0):
             raise BadOptionsError(f"num_gpus={self.num_gpus!r} cannot work: expected a whole number >= 0 per machine.")
         cpus = len(os.sched_getaffinity(0))
         share = cpus if self.machines <= 1 else max(1, cpus // self.machines)
@@ -66,6 +69,10 @@ class FleetOptions:
     @property
     def is_default(self) -> bool:
         return self == FleetOptions("local", 1, None, None, None, None, ())
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 from runner.errors import BadOptionsError
 
 LOOPBACK = "127.0.0.1"
+PROVIDERS = ("local",)
 DURABILITIES = ("process", "power")
 SETTINGS_NAME = "settings.json"
 # Said anew at each start; the token has a file of its own.
@@ -74,6 +75,8 @@ class CoordinatorConfig:
         config = cls(**{**packed, "preload": tuple(packed.get("preload", ()))})
         if config.durability not in DURABILITIES:
             raise BadOptionsError(f"durability is {config.durability!r}; it must be one of {', '.join(DURABILITIES)}")
+        if config.provider not in PROVIDERS:
+            raise BadOptionsError(f"provider {config.provider!r} is unknown; known is: {', '.join(PROVIDERS)}")
         if config.machines < 0:
             raise BadOptionsError(f"machines is {config.machines}; it cannot be negative")
         return config

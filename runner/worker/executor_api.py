@@ -147,7 +147,12 @@ def pack_values(values: Mapping[str, Any]) -> bytes:
     """
     if not isinstance(values, Mapping):
         raise NotScalarError(f"report() takes a dict of metrics, not a {type(values).__name__}")
-    packed: bytes = msgpack.packb({_name(name): to_scalar(name, value) for name, value in values.items()})
+    plain = {_name(name): to_scalar(name, value) for name, value in values.items()}
+    try:
+        packed: bytes = msgpack.packb(plain)
+    except UnicodeEncodeError as error:  # surrogates, as in the names of files with bytes that are no text
+        bad = next(name for name, value in plain.items() if error.object in (name, value))
+        raise NotScalarError(f"report(): metric {bad!r} is not valid text: {error}") from None
     if len(packed) > VALUES_BYTES_MAX:
         raise NotScalarError(
             f"report() was given {len(packed)} bytes of metrics, the limit is {VALUES_BYTES_MAX}; keep large things in checkpoint="

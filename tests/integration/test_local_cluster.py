@@ -43,7 +43,7 @@ def test_a_machine_can_be_killed_and_replaced() -> None:
 
 
 def test_what_is_left_fails_the_test() -> None:
-    with LocalCluster(machines=0, gone_within_s=0.2, log_to_driver=False) as cluster:
+    with LocalCluster(gone_within_s=0.2, log_to_driver=False) as cluster:
         pass
     with socket.create_server(("127.0.0.1", 0)) as server:
         cluster.session.address = f"127.0.0.1:{server.getsockname()[1]}"

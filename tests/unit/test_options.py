@@ -58,6 +58,13 @@ BAD: list[tuple[str, Any]] = [
     ("runtime_env", {"pip": ["torch"]}),
     ("runtime_env", {"env_vars": {"A": 1}}),
     ("runtime_env", 5),
+    ("name", "half \ud800 a character"),
+    ("runtime_env", {"env_vars": {"A": "with \0"}}),
+    ("runtime_env", {"env_vars": {"A\0": "x"}}),
+    ("runtime_env", {"env_vars": {"A": "\udc80"}}),
+    ("runtime_env", {"env_vars": {"A": 1}}),
+    ("runtime_env", {"env_vars": {1: "x"}}),
+    ("runtime_env", {"env_vars": [("A", "x")]}),
     ("lifetime", "forever"),
 ]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import runner
-from runner.client import connection
+from runner.client import connection, embedded
 from runner.errors import (
     AuthenticationError,
     BadOptionsError,
@@ -77,20 +77,39 @@ def test_init_twice_is_one_session_and_shutdown_ends_it(monkeypatch: pytest.Monk
         assert second.cluster_id != first.cluster_id
 
 
-def test_bad_arguments_of_init() -> None:
-    for arguments in (
-        {"machines": -1},
-        {"num_cpus": "two"},
-        {"memory": "much"},
-        {"resources": {"CPU": 1}},
-        {"address": "nowhere"},
-    ):
-        with pytest.raises(BadOptionsError):
-            runner.init(**arguments)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("provider", "no-such-provider"),
+        *(("machines", value) for value in (-1, 0, 1.5, "2", True, None)),
+        *(("num_cpus", value) for value in (-1, "two", float("nan"))),
+        *(("num_gpus", value) for value in (-1, 0.5, "1")),
+        ("memory", "much"),
+        ("resources", {"CPU": 1}),
+        ("address", "nowhere"),
+    ],
+)
+def test_bad_arguments_of_init_are_named_and_start_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: Any
+) -> None:
+    monkeypatch.setenv("RUNNER_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(embedded, "start", None)  # the client knows it by itself
+    with pytest.raises(BadOptionsError, match=name):
+        runner.init(**{name: value})
+    assert not (tmp_path / "home").exists()
+
+
+def test_options_of_an_own_cluster_are_not_for_a_standing_one() -> None:
     with pytest.raises(BadOptionsError, match="runner up"):
         runner.init("127.0.0.1:1", machines=3, token="t", ca=b"x")
-    with pytest.raises(BadOptionsError, match="provider"):
-        runner.init(provider="no-such-provider")
+
+
+def test_a_coordinator_that_cannot_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RUNNER_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(connection, "PROVIDERS", ("elsewhere",))
+    with pytest.raises(BadOptionsError, match="provider 'elsewhere' is unknown"):
+        runner.init(provider="elsewhere")
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_killed_client_leaves_nothing(script: Script) -> None:

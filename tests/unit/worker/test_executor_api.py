@@ -53,6 +53,12 @@ def test_names_are_strings() -> None:
         pack_values([1])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("values", [{"path": "\udcff.txt"}, {"path\udcff": 1.0}])
+def test_text_with_surrogates_is_refused_by_name(values: dict[str, Any]) -> None:
+    with pytest.raises(NotScalarError, match="metric 'path.*not valid text"):
+        pack_values({"loss": 1.0, **values})
+
+
 def test_large_values_belong_into_checkpoints() -> None:
     with pytest.raises(NotScalarError, match="checkpoint="):
         pack_values({"text": "x" * (2 << 20)})
