@@ -25,7 +25,7 @@ from runner.client.session_machine import SessionMachine
 from runner.client.task_errors import exception_from_failure
 from runner.client.transport import Transport
 from runner.client.waiting import Waiter
-from runner.client.wire import encode_submit
+from runner.client.wire import bounded, encode_submit
 from runner.errors import BadOptionsError, GetTimeoutError, RunnerError, UsageError
 from runner.ids import ObjectId, TaskId, return_id, task_of
 from runner.objects import arguments
@@ -83,7 +83,7 @@ class Session:
         task_id = TaskId(f"t-{self._stem}-{next(self._numbers):x}")
         spec, keep = self._spec(call, task_id, args, kwargs, name)
         object_ids = [return_id(task_id, index) for index in range(call.num_returns)]
-        operation = encode_submit(spec)
+        operation = bounded(encode_submit(spec), f"A call of {call.name}", keep[1])
         with self._lock:
             self.machine.created(object_ids)
             self.machine.operate(operation)
@@ -345,7 +345,8 @@ class Session:
     def _put(self, serialized: Serialized) -> ObjectRef[Any]:
         object_id = ObjectId(f"o-{self._stem}-{next(self._numbers):x}")
         value = self._to_wire(serialized, object_id)
-        operation = client_pb2.Operation(put=client_pb2.Put(object_id=object_id, value=value)).SerializeToString()
+        put = client_pb2.Operation(put=client_pb2.Put(object_id=object_id, value=value))
+        operation = bounded(put.SerializeToString(), "The value")
         with self._lock:
             self.machine.put(object_id, operation, value.SerializeToString())
             is_full = self.machine.is_full

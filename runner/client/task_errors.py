@@ -12,6 +12,13 @@ from runner import errors
 from runner.errors import RunnerError, TaskError
 from runner.objects.serialization import deserialize, serialize
 from runner.rpc.gen import types_pb2
+from runner.rpc.limits import cut_text
+
+# A failure travels to everybody who waits for its task, beside others: it tells enough, not everything.
+MESSAGE_BYTES_MAX = 16 * 1024
+TRACEBACK_BYTES_MAX = 64 * 1024
+EXCEPTION_BYTES_MAX = 256 * 1024
+_TYPE_BYTES_MAX = 1024
 
 _KINDS: dict[int, type[errors._Attributed]] = {
     types_pb2.FAILURE_KIND_WORKER_CRASHED: errors.WorkerCrashedError,
@@ -27,19 +34,31 @@ _KINDS: dict[int, type[errors._Attributed]] = {
 
 
 def failure_from_exception(error: BaseException) -> types_pb2.Failure:
-    """Describe what user code raised. Never fails: an exception that cannot be pickled is told as text."""
+    """Describe what user code raised. Never fails: an exception that cannot be pickled is told as text.
+
+    Long texts lose their middle; an exception that is too large when pickled is told as text as well.
+    """
     kind = type(error)
+    message = cut_text(_one_line(error), MESSAGE_BYTES_MAX)
+    pickled = b""
     try:
-        pickled = serialize(error).to_bytes()
-        deserialize(pickled)  # many exceptions pickle and then cannot be loaded
+        serialized = serialize(error)
+        if serialized.total_bytes <= EXCEPTION_BYTES_MAX:
+            pickled = serialized.to_bytes()
+            deserialize(pickled)  # many exceptions pickle and then cannot be loaded
+        else:
+            message += (
+                f" [pickled it has {serialized.total_bytes} bytes, the limit is {EXCEPTION_BYTES_MAX}:"
+                " keep large values out of exceptions]"
+            )
     except Exception:
         pickled = b""
     return types_pb2.Failure(
         kind=types_pb2.FAILURE_KIND_USER,
-        message=_one_line(error),
+        message=message,
         exception=pickled,
-        exception_type=f"{kind.__module__}.{kind.__qualname__}",
-        traceback="".join(traceback.format_exception(error)),
+        exception_type=cut_text(f"{kind.__module__}.{kind.__qualname__}", _TYPE_BYTES_MAX),
+        traceback=cut_text("".join(traceback.format_exception(error)), TRACEBACK_BYTES_MAX),
     )
 
 

@@ -5,7 +5,11 @@ A test holds each function against what protobuf itself writes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from runner.errors import BadOptionsError
+from runner.objects.refs import ObjectRef
+from runner.rpc.limits import ITEM_BYTES_MAX
 
 # A length-delimited field's tag: its number times 8, plus 2.
 _REQUEST_FRAME = b"\x12"  # SessionRequest.frame = 2
@@ -28,6 +32,21 @@ def encode_frame(seq: int, operations: Sequence[bytes]) -> bytes:
 def encode_submit(spec: bytes) -> bytes:
     """A serialised Operation that submits a serialised TaskSpec."""
     return b"".join((_OPERATION_SUBMIT, varint(len(spec)), spec))
+
+
+def bounded(operation: bytes, what: str, refs: Iterable[ObjectRef[object]] = ()) -> bytes:
+    """The operation, if it can be sent. `refs` are told twice: in the operation, and beside their values.
+
+    Raises:
+        BadOptionsError: it is larger than a message.
+    """
+    size_bytes = 256 + len(operation) + sum(len(ref.id) + 8 for ref in refs)
+    if size_bytes > ITEM_BYTES_MAX:
+        raise BadOptionsError(
+            f"{what} takes {size_bytes} bytes to tell, without large values but with the id of every ref in it and all"
+            f" options; the limit is {ITEM_BYTES_MAX}. Pass fewer refs at once, or refs to lists of values."
+        )
+    return operation
 
 
 def varint(number: int) -> bytes:

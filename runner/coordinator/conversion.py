@@ -16,6 +16,8 @@ from runner.errors import ProtocolViolationError
 from runner.ids import ClientId, FunctionId, MachineId, ObjectId, TaskId
 from runner.rpc.gen import client_pb2, types_pb2
 
+_HISTORY_LINES = 100  # the first and the last ones of a failure
+
 
 def task_record(
     spec: types_pb2.TaskSpec, client_id: ClientId, parent: tuple[TaskId, int] | None, now_unix_s: float, name: str
@@ -56,6 +58,12 @@ def value_record(value: types_pb2.Value) -> ValueRecord:
         wire = value.segment
         segment = SegmentRecord(wire.host_id, wire.path, wire.size_bytes)
     contained: tuple[ObjectId, ...] = tuple(value.contained_refs)  # type: ignore[arg-type]
+    if contained:
+        # Readers find the refs in the value itself; a list of many would not fit in a message beside anything else.
+        bare = types_pb2.Value()
+        bare.CopyFrom(value)
+        bare.ClearField("contained_refs")
+        value = bare
     return ValueRecord(value.SerializeToString(), contained, segment)
 
 
@@ -87,8 +95,23 @@ def failure_message(record: FailureRecord) -> types_pb2.Failure:
     message.attempt = record.attempt
     message.machine_id = record.machine_id
     del message.history[:]
-    message.history.extend(record.history)
+    lines = record.history
+    if len(lines) > 2 * _HISTORY_LINES:
+        gap = f"[... {len(lines) - 2 * _HISTORY_LINES} attempts left out ...]"
+        lines = (*lines[:_HISTORY_LINES], gap, *lines[-_HISTORY_LINES:])
+    message.history.extend(lines)
     return message
+
+
+def failure_bytes(record: FailureRecord) -> int:
+    """About what `failure_message` takes on the wire, without making it."""
+    told = (record.message, *record.history[: 2 * _HISTORY_LINES + 1])
+    return 256 + len(record.payload) + sum(4 * len(text) + 8 for text in told)
+
+
+def assignment_bytes(record: TaskRecord) -> int:
+    """What the assignment of this task takes on the wire, before any values."""
+    return 256 + len(record.payload) + sum(len(object_id) + 8 for object_id in record.dependencies)
 
 
 def checkpoint_record(checkpoint: types_pb2.Checkpoint, attempt: int) -> CheckpointRecord:

@@ -16,6 +16,7 @@ from runner.coordinator.recorder import LogEntry, Recorder
 from runner.coordinator.sessions import Sessions
 from runner.core import commands
 from runner.rpc.gen import fleet_pb2, types_pb2
+from runner.rpc.limits import ITEM_BYTES_MAX
 
 _STOP_REASONS = {
     "cancelled": fleet_pb2.STOP_REASON_CANCELLED,
@@ -102,7 +103,8 @@ class Effects:
         start.slot = c.slot
         start.spec = c.payload
         start.client_id = c.client_id
-        room_bytes = INLINE_DEPENDENCIES_BYTES
+        ids_bytes = sum(len(object_id) + 8 for object_id, _ in c.dependencies)
+        room_bytes = min(INLINE_DEPENDENCIES_BYTES, ITEM_BYTES_MAX - len(c.payload) - ids_bytes)
         for object_id, value in c.dependencies:
             room_bytes -= len(value.payload)
             # What does not fit in one message is left out: the executor asks for it.

@@ -8,9 +8,12 @@ from runner.coordinator.fleet import Boot, Fleet, since_requested
 from runner.core.cluster import Cluster
 from runner.core.views import MachineView, TaskView
 from runner.rpc.gen import client_pb2
+from runner.rpc.limits import cut_text
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 1000
+_TEXT_BYTES_MAX = 1000  # of a failure in a page
+_LINES_MAX = 2
 
 
 def machines(cluster: Cluster, fleet: Fleet, request: client_pb2.ListMachinesRequest) -> client_pb2.ListMachinesReply:
@@ -73,5 +76,11 @@ def _task(cluster: Cluster, clock: CoreClock, view: TaskView) -> client_pb2.Task
     if view.checkpoint is not None:
         info.checkpoint.CopyFrom(checkpoint_message(view.checkpoint))
     if view.failure is not None:
-        info.failure.CopyFrom(failure_message(view.failure))
+        # A page of whole failures would not fit in a message; who wants one reads the task's events.
+        failure = failure_message(view.failure)
+        failure.ClearField("exception")
+        failure.message = cut_text(failure.message, _TEXT_BYTES_MAX)
+        failure.traceback = cut_text(failure.traceback, _TEXT_BYTES_MAX)
+        del failure.history[_LINES_MAX:]
+        info.failure.CopyFrom(failure)
     return info

@@ -16,6 +16,7 @@ from runner.core.values import FailureKind, FailureRecord, TaskRecord, ValueReco
 from runner.errors import ProtocolViolationError
 from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId, return_id
 from runner.rpc.gen import client_pb2, types_pb2
+from runner.rpc.limits import ITEM_BYTES_MAX
 
 # An acknowledgement waits this long for a frame that it can ride on: nobody but the resend buffer waits for it.
 _ACK_DELAY_S = 0.005
@@ -159,7 +160,10 @@ class Sessions:
         """Tell a client about a final object. One that is away asks again when it is back."""
         session = self._by_id.get(client_id)
         if session is not None and not session.outbox.closed:
-            size_bytes = len(value.payload) if value is not None else 512
+            size_bytes = _size_bytes(value, failure)
+            if size_bytes > ITEM_BYTES_MAX:
+                value, failure = None, _too_large(f"{object_id} takes {size_bytes} bytes to tell", failure)
+                size_bytes = _size_bytes(value, failure)
             session.outbox.push((object_id, value, failure), size_bytes + _READY_OVERHEAD_BYTES)
             if session.executor_id:
                 self._unflushed.add(session)
@@ -236,8 +240,12 @@ class Sessions:
         # For messages only: the wire's spec stays as the client made it.
         name = spec.name or self._function_names.get(spec.function_id, "")
         record = conversion.task_record(spec, session.client_id, parent, self._clock.unix_s(), name)
+        size_bytes = conversion.assignment_bytes(record)
+        if size_bytes > ITEM_BYTES_MAX:
+            self._refuse_task(session, record, _too_large(f"task {record.task_id} takes {size_bytes} bytes to tell"))
+            return None
         if not self._journal.has_room():
-            self._refuse_task(session, record)
+            self._refuse_task(session, record, _no_room(f"task {record.task_id}"))
             return None
         self._tasks.add(record)
         return events.TaskSubmitted(session.client_id, record, not session.executor_id)
@@ -264,8 +272,8 @@ class Sessions:
             tuple(function.package_ids),
         )
 
-    def _refuse_task(self, session: Session, record: TaskRecord) -> None:
-        failure = _no_room(f"task {record.task_id}")._replace(task_id=record.task_id, task_name=record.name)
+    def _refuse_task(self, session: Session, record: TaskRecord, failure: FailureRecord) -> None:
+        failure = failure._replace(task_id=record.task_id, task_name=record.name)
         returns = [return_id(record.task_id, index) for index in range(record.num_returns)]
         self._engine.after_commit(lambda: self._notify_and_flush(session.client_id, returns, failure))
 
@@ -296,6 +304,20 @@ class Sessions:
 
 def _ids(refs: client_pb2.RefList) -> tuple[ObjectId, ...]:
     return tuple(refs.object_ids)  # type: ignore[arg-type]  # ids are strings on the wire
+
+
+def _size_bytes(value: ValueRecord | None, failure: FailureRecord | None) -> int:
+    if value is not None:
+        return len(value.payload)
+    return conversion.failure_bytes(failure) if failure is not None else 0
+
+
+def _too_large(what: str, failure: FailureRecord | None = None) -> FailureRecord:
+    """The last resort: what is larger than a message must not end its reader's session."""
+    kind = failure.kind if failure is not None else FailureKind.SETUP
+    text = f"{what}, the limit is {ITEM_BYTES_MAX}; pass large things by put(), or in one list"
+    told = f"{failure.message[:1000]} [{text}]" if failure is not None else text
+    return FailureRecord(kind, told, b"", *(failure[3:7] if failure is not None else ()))
 
 
 def _no_room(what: str) -> FailureRecord:

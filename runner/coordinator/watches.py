@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from runner.clock import Clock
 from runner.coordinator.conversion import failure_message
-from runner.coordinator.event_log import EventLog, Selector, Watcher
+from runner.coordinator.event_log import READ_BYTES_MAX, EventLog, Selector, Watcher
 from runner.coordinator.recorder import TERMINAL_STATES
 from runner.core.cluster import Cluster
 from runner.errors import BadOptionsError
@@ -98,7 +98,7 @@ class Watches:
         """Ends of plain tasks are not stored: those that this watch has not seen are told from the core's record."""
         if selector.kinds and client_pb2.EVENT_KIND_STATE not in selector.kinds:
             return
-        reply = client_pb2.WatchReply(next_seq=cursor)
+        reply, size_bytes = client_pb2.WatchReply(next_seq=cursor), 0
         for task_id in dict.fromkeys(request.task_ids):
             view = self._cluster.task(TaskId(task_id))
             if task_id in told or view is None:
@@ -108,6 +108,10 @@ class Watches:
             event.machine_id = view.machine_id or ""
             if view.failure is not None:
                 event.failure.CopyFrom(failure_message(view.failure))
+            size_bytes += event.ByteSize()
+            if size_bytes > READ_BYTES_MAX:
+                await write(reply)
+                reply, size_bytes = client_pb2.WatchReply(next_seq=cursor), 0
         if reply.events:
             await write(reply)
 

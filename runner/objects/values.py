@@ -15,14 +15,16 @@ INLINE_MAX_BYTES = 100 * 1024
 Fetch = Callable[[types_pb2.Segment], Buffer]
 
 
-def to_wire(serialized: Serialized, object_id: str, store: Store, host_id: str) -> types_pb2.Value:
-    """Encode for the wire; a large value is written to `store`.
+def to_wire(
+    serialized: Serialized, object_id: str, store: Store, host_id: str, *, inline_max_bytes: int = INLINE_MAX_BYTES
+) -> types_pb2.Value:
+    """Encode for the wire; a value above `inline_max_bytes` is written to `store`.
 
     Raises:
         StoreFullError: a large value found no space.
     """
     value = types_pb2.Value(contained_refs=[ref.id for ref in serialized.contained_refs])
-    if serialized.total_bytes <= INLINE_MAX_BYTES:
+    if serialized.total_bytes <= inline_max_bytes:
         value.inline = serialized.to_bytes()
         return value
     path, size_bytes = store.write(object_id, serialized)

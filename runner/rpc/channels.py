@@ -16,12 +16,12 @@ import grpc
 import grpc.aio
 
 from runner.errors import AuthenticationError
+from runner.rpc.limits import MESSAGE_BYTES_MAX
 from runner.rpc.security import SERVER_NAME, Authority, MachineIdentity, tokens_equal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 KEEPALIVE_S = 10.0
 KEEPALIVE_TIMEOUT_S = 10.0
 RECONNECT_BACKOFF_S_MAX = 2.0

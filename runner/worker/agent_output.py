@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
+from runner.core.values import FailureKind
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
+from runner.rpc.limits import ITEM_BYTES_MAX
 from runner.worker import agent_events as ev
 from runner.worker.agent_events import Key
 from runner.worker.agent_executors import Handle
@@ -17,6 +20,8 @@ BYTES_MAX = 16 << 20
 ITEMS_MAX = 50_000
 _ITEM_BYTES = 64
 _LINES_BYTES_MAX = 256 << 10  # of one LogLines item
+
+log = logging.getLogger(__name__)
 
 
 class Output:
@@ -52,12 +57,16 @@ class Output:
         """The one final report of an attempt: the executor's own words, or what the agent saw."""
         item = fleet_pb2.ReportItem()
         ended = item.ended
-        if command.fault is None:
+        fault = command.fault
+        if fault is None and len(command.outcome) > ITEM_BYTES_MAX:
+            text = f"its result takes {len(command.outcome)} bytes to tell, the limit is {ITEM_BYTES_MAX}"
+            fault = ev.Fault(FailureKind.USER, text)
+        if fault is None:
             ended.MergeFromString(command.outcome)
         else:
             ended.duration_s = command.duration_s
-            self._fill_failure(ended, command.key, command.fault)
-        size_bytes = _ITEM_BYTES + (len(command.outcome) if command.fault is None else len(command.fault.message))
+            self._fill_failure(ended, command.key, fault)
+        size_bytes = _ITEM_BYTES + (len(command.outcome) if fault is None else _text_bytes(fault.message))
         if handle is not None:
             ended.executor_id = handle.executor_id
             if handle.started is not None:
@@ -137,8 +146,8 @@ class Output:
         start = 0
         while start < len(lines):
             stop, size_bytes = start, 0
-            while stop < len(lines) and (stop == start or size_bytes + len(lines[stop]) <= _LINES_BYTES_MAX):
-                size_bytes += len(lines[stop])
+            while stop < len(lines) and (stop == start or size_bytes + _text_bytes(lines[stop]) <= _LINES_BYTES_MAX):
+                size_bytes += _text_bytes(lines[stop])
                 stop += 1
             self._add_lines(handle, stream, lines[start:stop], size_bytes)
             start = stop
@@ -172,6 +181,10 @@ class Output:
         handle.started = None  # what follows it must find the attempt running
 
     def _add(self, item: fleet_pb2.ReportItem, size_bytes: int) -> None:
+        if size_bytes > ITEM_BYTES_MAX:
+            # What executors send is bounded there; whatever one makes of it must not end the machine's stream.
+            log.error("a report of %d bytes (%s) cannot be sent; dropped", size_bytes, item.WhichOneof("item"))
+            return
         self.buffer.add(item, size_bytes)
         self.wake()
 
@@ -182,6 +195,11 @@ class Output:
         failure.message = fault.message
         failure.task_id, failure.attempt = key
         failure.machine_id = self._machine_id
+
+
+def _text_bytes(text: str) -> int:
+    """At most what a line takes on the wire; encoding it to know better would cost more."""
+    return 8 + (len(text) if text.isascii() else 4 * len(text))
 
 
 def _key(key: Key) -> fleet_pb2.AttemptKey:

@@ -18,23 +18,24 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from runner.client import context, fork_guard
-from runner.client.pickling_errors import not_serializable
 from runner.client.session import Session, SessionInfo
-from runner.client.task_errors import failure_from_exception
+from runner.client.task_errors import MESSAGE_BYTES_MAX, TRACEBACK_BYTES_MAX, failure_from_exception
 from runner.errors import ObjectLostError, StoreFullError
-from runner.ids import ObjectId, TaskId, return_id
+from runner.ids import ObjectId, TaskId
 from runner.objects import arguments, refs
 from runner.objects.functions import load_function
-from runner.objects.serialization import Serialized, deserialize, serialize
+from runner.objects.serialization import deserialize
 from runner.objects.store import Store
-from runner.objects.values import from_wire, to_wire
+from runner.objects.values import from_wire
 from runner.rpc.gen import fleet_pb2, types_pb2
+from runner.rpc.limits import cut_text
 from runner.worker.executor_api import RunningTask
 from runner.worker.executor_socket import ExecutorSocket
 from runner.worker.executor_transport import RelayedTransport
 from runner.worker.frames import INTERRUPTED, LEFT_CHILDREN, Frame, Kind
 from runner.worker.interrupts import CancelPage, InterruptGate, TaskInterrupt
 from runner.worker.process import become_subreaper, has_child
+from runner.worker.returns import drop_returns, fill_returns
 from runner.worker.spawn_support import pickle_by_value, replace_main
 from runner.worker.threads import use_threads
 
@@ -151,13 +152,7 @@ class Executor:
         result = function(*args, **kwargs)
         del args, kwargs
         values = _split(result, spec)
-        for index, value in enumerate(values):
-            object_id = return_id(TaskId(spec.task_id), index)
-            serialized = _serialize(value)
-            self._keep.append(serialized.contained_refs)
-            ended.returns.values.append(to_wire(serialized, object_id, self._store, self._host_id))
-        if not values:
-            ended.returns.SetInParent()
+        fill_returns(ended, values, TaskId(spec.task_id), self._store, self._host_id, self._keep)
 
     def _load(self, function_id: str) -> Callable[..., Any]:
         function = self._loaded.get(function_id)
@@ -237,15 +232,8 @@ def _split(result: Any, spec: types_pb2.TaskSpec) -> list[Any]:
     return values
 
 
-def _serialize(value: Any) -> Serialized:
-    try:
-        return serialize(value)
-    except Exception as error:
-        raise not_serializable(value, "return value", error) from None
-
-
 def _fill_failure(ended: fleet_pb2.AttemptEnded, error: BaseException, spec: types_pb2.TaskSpec) -> None:
-    ended.ClearField("returns")
+    drop_returns(ended)
     trace = error.__traceback__
     for _ in range(2):  # the executor's own frames
         trace = trace.tb_next if trace is not None and trace.tb_next is not None else trace
@@ -269,7 +257,8 @@ def _fill_setup_failure(ended: fleet_pb2.AttemptEnded, error: Exception, functio
             f"{function_name or 'the function'} or its arguments could not be loaded on the machine: "
             f"{type(error).__name__}: {error}; check that what it imports is installed there"
         )
-    text = "".join(traceback.format_exception(error))
+    text = cut_text("".join(traceback.format_exception(error)), TRACEBACK_BYTES_MAX)
+    message = cut_text(message, MESSAGE_BYTES_MAX)
     ended.failure.CopyFrom(types_pb2.Failure(kind=kind, message=message, traceback=text))
 
 

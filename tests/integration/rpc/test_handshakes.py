@@ -23,7 +23,6 @@ from runner.errors import (
     UnschedulableError,
 )
 from runner.rpc.channels import (
-    MESSAGE_BYTES_MAX,
     client_channel,
     client_port_credentials,
     fleet_channel,
@@ -34,6 +33,7 @@ from runner.rpc.channels import (
 )
 from runner.rpc.gen import client_pb2, client_pb2_grpc, fleet_pb2, fleet_pb2_grpc
 from runner.rpc.guard import Guard
+from runner.rpc.limits import MESSAGE_BYTES_MAX
 from runner.rpc.security import Authority, fingerprint, make_csr, new_token
 from runner.rpc.status import from_rpc_error
 

@@ -161,3 +161,11 @@ def test_every_error_class_survives_pickle() -> None:
         again = pickle.loads(pickle.dumps(cls("text")))
         assert type(again) is cls
         assert again.args == ("text",)
+
+
+def test_long_texts_lose_their_middle_and_stay_valid() -> None:
+    failure = raised(RuntimeError("head" + "\udc80ü" * 2_000_000 + "tail"))
+    assert failure.message.startswith("head") and failure.message.split(" [pickled")[0].endswith("tail")
+    assert "bytes left out" in failure.message
+    assert failure.ByteSize() < 128 * 1024
+    assert failure.exception == b""
