@@ -80,8 +80,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
         if hello.WhichOneof("body") != "hello" or not hello.hello.client_id:
             raise ProtocolViolationError("a session must begin with a hello that names its client")
         warning = check_peer(hello.hello.peer, who="the client")
-        session = await self._sessions.connect(ClientId(hello.hello.client_id))
-        stream = session.stream
+        session, stream = await self._sessions.connect(ClientId(hello.hello.client_id))
         on_purpose = False
         try:
             await context.write(client_pb2.SessionReply(welcome=self.welcome(session)))

@@ -138,7 +138,7 @@ class Effects:
 
     def _fence_agent(self, c: commands.FenceAgent) -> None:
         self._links.fence(c.machine_id, c.generation, c.reason)
-        self._sessions.machine_gone(c.machine_id)
+        self._sessions.machine_gone(c.machine_id, c.generation)
 
     # ---- to the provider ----
     def _destroy_machine(self, c: commands.DestroyMachine) -> None:

@@ -160,8 +160,11 @@ class Reports:
         executor_id = ExecutorId(item.executor_id)
         request = item.request
         if request.WhichOneof("body") == "hello":
+            if request.hello.client_id != executor_id:
+                log.error("executor %s said hello as %r; dropped", executor_id, request.hello.client_id)
+                return
             check_peer(request.hello.peer, who=f"executor {executor_id} on machine {link.machine_id}")
-            opened = self._sessions.connect_executor(executor_id, link.machine_id)
+            opened = self._sessions.connect_executor(executor_id, link.machine_id, link.generation)
 
             def greet() -> None:
                 reply = client_pb2.SessionReply(welcome=self._welcome(opened))
@@ -169,7 +172,7 @@ class Reports:
 
             self._engine.after_commit(greet)
             return
-        session = self._sessions.executor_session(executor_id, link.machine_id)
+        session = self._sessions.executor_session(executor_id, link.machine_id, link.generation)
         if session is None:
             log.error("executor %s on machine %s has not said hello; frame dropped", executor_id, link.machine_id)
             return
@@ -184,7 +187,7 @@ class Reports:
             log.exception("frame %d of executor %s dropped", request.frame.seq, executor_id)
 
     def _executor_gone(self, link: MachineLink, item: fleet_pb2.ExecutorGone) -> None:
-        self._sessions.executor_gone(ExecutorId(item.executor_id))
+        self._sessions.executor_gone(ExecutorId(item.executor_id), link.machine_id, link.generation)
 
     def _phase(self, link: MachineLink, item: fleet_pb2.BootPhase) -> None:
         self._fleet.note_phase(link.machine_id, item.name, item.time_s)

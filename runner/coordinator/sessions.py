@@ -21,6 +21,7 @@ from runner.rpc.limits import ITEM_BYTES_MAX
 # An acknowledgement waits this long for a frame that it can ride on: nobody but the resend buffer waits for it.
 _ACK_DELAY_S = 0.005
 _READY_OVERHEAD_BYTES = 64
+_SEPARATOR = "/"  # in the ids of executors' sessions, and in no client's
 
 Ready = tuple[ObjectId, ValueRecord | None, FailureRecord | None]
 # Sends one reply to an executor through its machine's stream.
@@ -35,6 +36,7 @@ class Session:
         "applied_seq",
         "client_id",
         "executor_id",
+        "generation",
         "is_ack_due",
         "machine_id",
         "outbox",
@@ -52,6 +54,7 @@ class Session:
         self.stream = 0  # counts connections: an old stream must not end a newer one's session
         # Set for executors' sessions, which speak through their machine's agent.
         self.machine_id = MachineId("")
+        self.generation = 0
         self.executor_id = ExecutorId("")
 
     def take_frame(self) -> client_pb2.SessionReply | None:
@@ -85,16 +88,25 @@ class Sessions:
         self._ack_timer: asyncio.TimerHandle | None = None
 
     # ---- coming and going ----
-    async def connect(self, client_id: ClientId) -> Session:
-        """A client said hello, for the first time or again. Durable when it returns."""
+    async def connect(self, client_id: ClientId) -> tuple[Session, int]:
+        """A client said hello, for the first time or again: its session, and the number of this stream of it.
+
+        Durable when it returns.
+
+        Raises:
+            ProtocolViolationError: the id is one of an executor's session.
+        """
+        if _SEPARATOR in client_id:
+            raise ProtocolViolationError(f"{client_id!r} cannot be the id of a client")
         self._prune()
         session = self._open(client_id)
         session.outbox.close()  # the writer of an older stream ends
         session.outbox = Outbox()
         session.stream += 1
+        stream = session.stream  # the next hello may come before this one is durable
         self._engine.post(events.ClientConnected(client_id))
         await self._engine.committed()
-        return session
+        return session, stream
 
     def disconnect(self, session: Session, stream: int, *, on_purpose: bool) -> None:
         """The stream number `stream` of this session ended."""
@@ -107,28 +119,28 @@ class Sessions:
         else:
             self._engine.post(events.ClientDisconnected(session.client_id))
 
-    def connect_executor(self, executor_id: ExecutorId, machine_id: MachineId) -> Session:
-        """An executor's session; its id is the executor's."""
-        session = self._open(ClientId(executor_id))
-        session.executor_id, session.machine_id = executor_id, machine_id
+    def connect_executor(self, executor_id: ExecutorId, machine_id: MachineId, generation: int) -> Session:
+        """An executor's session. A machine can name those of its own executors only."""
+        session = self._open(_session_id(executor_id, machine_id, generation))
+        session.executor_id, session.machine_id, session.generation = executor_id, machine_id, generation
         self._engine.post(events.ClientConnected(session.client_id, executor_id))
         return session
 
-    def executor_session(self, executor_id: ExecutorId, machine_id: MachineId) -> Session | None:
+    def executor_session(self, executor_id: ExecutorId, machine_id: MachineId, generation: int) -> Session | None:
         """The session of an executor that said hello from this machine."""
-        session = self._by_id.get(ClientId(executor_id))
-        return session if session is not None and session.machine_id == machine_id else None
+        return self._by_id.get(_session_id(executor_id, machine_id, generation))
 
-    def executor_gone(self, executor_id: ExecutorId) -> None:
+    def executor_gone(self, executor_id: ExecutorId, machine_id: MachineId, generation: int) -> None:
         """The executor's process ended: what it held goes, with or without a session."""
-        self._drop(ClientId(executor_id))
-        self._engine.post(events.ClientClosed(ClientId(executor_id)))
+        session_id = _session_id(executor_id, machine_id, generation)
+        self._drop(session_id)
+        self._engine.post(events.ClientClosed(session_id))
 
-    def machine_gone(self, machine_id: MachineId) -> None:
-        """No executor of this machine will speak again."""
-        gone = [session for session in self._by_id.values() if session.machine_id == machine_id]
-        for session in gone:
-            self.executor_gone(session.executor_id)
+    def machine_gone(self, machine_id: MachineId, generation: int | None = None) -> None:
+        """No executor of this machine, or of this generation of it, will speak again."""
+        for session in list(self._by_id.values()):
+            if session.executor_id and session.machine_id == machine_id and generation in (None, session.generation):
+                self.executor_gone(session.executor_id, machine_id, session.generation)
 
     # ---- from clients ----
     def apply(self, session: Session, frame: client_pb2.ClientFrame, parent: tuple[TaskId, int] | None = None) -> None:
@@ -300,6 +312,10 @@ class Sessions:
                 session.outbox.poke()
             elif (reply := session.take_frame()) is not None:
                 self._relay(session.machine_id, session.executor_id, reply)
+
+
+def _session_id(executor_id: ExecutorId, machine_id: MachineId, generation: int) -> ClientId:
+    return ClientId(f"{machine_id}.{generation}{_SEPARATOR}{executor_id}")
 
 
 def _ids(refs: client_pb2.RefList) -> tuple[ObjectId, ...]:

@@ -18,7 +18,7 @@ from runner.rpc.gen import fleet_pb2
 from runner.rpc.version import host_id
 from runner.worker import agent_events as ev
 from runner.worker.agent_events import StopReason
-from runner.worker.agent_shell import AgentShell, unlink_quietly
+from runner.worker.agent_shell import AgentShell
 from runner.worker.agent_stream import AgentStream
 from runner.worker.frames import Kind, encode
 from runner.worker.process import become_subreaper, children_of
@@ -58,7 +58,7 @@ class Agent:
             "resume": lambda each: handle(ev.AttemptResumed((each.key.task_id, each.key.attempt))),
             "relay": self._relay,
             "checkpoint_committed": self._committed,
-            "free_segment": lambda each: unlink_quietly(each.path),
+            "free_segment": lambda each: self.shell.free_segment(each.path),
             "preload": lambda each: self.shell.preload(each.modules),
             "exit": lambda each: handle(
                 ev.DrainRequested(each.reason) if each.drain else ev.ExitRequested(each.reason)

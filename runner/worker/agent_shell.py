@@ -153,6 +153,16 @@ class AgentShell:
             if handle.attempt is not None and handle.attempt.key == key:
                 handle.link.send(encode(Kind.COMMITTED, handle.serial, step, is_accepted, reason))
 
+    def free_segment(self, path: str) -> None:
+        """Remove a segment of the store. The path is as some peer told it: nothing elsewhere is touched."""
+        if os.path.dirname(path) != self.executors.settings["store_path"]:
+            log.error("%s is not in the store; left alone", path)
+            return
+        try:
+            os.unlink(path)
+        except OSError as error:
+            log.debug("%s: %s", path, error)
+
     def close(self) -> None:
         """Have the templates end everything that they forked, and wait until they have: EXIT_S at most."""
         if self._zygote_link is not None:
@@ -349,11 +359,3 @@ def _is_at_end(sock: socket.socket) -> bool:
     except OSError:
         pass
     return True
-
-
-def unlink_quietly(path: str) -> None:
-    """Remove a file that may be gone."""
-    try:
-        os.unlink(path)
-    except OSError as error:
-        log.debug("%s: %s", path, error)

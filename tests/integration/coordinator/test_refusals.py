@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -20,8 +22,9 @@ from runner.errors import (
     UsageError,
     VersionMismatchError,
 )
+from runner.ids import ClientId, TaskId, return_id
 from runner.providers.base import BootConfig
-from runner.rpc.gen import client_pb2, client_pb2_grpc, types_pb2
+from runner.rpc.gen import client_pb2, client_pb2_grpc, fleet_pb2, types_pb2
 from runner.rpc.status import from_rpc_error
 from runner.rpc.version import local_peer
 from tests.integration.coordinator.harness import Agent, Client, function, metrics, running, submit
@@ -193,3 +196,58 @@ def test_the_store_of_a_killed_embedded_coordinator_is_swept(tmp_path: Path) -> 
     assert standing.store.exists()
     for state in (killed, standing):
         state.close(keep=False, keep_store=False)
+
+
+def from_executor(executor_id: str, **body: Any) -> fleet_pb2.ReportItem:
+    item = fleet_pb2.RelayFromExecutor(executor_id=executor_id, request=client_pb2.SessionRequest(**body))
+    return fleet_pb2.ReportItem(relay=item)
+
+
+def hello(client_id: str) -> client_pb2.Hello:
+    return client_pb2.Hello(peer=local_peer(), client_id=client_id)
+
+
+async def test_a_machine_cannot_act_on_a_session_that_is_not_of_its_executors(tmp_path: Path) -> None:
+    async with running(tmp_path, machines=2) as cluster, cluster.agent() as mine, cluster.agent() as other:
+        async with cluster.client("c-1") as client:
+            await client.send(function(), submit("t-1"))
+            await client.until_acked()
+            await mine.report(from_executor("e-1", hello=hello("e-1")))
+            await mine.until_acked()
+            release = client_pb2.Operation(release_refs=client_pb2.RefList(object_ids=["t-1.0"]))
+            frame = client_pb2.ClientFrame(seq=2, operations=[release])
+            for victim in ("c-1", "e-1"):
+                await other.report(
+                    from_executor(victim, hello=hello(victim)),
+                    from_executor("e-9", hello=hello(victim)),
+                    from_executor(victim, frame=frame),
+                    fleet_pb2.ReportItem(executor_gone=fleet_pb2.ExecutorGone(executor_id=victim)),
+                )
+            await other.until_acked()
+            core = cluster.coordinator.cluster
+            assert core.has_client(ClientId("c-1"))
+            assert core.has_client(ClientId(f"{mine.boot.machine_id}.1/e-1"))
+            assert not core.has_client(ClientId(f"{other.boot.machine_id}.1/e-9"))
+            await client.send(submit("t-2"))
+            await client.until_acked()
+            assert core.unfinished_tasks(ClientId("c-1")) == 2
+            assert return_id(TaskId("t-1"), 0) in core._state.clients[ClientId("c-1")].held
+
+
+async def test_a_client_cannot_take_the_id_of_an_executors_session(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster, cluster.channel() as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as info:
+            await Client(channel, "m-1.1/e-1").connect()
+        assert isinstance(typed(info), ProtocolViolationError)
+
+
+async def test_two_hellos_in_one_turn_are_two_streams(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        sessions = cluster.coordinator._sessions
+        connects = (sessions.connect(ClientId("c-1")), sessions.connect(ClientId("c-1")))
+        (one, first), (two, second) = await asyncio.gather(*connects)
+        assert one is two
+        sessions.disconnect(one, first, on_purpose=False)
+        assert not two.outbox.closed
+        sessions.disconnect(two, second, on_purpose=False)
+        assert two.outbox.closed

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import cloudpickle
 import pytest
@@ -296,3 +297,16 @@ async def test_executors_are_ready_before_anybody_asks() -> None:
         while sum(1 for each in worker.shell.executors.by_number.values() if each.pid) < 2:
             await asyncio.sleep(0)
         assert len(worker.shell.executors.by_number) == 2
+
+
+async def test_only_segments_of_the_store_are_freed(tmp_path: Path) -> None:
+    async with machine() as worker:
+        store = Path(worker.shell.executors.settings["store_path"])
+        segment, other, nested = store / "o-1-ab", tmp_path / "other", store / "packages" / "p"
+        nested.parent.mkdir(exist_ok=True)
+        for path in (segment, other, nested):
+            path.touch()
+        for wanted in (segment, other, nested, store / ".." / other.name, f"{store}/../{store.name}/../o"):
+            worker.shell.free_segment(str(wanted))
+        worker.shell.free_segment(str(segment))
+        assert [path.exists() for path in (segment, other, nested)] == [False, True, True]
