@@ -181,9 +181,11 @@ class CoordinatorUnreachableError(ClusterError, ConnectionError):
 class ProviderError(ClusterError):
     """The provider could not create or destroy a machine.
 
-    `phase` is the step that failed, `log_lines` are the last lines that the machine wrote.
+    `phase` is the step that failed, `log_lines` are the last lines that the machine wrote. `is_permanent`: the same
+    request fails whenever it is made.
     """
 
+    is_permanent: bool = False
     phase: str = ""
     machine_id: str = ""
     log_lines: tuple[str, ...] = ()

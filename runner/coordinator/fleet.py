@@ -235,7 +235,8 @@ class Fleet:
         try:
             machine = await self._create_or_adopt(spec)
         except ProviderError as error:
-            self._engine.post(events.MachineBootFailed(machine_id, "; ".join([str(error), *error.log_lines[-5:]])))
+            reason = "; ".join([str(error), *error.log_lines[-5:]])
+            self._engine.post(events.MachineBootFailed(machine_id, reason, error.is_permanent))
         except Exception as error:
             log.exception("creating machine %s failed", machine_id)
             self._engine.post(events.MachineBootFailed(machine_id, f"create failed: {type(error).__name__}: {error}"))

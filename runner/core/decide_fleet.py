@@ -44,7 +44,7 @@ def _created(turn: Turn, event: e.MachineCreated) -> None:
 def _boot_failed(turn: Turn, event: e.MachineBootFailed) -> None:
     machine = turn.state.machines.get(event.machine_id)
     if machine is not None and machine.state in BOOTING:
-        _fail_boot(turn, machine, event.reason)
+        _fail_boot(turn, machine, event.reason, is_replaced=not event.is_permanent)
 
 
 def _registered(turn: Turn, event: e.MachineRegistered) -> None:
@@ -95,8 +95,9 @@ def _exited(turn: Turn, event: e.MachineExited) -> None:
         _lose(turn, machine, event.reason)
 
 
-def _fail_boot(turn: Turn, machine: Machine, reason: str) -> None:
-    _replace(turn, machine)
+def _fail_boot(turn: Turn, machine: Machine, reason: str, *, is_replaced: bool = True) -> None:
+    if is_replaced:
+        _replace(turn, machine)
     _move(turn, machine, MachineState.BOOT_FAILED, reason)
 
 

@@ -121,6 +121,7 @@ class MachineCreated:
 class MachineBootFailed:
     machine_id: MachineId
     reason: str
+    is_permanent: bool = False  # another one would fail in the same way
 
 
 @dataclass(frozen=True, slots=True)

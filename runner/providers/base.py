@@ -129,7 +129,8 @@ class Provider(Protocol):
         Idempotent by name: while a machine of that name and cluster exists it is adopted and returned unchanged.
 
         Raises:
-            ProviderError: nothing was created, or what was created is destroyed again.
+            ProviderError: nothing was created, or what was created is destroyed again. `is_permanent` where asking
+                again is in vain.
         """
 
     async def start(self, name: MachineId) -> None:
@@ -170,10 +171,13 @@ def provider_error(
     *,
     advice: str = "",
     log_lines: tuple[str, ...] = (),
+    is_permanent: bool = False,
 ) -> ProviderError:
     """A ProviderError in the usual order: what failed, which one, what was seen, what to do next."""
     name = spec_or_name.machine_id if isinstance(spec_or_name, MachineSpec) else spec_or_name
     message = f"{phase} of machine {name} failed: {saw}"
     if advice:
         message += f"; {advice}"
-    return ProviderError(message, phase=phase, machine_id=str(name), log_lines=log_lines)
+    error = ProviderError(message, phase=phase, machine_id=str(name), log_lines=log_lines)
+    error.is_permanent = is_permanent
+    return error

@@ -260,11 +260,13 @@ class LocalProvider:
         free = [gpu.token for gpu in self._host_gpus() if gpu.token not in self._gpus_taken]
         if rest or count > len(free):
             total = len(self._host_gpus())
+            has = f"{total}, of which {len(free)} are free" if total else "none"
             raise provider_error(
                 "create",
                 spec,
-                f"it needs {wanted / UNIT:g} GPUs; this host has {total}, of which {len(free)} are free",
+                f"it needs {wanted / UNIT:g} GPUs; this host has {has}",
                 advice="ask for fewer machines or fewer GPUs per machine (whole ones)",
+                is_permanent=bool(rest) or count > total,
             )
         self._gpus_taken.update(free[:count])
         return tuple(free[:count])

@@ -188,7 +188,8 @@ def test_what_never_fits_fails_at_once_and_says_why() -> None:
     started = time.monotonic()
     with pytest.raises(UnschedulableError, match="CPU 64"):
         runner.get(add.options(num_cpus=64).remote(1), timeout=30)
-    assert time.monotonic() - started < 5
+    # It takes one round trip; the bound leaves room for other load on the host.
+    assert time.monotonic() - started < 2
 
 
 def test_the_environment_of_a_task() -> None:

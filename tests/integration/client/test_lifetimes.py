@@ -18,9 +18,11 @@ from runner.errors import (
     BadOptionsError,
     ClusterError,
     CoordinatorUnreachableError,
+    UnschedulableError,
     UsageError,
     VersionMismatchError,
 )
+from runner.providers.gpus import detect_gpus
 from runner.rpc import security, version
 from tests.integration.client.conftest import Script
 from tests.integration.client.serving import serving
@@ -110,6 +112,19 @@ def test_a_coordinator_that_cannot_start_leaves_nothing(monkeypatch: pytest.Monk
     with pytest.raises(BadOptionsError, match="provider 'elsewhere' is unknown"):
         runner.init(provider="elsewhere")
     assert not (tmp_path / "home").exists()
+
+
+def test_machines_with_more_gpus_than_the_host_has_fail_at_once_and_say_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RUNNER_HOME", str(tmp_path))
+    has = len(detect_gpus())
+    with runner.init(num_gpus=has + 1, log_to_driver=False):
+        started = time.monotonic()
+        with pytest.raises(UnschedulableError, match=rf"needs {has + 1} GPUs; this host has {has or 'none'}"):
+            runner.get(runner.remote(num_gpus=1)(lambda: 1).remote(), timeout=30)
+        # One turn of the coordinator; the bound leaves room for other load, and no replacement fits in it.
+        assert time.monotonic() - started < 2
 
 
 def test_a_killed_client_leaves_nothing(script: Script) -> None:

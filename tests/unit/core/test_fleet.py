@@ -96,6 +96,16 @@ def test_a_boot_can_fail_in_every_way() -> None:
     assert state_of(s, MachineId("m-6")) == "stopping"
 
 
+@pytest.mark.parametrize("is_permanent", [False, True])
+def test_a_machine_that_can_never_boot_is_not_replaced(is_permanent: bool) -> None:
+    s = Script(CoreConfig(replace_lost=True))
+    s.request("m-1", cpus(1))
+    s.submit("t-1")
+    replaced = of(c.ReplaceMachine, s.feed(e.MachineBootFailed(M1, "this host has none", is_permanent)))
+    assert replaced == ([] if is_permanent else [c.ReplaceMachine(M1)])
+    assert s.state("t-1") == ("failed" if is_permanent else "queued")
+
+
 def test_events_about_unknown_machines_change_nothing() -> None:
     s = Script()
     for event in (
