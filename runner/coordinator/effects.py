@@ -15,6 +15,7 @@ from runner.coordinator.machine_links import MachineLinks
 from runner.coordinator.recorder import LogEntry, Recorder
 from runner.coordinator.sessions import Sessions
 from runner.core import commands
+from runner.errors import InternalError
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.rpc.limits import ITEM_BYTES_MAX
 
@@ -53,8 +54,14 @@ class Effects:
         self._host_id = host_id
         self._store_path = store_path
         self._artefacts = Artefacts(artefact_path)
-        self._handlers: dict[type[Any], Callable[[Any], None]] = {
+        self._first_seq = 0  # of the events of a turn that is not committed
+        self._recorders: dict[type[Any], Callable[[Any], None]] = {
             LogEntry: recorder.attempt_item,
+            commands.NoteTaskState: recorder.task_state,
+            commands.NoteCheckpoint: recorder.checkpoint,
+            commands.NoteMachineState: lambda c: recorder.machine_state(c, fleet.phases(c.machine_id)),
+        }
+        self._handlers: dict[type[Any], Callable[[Any], None]] = {
             commands.SendFunction: self._send_function,
             commands.SendPackage: self._send_package,
             commands.StartAttempt: self._start_attempt,
@@ -66,23 +73,40 @@ class Effects:
             commands.ReplaceMachine: lambda c: fleet.replace(c.machine_id),
             commands.DestroyMachine: self._destroy_machine,
             commands.NotifyReady: lambda c: sessions.notify(c.client_id, c.object_id, c.value, c.failure),
-            commands.NoteTaskState: recorder.task_state,
-            commands.NoteCheckpoint: recorder.checkpoint,
-            commands.NoteMachineState: self._note_machine_state,
+            commands.NoteMachineState: self._forget_machine,
             commands.ForgetTask: self._forget_task,
             commands.FreeSegment: self._free_segment,
             commands.DropCheckpoint: lambda c: self._artefacts.drop(c.checkpoint.uri),
             commands.SweepCheckpoints: lambda c: self._artefacts.sweep(c.task_id, c.kept.uri if c.kept else ""),
         }
 
+    def record(self, decided: list[commands.Command | LogEntry], turn: int) -> None:
+        """Number and store the turn's events; they count once the journal has the turn."""
+        recorders = self._recorders
+        self._first_seq = self._event_log.newest_seq + 1
+        for command in decided:
+            record = recorders.get(type(command))
+            if record is not None:
+                record(command)
+        self._event_log.flush(turn)
+
+    def abandon(self) -> None:
+        """The turn failed: no reader gets its events."""
+        self._event_log.hide(self._first_seq)
+
     def perform(self, decided: list[commands.Command | LogEntry]) -> None:
         """In order, without waiting for anything."""
-        handlers = self._handlers
+        handlers, recorders = self._handlers, self._recorders
+        self._first_seq = self._event_log.newest_seq + 1  # what was recorded is committed
         for command in decided:
-            handlers[type(command)](command)
+            handler = handlers.get(type(command))
+            if handler is not None:
+                handler(command)
+            elif type(command) not in recorders:
+                raise InternalError(f"nobody carries out {type(command).__name__}")
 
     def finish_turn(self) -> None:
-        """Make the turn's events durable and send executors what was gathered for them."""
+        """Drop the events of forgotten tasks, and send executors what was gathered for them."""
         self._event_log.flush()
         self._sessions.flush()
 
@@ -145,8 +169,7 @@ class Effects:
         self._sessions.machine_gone(c.machine_id)
         self._fleet.destroy(c.machine_id, c.reason)
 
-    def _note_machine_state(self, c: commands.NoteMachineState) -> None:
-        self._recorder.machine_state(c, self._fleet.phases(c.machine_id))
+    def _forget_machine(self, c: commands.NoteMachineState) -> None:
         if c.state == "destroyed":
             self._links.forget(c.machine_id)
             self._fleet.forget(c.machine_id)

@@ -1,4 +1,4 @@
-"""One loop turn: drain events, let the core decide, commit once, then carry out commands and acknowledge.
+"""One loop turn: drain events, let the core decide, record, commit once, then carry out commands and acknowledge.
 
 Everything that happens to the cluster passes `Engine.post`, in order. Nothing is awaited inside a turn, so no other
 coroutine ever sees a state that is not committed.
@@ -27,11 +27,17 @@ _STALL_S = 1.0
 class Performer(Protocol):
     """Carries out what a turn decided."""
 
+    def record(self, decided: list[commands.Command | LogEntry], turn: int) -> None:
+        """Write down what readers are to see, to count once the journal has this turn (0: it needs no commit)."""
+
+    def abandon(self) -> None:
+        """The turn failed: nobody may see what was recorded."""
+
     def perform(self, decided: list[commands.Command | LogEntry]) -> None:
         """In order, without waiting for anything."""
 
     def finish_turn(self) -> None:
-        """Called once after `perform`: make events durable, send what was gathered."""
+        """Called once after `perform`: send what was gathered."""
 
 
 class CoreClock:
@@ -128,22 +134,33 @@ class Engine:
         queue, self._queue = self._queue, []
         callbacks, self._after_commit = self._after_commit, []
         try:
-            decided = self._decide(queue)
+            now_s = self._core_clock.now_s()
+            decided, new_facts = self._decide(queue, now_s)
+            # Events before facts: those of a turn that is not committed are dropped at the next start, while lost ones
+            # could not be had again, as the work that they tell of has ended.
+            self._performer.record(decided, self._journal.turn + 1 if new_facts else 0)
+            if new_facts:
+                self._journal.commit(new_facts, now_s, self._clock.unix_s())
             self._performer.perform(decided)
             self._performer.finish_turn()
         except Exception as exc:
             # The core may have applied what the journal lacks: going on would acknowledge what is not kept.
             self.stop()
+            self._performer.abandon()
             log.critical("turn failed on %s", [type(item).__name__ for item in queue[:20]], exc_info=True)
             self._fatal(f"{type(exc).__name__}: {exc}")
             return
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:
+                log.exception("a callback of a committed turn failed")  # the others wait for it no less
         self._set_timer()
 
-    def _decide(self, queue: list[events.Event | LogEntry]) -> list[commands.Command | LogEntry]:
-        """Decide and commit. Log entries keep their place among the commands, so readers see them in order."""
-        now_s = self._core_clock.now_s()
+    def _decide(
+        self, queue: list[events.Event | LogEntry], now_s: float
+    ) -> tuple[list[commands.Command | LogEntry], list[object]]:
+        """Commands, and facts to commit. Log entries keep their place among the commands, so readers see them in order."""
         handle = self.cluster.handle
         encode = facts.encode
         new_facts: list[object] = []
@@ -167,9 +184,7 @@ class Engine:
             decision = handle(events.ClockAdvanced(), now_s)
             new_facts.extend([encode(fact) for fact in decision.facts])
             decided.extend(decision.commands)
-        if new_facts:
-            self._journal.commit(new_facts, now_s, self._clock.unix_s())
-        return decided
+        return decided, new_facts
 
     def _set_timer(self) -> None:
         wakeup_s = self.cluster.next_wakeup_s()

@@ -24,7 +24,9 @@ CREATE TABLE IF NOT EXISTS events (
 );
 CREATE INDEX IF NOT EXISTS events_of_task ON events (task_id, attempt, item);
 CREATE TABLE IF NOT EXISTS reserved (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS newest_turn (id INTEGER PRIMARY KEY CHECK (id = 1), turn INTEGER NOT NULL, seq INTEGER NOT NULL);
 """
+_MARK = "INSERT OR REPLACE INTO newest_turn VALUES (1, ?, ?)"
 _INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _READ = "SELECT seq, task_id, client_id, kind, event FROM events WHERE seq >= ? AND seq < ? {} ORDER BY seq LIMIT ?"
 
@@ -124,8 +126,20 @@ class EventLog:
                 self._forgettable.add(task_id)
         self._wake(task_id, client_id, kind)
 
-    def flush(self) -> None:
-        """Make everything appended durable.
+    def drop_uncommitted(self, turn: int) -> None:
+        """The journal's newest turn is this one: the events of a later one, whose commit did not come, never happened."""
+        row = self._db.execute("SELECT seq FROM newest_turn WHERE turn > ?", (turn,)).fetchone()
+        if row is not None:
+            self._db.execute("DELETE FROM events WHERE seq >= ?", row)
+            self._db.execute("DELETE FROM newest_turn")
+
+    def hide(self, seq: int) -> None:
+        """Readers get no events from this number on: their turn could not be committed."""
+        del self._tail[max(0, seq - self._tail_first_seq) :]
+        self._next_seq = min(self._next_seq, seq)
+
+    def flush(self, turn: int = 0) -> None:
+        """Make everything appended durable; with `turn` only if the journal gets that turn.
 
         Raises:
             sqlite3.Error: it is not; nothing may be acknowledged.
@@ -136,12 +150,14 @@ class EventLog:
         if self._rows or self._forgotten:
             rows, self._rows = self._rows, []
             forgotten, self._forgotten = self._forgotten, []
-            if len(rows) == 1 and not forgotten:
+            if len(rows) == 1 and not forgotten and not turn:
                 self._db.execute(_INSERT, rows[0])
             else:
                 self._db.execute("BEGIN")
                 self._db.executemany(_INSERT, rows)
                 self._db.executemany("DELETE FROM events WHERE task_id = ?", forgotten)
+                if turn and rows:
+                    self._db.execute(_MARK, (turn, rows[0][0]))
                 self._db.execute("COMMIT")
         if len(self._tail) > 2 * self._tail_max:
             self._tail_first_seq += len(self._tail) - self._tail_max

@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS turns (
 );
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
-_INSERT = "INSERT INTO turns (now_s, unix_s, crc32, facts) VALUES (?, ?, ?, ?)"
+_INSERT = "INSERT INTO turns (n, now_s, unix_s, crc32, facts) VALUES (?, ?, ?, ?, ?)"
 # How long one look at the disk's free space is good for.
 _ROOM_CHECK_S = 0.5
 
@@ -54,6 +54,8 @@ class Journal:
         # What the newest turn says about time; (0, 0) for a new journal.
         self.last_now_s = 0.0
         self.last_unix_s = 0.0
+        # The number of the newest turn that can be read.
+        self.turn: int = self._db.execute("SELECT max(n) FROM turns").fetchone()[0] or 0
 
     def _prepare(self, durability: str) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -72,7 +74,7 @@ class Journal:
             JournalCorruptError: a turn before the last cannot be read.
         """
         try:
-            newest = self._db.execute("SELECT max(n) FROM turns").fetchone()[0]
+            newest, self.turn = self.turn, 0
             for n, now_s, unix_s, crc32, blob in self._db.execute(
                 "SELECT n, now_s, unix_s, crc32, facts FROM turns ORDER BY n"
             ):
@@ -83,7 +85,7 @@ class Journal:
                     log.warning("journal %s: dropped the torn last turn %d", self._path, n)
                     self._db.execute("DELETE FROM turns WHERE n = ?", (n,))
                     return
-                self.last_now_s, self.last_unix_s = now_s, unix_s
+                self.last_now_s, self.last_unix_s, self.turn = now_s, unix_s, n
                 yield facts
         except sqlite3.DatabaseError as exc:
             raise JournalCorruptError(self._corrupt(str(exc))) from exc
@@ -95,7 +97,8 @@ class Journal:
             sqlite3.Error: nothing of the turn is durable; the process cannot go on.
         """
         blob = msgpack.packb(facts)
-        self._insert.execute(_INSERT, (now_s, unix_s, zlib.crc32(blob), blob))
+        self._insert.execute(_INSERT, (self.turn + 1, now_s, unix_s, zlib.crc32(blob), blob))
+        self.turn += 1
 
     def has_room(self) -> bool:
         """Whether the disk has more than the reserve left, so that what is accepted now can also be finished."""

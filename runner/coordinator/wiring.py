@@ -81,6 +81,7 @@ class Coordinator:
         self.cluster = Cluster(core_config(config))
         self._tasks = TaskIndex(self.cluster)
         function_names = self._replay()
+        self._event_log.drop_uncommitted(self._journal.turn)
         core_clock = CoreClock(clock, last_now_s=self._journal.last_now_s, last_unix_s=self._journal.last_unix_s)
         self.engine = Engine(self.cluster, self._journal, clock, core_clock, self._die)
         self._links = MachineLinks()

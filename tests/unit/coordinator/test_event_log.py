@@ -129,3 +129,43 @@ async def test_only_who_wants_it_is_woken(log: EventLog) -> None:
     assert not log.is_wanted("t-2", "x", LOG)
     for watcher in (named, wide):
         log.unwatch(watcher)
+
+
+def test_events_of_a_turn_that_was_not_committed_never_happened(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    log = EventLog(path)
+    append(log, "t-1", item=1)
+    log.flush(turn=1)
+    append(log, "t-1", item=2)
+    log.flush()  # of a turn that had nothing to commit
+    append(log, "t-1", item=3)
+    append(log, "t-1", item=4)
+    log.flush(turn=2)
+    log.close()
+    for _ in range(2):
+        log = EventLog(path)
+        log.drop_uncommitted(1)
+        assert [event.step for event in read_all(log, Selector())] == [1, 2]
+        log.close()
+
+
+def test_events_of_committed_turns_stay(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    log = EventLog(path)
+    append(log, "t-1", item=1)
+    log.flush(turn=7)
+    log.close()
+    log = EventLog(path)
+    log.drop_uncommitted(7)
+    assert log.newest_item("t-1", 1) == 1
+    log.close()
+
+
+def test_hidden_events_reach_no_reader(log: EventLog) -> None:
+    append(log, "t-1", item=1)
+    log.flush()
+    first_seq = log.newest_seq + 1
+    append(log, "t-1", item=2)
+    log.hide(first_seq)
+    assert [event.step for event in read_all(log, Selector())] == [1]
+    assert log.read(Selector(), first_seq) == ([], first_seq)
