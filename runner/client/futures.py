@@ -31,7 +31,11 @@ class FutureResolver:
         self._start()
         future: Future[Any] = Future()
         item = (future, ref)
-        if not self._session.when_ready(ref.id, lambda: self._ready.put(item)):
+        if self._session.when_ready(ref.id, lambda: self._ready.put(item)):
+            return future
+        if (failure := self._session.failure) is not None:  # the thread may have ended with the session
+            future.set_exception(type(failure)(*failure.args))
+        else:
             self._ready.put(item)
         return future
 

@@ -112,20 +112,30 @@ class GrpcTransport:
                     return await self._open()
             except TimeoutError:
                 raise last from None
-            except grpc.RpcError as error:
-                last = self._translate(error)
+            except RunnerError as error:
+                last = error
             if isinstance(last, _FINAL) or not self._is_alive() or time.monotonic() + backoff_s >= deadline_s:
                 raise last
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
 
     async def _open(self) -> client_pb2.Welcome:
-        """A new stream, greeted and welcomed."""
+        """A new stream, greeted and welcomed.
+
+        Raises:
+            RunnerError: there is none; one of `_FINAL` means that there will be none.
+        """
         call = self._channel.stream_stream(f"{_SERVICE}Session")()
         try:
             hello = client_pb2.Hello(peer=local_peer(), client_id=self._client_id)
             await call.write(client_pb2.SessionRequest(hello=hello).SerializeToString())
             welcome = self._read_welcome(await call.read())
+        except grpc.RpcError as error:
+            call.cancel()
+            raise self._translate(error) from None
+        except asyncio.InvalidStateError:  # it broke between two steps of ours
+            call.cancel()
+            raise CoordinatorUnreachableError(f"the coordinator at {self.address} ended the session at once") from None
         except BaseException:
             call.cancel()
             raise
@@ -164,7 +174,12 @@ class GrpcTransport:
     async def _serve(self, session: Session, acked_seq: int) -> RunnerError:
         """Move frames on the open stream until it ends; returns why."""
         call = self._call
-        for request in session.connected(acked_seq):
+        try:
+            again = session.connected(acked_seq)
+        except RunnerError:
+            call.cancel()
+            raise
+        for request in again:
             await _quietly_write(call, request)
         writer = asyncio.ensure_future(self._write(session, call))
         try:
@@ -175,6 +190,8 @@ class GrpcTransport:
                 session.deliver(reply)
         except grpc.RpcError as error:
             return self._translate(error)
+        except asyncio.InvalidStateError:
+            return CoordinatorUnreachableError(f"the connection to the coordinator at {self.address} broke")
         finally:
             writer.cancel()
             await asyncio.wait([writer])
@@ -214,8 +231,8 @@ class GrpcTransport:
                     return (await self._open()).acked_seq
             except TimeoutError:
                 continue
-            except grpc.RpcError as failed:
-                error = self._translate(failed)
+            except RunnerError as failed:
+                error = failed
 
     # ---- Transport ----
     def wake(self) -> None:
@@ -239,10 +256,12 @@ class GrpcTransport:
         """Replies are always read."""
 
     def fetch(self, object_id: str, segment: types_pb2.Segment) -> Buffer:
-        return self._blocking(lambda: transfer.fetch(self.stream, object_id, segment.size_bytes), None)
+        return self._blocking(
+            lambda: transfer.fetch(self.stream, object_id, segment.size_bytes, self._reconnected), None
+        )
 
     def upload(self, object_id: str, serialized: Serialized) -> types_pb2.Segment:
-        return self._blocking(lambda: transfer.upload(self._channel, f"{_SERVICE}Upload", object_id, serialized), None)
+        return self._blocking(lambda: self._upload(object_id, serialized), None)
 
     def close(self, timeout_s: float) -> None:
         self._is_closing = True
@@ -264,6 +283,33 @@ class GrpcTransport:
                 pass
         if self._channel is not None:
             await self._channel.close()
+
+    async def _upload(self, object_id: str, serialized: Serialized) -> types_pb2.Segment:
+        """From the start again after a cut: what had arrived was dropped there."""
+        while True:
+            try:
+                return await transfer.upload(self._channel, f"{_SERVICE}Upload", object_id, serialized)
+            except grpc.RpcError as error:
+                await self._reconnected(self._translate(error))
+
+    async def _reconnected(self, error: RunnerError) -> None:
+        """Return once the session has a stream, after `error` ended another call.
+
+        Raises:
+            RunnerError: `error`, when the connection is not to blame; why the session is over, when it is.
+        """
+        backoff_s = BACKOFF_FIRST_S
+        session = self._session
+        if not isinstance(error, CoordinatorUnreachableError) or session is None:
+            raise error
+        while True:
+            # Also when there seems to be a stream: it may not have noticed yet.
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
+            backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+            if (failure := session.failure) is not None:
+                raise type(failure)(*failure.args)
+            if session.machine.is_connected:
+                return
 
     # ---- other calls ----
     def request(self, method: str, message: _Message, reply: type[Reply], timeout_s: float = CALL_TIMEOUT_S) -> Reply:

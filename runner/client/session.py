@@ -168,7 +168,7 @@ class Session:
     def when_ready(self, object_id: str, callback: Any) -> bool:
         """Call back once, in any thread, when the object is final or the session over; False if it already is."""
         with self._lock:
-            is_pending = self.machine.when_ready(object_id, callback)
+            is_pending = self._failure is None and self.machine.when_ready(object_id, callback)
         if is_pending:
             self.transport.want_callbacks()
             self.transport.wake()
@@ -241,6 +241,7 @@ class Session:
     def close(self, timeout_s: float) -> None:
         """Send and confirm what waits, at most `timeout_s`; then end. Idempotent."""
         if self._failure is not None:
+            self._futures.close()
             self.transport.close(0.0)
             return
         deadline_s = time.monotonic() + timeout_s

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from runner.client.waiting import Waiter
 from runner.client.wire import encode_frame
-from runner.errors import ProtocolViolationError
+from runner.errors import ClusterError, ProtocolViolationError
 from runner.ids import ObjectId
 from runner.rpc.gen import client_pb2
 
@@ -177,12 +177,17 @@ class SessionMachine:
         """A stream is open and the server has our frames up to `acked_seq`: these must be sent before any new one.
 
         Raises:
-            ProtocolViolationError: the server knows less than it had acknowledged; it has forgotten this session.
+            ClusterError: the server knows less than it had acknowledged: it has given this session up.
+            ProtocolViolationError: it knows more than was sent.
         """
-        if acked_seq < self._acked_seq or acked_seq >= self._next_seq:
+        if acked_seq < self._acked_seq:
+            raise ClusterError(
+                "The lease of this session ended while the coordinator could not be reached: its unfinished tasks were"
+                " cancelled and its values freed. Call runner.init() again; results of named runs are in `runner runs`."
+            )
+        if acked_seq >= self._next_seq:
             raise ProtocolViolationError(
-                f"The coordinator has frames up to {acked_seq} of this session, which sent {self._next_seq - 1} and had"
-                f" {self._acked_seq} acknowledged: it no longer knows this session."
+                f"The coordinator has frames up to {acked_seq} of this session, which sent {self._next_seq - 1}."
             )
         is_first = self._next_seq == 1
         self._acked(acked_seq)

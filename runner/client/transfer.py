@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from runner.errors import ObjectLostError, ProtocolViolationError
+from runner.errors import CoordinatorUnreachableError, ObjectLostError, ProtocolViolationError, RunnerError
 from runner.objects.serialization import Serialized
 from runner.rpc.gen import client_pb2, types_pb2
 
 CHUNK_BYTES = 1024 * 1024
 
 
-async def fetch(stream: Callable[..., AsyncIterator[Any]], object_id: str, size_bytes: int) -> bytearray:
-    """The encoded bytes of one value.
+# Returns when another try makes sense after this error; raises it, or the session's own, when none does.
+Reconnected = Callable[[RunnerError], Awaitable[None]]
+
+
+async def fetch(
+    stream: Callable[..., AsyncIterator[Any]], object_id: str, size_bytes: int, reconnected: Reconnected
+) -> bytearray:
+    """The encoded bytes of one value. After a cut it goes on where it was.
 
     Raises:
         ObjectLostError: it is gone, or not whole.
     """
     data = bytearray(size_bytes)
     position = 0
-    async for chunk in stream("Fetch", client_pb2.FetchRequest(object_id=object_id), client_pb2.Chunk):
-        if zlib.crc32(chunk.data) != chunk.crc32:
-            raise ProtocolViolationError(f"a chunk of {object_id} at {position} arrived damaged")
-        data[position : position + len(chunk.data)] = chunk.data
-        position += len(chunk.data)
+    is_whole = False
+    while not is_whole:
+        request = client_pb2.FetchRequest(object_id=object_id, offset=position)
+        try:
+            async for chunk in stream("Fetch", request, client_pb2.Chunk):
+                if zlib.crc32(chunk.data) != chunk.crc32:
+                    raise ProtocolViolationError(f"a chunk of {object_id} at {position} arrived damaged")
+                data[position : position + len(chunk.data)] = chunk.data
+                position += len(chunk.data)
+            is_whole = True
+        except CoordinatorUnreachableError as error:
+            await reconnected(error)
     if position != size_bytes or len(data) != size_bytes:
         raise ObjectLostError(f"{object_id} arrived with {position} of {size_bytes} bytes.")
     return data

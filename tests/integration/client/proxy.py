@@ -20,6 +20,8 @@ class Proxy:
         self._lock = threading.Lock()
         self.refuses = False
         self.connections = 0
+        self.relayed_bytes = 0
+        self._cut_at_bytes = 0  # 0: never
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
@@ -31,6 +33,10 @@ class Proxy:
                     sock.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     continue
+
+    def cut_after(self, size_bytes: int) -> None:
+        """Cut once, when this much more has been relayed."""
+        self._cut_at_bytes = self.relayed_bytes + size_bytes
 
     def __enter__(self) -> Self:
         return self
@@ -60,10 +66,20 @@ class Proxy:
                 self._threads.append(thread)
                 thread.start()
 
+    def _count(self, size_bytes: int) -> None:
+        with self._lock:
+            self.relayed_bytes += size_bytes
+            is_due = 0 < self._cut_at_bytes <= self.relayed_bytes
+            if is_due:
+                self._cut_at_bytes = 0
+        if is_due:
+            self.cut()
+
     def _relay(self, source: socket.socket, sink: socket.socket) -> None:
         try:
             while data := source.recv(65536):
                 sink.sendall(data)
+                self._count(len(data))
         except OSError:
             pass
         with self._lock:

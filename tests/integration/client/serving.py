@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _CODE = """
-import sys, runner
-from runner.client import connection
+import json, sys, runner
+from runner.client import connection, embedded
+start = embedded.start
+embedded.start = lambda config, *rest: start({**config, **json.loads(sys.argv[1])}, *rest)
 runner.init(log_to_driver=False)
 ready = connection._opened.coordinator.ready
 print(ready.address, ready.token, ready.state_dir, flush=True)
@@ -20,10 +24,10 @@ sys.stdin.read()
 
 
 @contextmanager
-def serving(home: Path) -> Iterator[tuple[str, str, Path]]:
-    """Its address, token and CA file."""
+def serving(home: Path, **settings: Any) -> Iterator[tuple[str, str, Path]]:
+    """Its address, token and CA file. `settings` are the coordinator's."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _CODE],
+        [sys.executable, "-c", _CODE, json.dumps(settings)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 import runner
 from runner.client import context
-from runner.errors import CoordinatorUnreachableError
+from runner.errors import ClusterError, CoordinatorUnreachableError
 from tests.integration.client.proxy import Proxy
 from tests.integration.client.serving import serving
 from tests.integration.helpers import pause
@@ -104,6 +105,43 @@ def test_a_coordinator_that_stays_away_is_told_in_time(coordinator: tuple[str, s
             runner.get(ref)
         assert time.monotonic() - started < 6
         assert not runner.is_initialized()
+
+
+def test_a_session_whose_lease_ended_says_so(tmp_path: Path) -> None:
+    with serving(tmp_path, client_lost_after_s=0.5) as (address, token, ca), Proxy(address) as proxy:
+        with runner.init(proxy.address, token=token, ca=ca, lost_after_s=60, log_to_driver=False):
+            ref = runner.remote(lambda: time.sleep(100)).remote()
+            assert context.current_session().flush(10)
+            proxy.refuses = True
+            proxy.cut()
+            pause(2, "the lease of the session")
+            proxy.refuses = False
+            with pytest.raises(ClusterError, match=r"lease of this session ended.*init\(\) again"):
+                runner.get(ref, timeout=30)
+            assert not runner.is_initialized()
+        with runner.init(proxy.address, token=token, ca=ca, log_to_driver=False):
+            assert runner.get(runner.remote(lambda: 1).remote(), timeout=30) == 1
+
+
+def test_large_values_go_on_where_the_connection_was_cut(
+    coordinator: tuple[str, str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runner.rpc import version
+
+    address, token, ca = coordinator
+    monkeypatch.setattr(version, "host_id", lambda: "another-host")
+    with Proxy(address) as proxy, runner.init(proxy.address, token=token, ca=ca, log_to_driver=False):
+        value = os.urandom(1_000_000) * 32
+        proxy.cut_after(20_000_000)
+        ref = runner.put(value)
+        assert proxy.connections == 2
+        assert runner.get(runner.remote(len).remote(ref), timeout=30) == len(value)
+        before_bytes = proxy.relayed_bytes
+        proxy.cut_after(24_000_000)
+        assert runner.get(ref) == value
+        assert proxy.connections == 3
+        # Where it was, not from the start: that would be 24 MB more.
+        assert proxy.relayed_bytes - before_bytes < 44_000_000
 
 
 def test_another_host_uploads_and_fetches(coordinator: tuple[str, str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 from runner.client import session_machine
 from runner.client.session_machine import FRAME_MAX_OPERATIONS, SessionMachine
 from runner.client.waiting import Waiter
-from runner.errors import ProtocolViolationError
+from runner.errors import ClusterError
 from runner.ids import ObjectId
 from runner.rpc.gen import client_pb2, types_pb2
 
@@ -90,7 +90,7 @@ def test_a_coordinator_that_forgot_us_is_noticed(machine: SessionMachine) -> Non
     machine.take_frame()
     machine.received(client_pb2.ServerFrame(acked_seq=1))
     machine.disconnected()
-    with pytest.raises(ProtocolViolationError, match="no longer knows this session"):
+    with pytest.raises(ClusterError, match="lease of this session ended"):
         machine.connected(0)
 
 
