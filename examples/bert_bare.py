@@ -8,11 +8,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import torch
-
+import bert.ctrl_c  # noqa: F401  before what takes long to import
 from bert.config import Config
 from bert.data import load_data
-from bert.train import train
 
 
 def print_report(values: dict[str, Any], *, step: int, checkpoint: Any = None) -> None:
@@ -30,6 +28,11 @@ def main() -> None:
     arguments.add_argument("--held-out", type=int, default=300, metavar="N")
     arguments.add_argument("--threads", type=int, help="torch's CPU threads (default: torch's choice)")
     options = arguments.parse_args()
+
+    import torch
+
+    from bert.train import train
+
     if options.threads:
         torch.set_num_threads(options.threads)
     config = Config("bare", lr=options.lr, batch_size=options.batch_size, epochs=options.epochs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 
+import bert.ctrl_c  # noqa: F401  before what takes long to import
 import runner
 from bert.command import parser, run_variants, script, show
 from bert.config import Config

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import bert.ctrl_c  # noqa: F401  before what takes long to import
 import runner
 from bert.command import parser, run_variants, script, show
 from bert.config import Config, ConfigError

@@ -13,6 +13,7 @@ from rich.console import Console
 import runner
 from bert.baselines import measure_baselines
 from bert.config import Config, ConfigError
+from bert.ctrl_c import imported
 from bert.data import Data, DataMissingError, load_data
 from bert.model import PACKAGED, ModelMissingError, packaged_folder
 from runner import training
@@ -87,4 +88,5 @@ def script(main: Callable[[], int]) -> None:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 2
 
+    imported()
     raise SystemExit(training.run_script(told))

@@ -99,6 +99,21 @@ def test_ctrl_c_while_runs_train(tmp_path: Path) -> None:
     assert not (tmp_path / "bert_finetune.png").exists()
 
 
+@pytest.mark.parametrize("script", ["bert_finetune.py", "bert_sweep.py", "bert_jobs.py", "bert_bare.py"])
+def test_ctrl_c_while_a_script_imports(script: str, tmp_path: Path) -> None:
+    for module in ("rich.py", "torch.py"):  # found before the real ones, and never done
+        (tmp_path / module).write_text("import signal\nprint('importing', flush=True)\nsignal.pause()\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    child = subprocess.Popen(
+        command(script), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "importing\n"
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out, err) == (130, "", "\nInterrupted before anything was started.\n")
+
+
 def test_bare(tmp_path: Path) -> None:
     words = command("bert_bare.py", "--train", "16", "--held-out", "8", "--epochs", "1", "--threads", "1")
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
