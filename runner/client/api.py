@@ -179,6 +179,10 @@ def map(  # noqa: A001  its name, as in every executor
 
     Lazy: at most `max_outstanding` (1000) calls are submitted ahead of what was taken. An error is raised at its
     place, or yielded with `return_exceptions`. Leaving early cancels what is still running.
+
+    The calls are plain tasks, forgotten with their results. With a name, as in
+    `map(f.options(name="fit"), ...)`, they are runs "fit[0]", "fit[1]", ...: each stays on record with its metrics,
+    logs and checkpoints, so name some hundreds of calls, not millions.
     """
     from runner.client.map import run_map
 

@@ -42,14 +42,14 @@ def run_map(
 
 
 class _Calls:
-    """Submits one call per item of the inputs; each is a run named after the function and its number."""
+    """Submits one call per item of the inputs, called after the function and its number; runs if the function has a name."""
 
     def __init__(self, session: Session, remote: RemoteFunction[..., Any], inputs: Iterator[tuple[Any, ...]]) -> None:
         self._session = session
         self._inputs = inputs
         self._numbers = itertools.count()
         self._name = remote.task_name
-        self._prepared = remote.options(name=self._name).prepare(session)
+        self._prepared = remote.prepare(session)
         if self._prepared.num_returns != 1:
             raise BadOptionsError(f"map() needs num_returns=1, and {self._name} has {self._prepared.num_returns}.")
 

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 import runner
+from runner.client.context import current_session
+from runner.client.streams import client_transport
 from runner.errors import (
     GetTimeoutError,
     NotScalarError,
@@ -24,6 +26,8 @@ from runner.errors import (
     UsageError,
     WorkerCrashedError,
 )
+from runner.rpc.gen import client_pb2
+from tests.integration.helpers import wait_until
 
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(60)]
 
@@ -226,6 +230,19 @@ def test_nodes_and_resources() -> None:
 
 def test_map_in_order() -> None:
     assert list(runner.map(lambda x, y: x * y, range(20), range(20), max_outstanding=5)) == [x * x for x in range(20)]
+
+
+def test_calls_of_map_are_forgotten_and_named_ones_kept() -> None:
+    def known(name: str) -> int:
+        transport = client_transport(current_session())
+        return sum(
+            len(transport.request("ListTasks", client_pb2.ListTasksRequest(name=each), client_pb2.ListTasksReply).tasks)
+            for each in (f"{name}[{index}]" for index in range(5))
+        )
+
+    assert list(runner.map(add, range(5))) == list(runner.map(add.options(name="kept"), range(5))) == list(range(5))
+    wait_until(lambda: known("add") == 0, 10, "plain calls are forgotten with their results")
+    assert known("kept") == 5
 
 
 async def test_awaiting() -> None:

@@ -50,7 +50,7 @@ def test_it_is_lazy_ordered_and_named(transport: MemoryTransport) -> None:
     assert len(taken) <= 4
     assert [next(results), next(results)] == [1, 4]
     assert [spec.name for spec in transport.submits()[:3]] == ["square[0]", "square[1]", "square[2]"]
-    assert all(spec.is_run for spec in transport.submits())
+    assert not any(spec.is_run for spec in transport.submits())  # a million inputs are not a million records
 
 
 def test_unordered_results_come_as_they_are_ready(transport: MemoryTransport) -> None:
@@ -63,6 +63,7 @@ def test_unordered_results_come_as_they_are_ready(transport: MemoryTransport) ->
     transport.succeed(f"{second.task_id}.0", 22)
     assert sorted(results) == [11, 22]
     assert first.name == "n[0]"
+    assert first.is_run
 
 
 def test_errors_are_raised_at_their_place_and_the_rest_is_cancelled(transport: MemoryTransport) -> None:
