@@ -269,7 +269,7 @@ class Sessions:
         if not self._journal.has_room():
             failure = _no_room(f"value {object_id}")
             self._engine.after_commit(lambda: self._notify_and_flush(session.client_id, [object_id], failure))
-            return None
+            return events.PutRefused(object_id, conversion.value_record(put.value))
         return events.ObjectPut(session.client_id, object_id, conversion.value_record(put.value))
 
     def _registered(self, client_id: ClientId, function: types_pb2.Function) -> events.Event:

@@ -69,8 +69,14 @@ def _put(turn: Turn, event: e.ObjectPut) -> None:
         return
     if event.client_id in state.clients:
         turn.record(f.ObjectStored(event.client_id, event.object_id, event.value))
-    elif event.value.segment is not None:  # nobody will ever name it
-        state.commands.append(FreeSegment(event.object_id, event.value.segment))
+    else:
+        _refused(turn, e.PutRefused(event.object_id, event.value))
+
+
+def _refused(turn: Turn, event: e.PutRefused) -> None:
+    segment = event.value.segment
+    if segment is not None and event.object_id not in turn.state.objects.by_id:  # nobody will ever name it
+        turn.state.commands.append(FreeSegment(event.object_id, segment))
 
 
 def _refs_added(turn: Turn, event: e.RefsAdded) -> None:
@@ -124,6 +130,7 @@ CLIENT_EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {
     e.FunctionRegistered: _function,
     e.PackageRegistered: _package,
     e.ObjectPut: _put,
+    e.PutRefused: _refused,
     e.RefsAdded: _refs_added,
     e.RefsReleased: _refs_released,
     e.ObjectsResolved: _resolved,

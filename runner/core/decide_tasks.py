@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.core import events as e
 from runner.core import facts as f
-from runner.core.commands import ReplyCheckpoint, ResumeAttempt
+from runner.core.commands import FreeSegment, ReplyCheckpoint, ResumeAttempt
 from runner.core.resources import only_cpus
 from runner.core.schedule import is_feasible, unschedulable
 from runner.core.settle import cancel, cancel_children, end_attempt, failure_of, requeue, settle_if_doomed
@@ -16,7 +16,7 @@ from runner.core.state import State
 from runner.core.task import Block, Task, TaskState
 from runner.core.turn import Turn
 from runner.core.values import FailureKind
-from runner.ids import ExecutorId, MachineId, TaskId
+from runner.ids import ExecutorId, MachineId, TaskId, return_id
 
 
 def _submit(turn: Turn, event: e.TaskSubmitted) -> None:
@@ -74,10 +74,22 @@ def _started(turn: Turn, event: e.AttemptStarted) -> None:
 
 def _succeeded(turn: Turn, event: e.AttemptSucceeded) -> None:
     # A result that overtakes a cancellation counts: the work is done.
-    if current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt) is not None:
-        turn.record(
-            f.AttemptDone(event.task_id, event.values, event.duration_s, turn.now_s, event.executor_id, event.borrowed)
-        )
+    if current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt) is None:
+        _free_values(turn.state, event)
+        return
+    turn.record(
+        f.AttemptDone(event.task_id, event.values, event.duration_s, turn.now_s, event.executor_id, event.borrowed)
+    )
+
+
+def _free_values(state: State, event: e.AttemptSucceeded) -> None:
+    """A result that comes too late lies in segments that nobody will ever name; one that is told again does not."""
+    for index, value in enumerate(event.values):
+        if value.segment is not None:
+            object_id = return_id(event.task_id, index)
+            obj = state.objects.by_id.get(object_id)
+            if obj is None or obj.value is None or obj.value.segment != value.segment:
+                state.commands.append(FreeSegment(object_id, value.segment))
 
 
 def _failed(turn: Turn, event: e.AttemptFailed) -> None:

@@ -72,6 +72,14 @@ class ObjectPut:
 
 
 @dataclass(frozen=True, slots=True)
+class PutRefused:
+    """There was no room to remember it."""
+
+    object_id: ObjectId
+    value: ValueRecord
+
+
+@dataclass(frozen=True, slots=True)
 class RefsAdded:
     client_id: ClientId
     object_ids: tuple[ObjectId, ...]
@@ -269,6 +277,7 @@ Event = (
     | PackageRegistered
     | TaskSubmitted
     | ObjectPut
+    | PutRefused
     | RefsAdded
     | RefsReleased
     | ObjectsResolved

@@ -80,7 +80,8 @@ class ClusterMachine(RuleBasedStateMachine):
         self.has_silent = False
         self.ended: dict[TaskId, str] = {}
         self.cancelled: set[TaskId] = set()
-        self.freed: set[ObjectId] = set()
+        self.written: set[str] = set()  # segments, each by a path of its own
+        self.freed: set[str] = set()
         self.puts = 0
         self.dark: set[MachineId] = set()  # draining or worse: must get nothing new
         self.replacing: list[MachineId] = []  # lost ones whose successors are still to be asked for
@@ -130,9 +131,9 @@ class ClusterMachine(RuleBasedStateMachine):
             case c.NoteTaskState(task_id, state=state) if state in SETTLED:
                 assert task_id not in self.ended, "a task settles once"
                 self.ended[task_id] = state
-            case c.FreeSegment(object_id):
-                assert object_id not in self.freed, "freed once"
-                self.freed.add(object_id)
+            case c.FreeSegment(_, segment):
+                assert segment.path not in self.freed, "freed once"
+                self.freed.add(segment.path)
             case _:
                 pass
 
@@ -146,7 +147,7 @@ class ClusterMachine(RuleBasedStateMachine):
             return self.feed(event)
         before = self.cluster.snapshot()
         commands = self.feed(event)
-        assert not [x for x in commands if not isinstance(x, c.ReplyCheckpoint)]
+        assert not [x for x in commands if not isinstance(x, c.ReplyCheckpoint | c.FreeSegment)]
         assert self.cluster.snapshot() == before, "a stale report changes nothing"
         return commands
 
@@ -228,8 +229,11 @@ class ClusterMachine(RuleBasedStateMachine):
         born = self.objects.index(ObjectId(name)) if name in self.objects else len(self.objects)
         older = self.living().filter(lambda object_id: object_id in self.objects[:born])
         contained = tuple(data.draw(st.lists(older, max_size=2)))
-        place = SegmentRecord("h", f"/{name}", 1) if data.draw(st.booleans()) else None
-        return ValueRecord(b"v", contained, place)
+        if not data.draw(st.booleans()):
+            return ValueRecord(b"v", contained, None)
+        path = f"/{name}-{len(self.written)}"
+        self.written.add(path)
+        return ValueRecord(b"v", contained, SegmentRecord("h", path, 1))
 
     @rule(data=st.data(), client_id=st.sampled_from(CLIENTS))
     def put(self, data: st.DataObject, client_id: ClientId) -> None:
@@ -306,7 +310,8 @@ class ClusterMachine(RuleBasedStateMachine):
 
     def succeed(self, data: st.DataObject, fence: Fence) -> None:
         self.running.pop(fence, None)
-        values = tuple(self.draw_value(data, f"{fence[2]}.{index}") for index in range(2))
+        count = next(task.num_returns for task in self.tasks if task.task_id == fence[2])
+        values = tuple(self.draw_value(data, f"{fence[2]}.{index}") for index in range(count))
         duration_s = data.draw(st.sampled_from([0.001, 0.001, 5.0]))
         self.report(fence, e.AttemptSucceeded(*fence, values, duration_s, EXECUTOR, self.draw_borrowed(data)))
 
@@ -419,6 +424,7 @@ class ClusterMachine(RuleBasedStateMachine):
             self.feed(e.ClientClosed(client_id))
         self.cluster.check()
         assert self.cluster.object_count() == 0, "no object is left when nobody holds any"
+        assert self.freed == self.written, "no segment is left"
         left = self.cluster.tasks(limit=1000)[0]
         assert all(view.is_run for view in left), "only runs are kept"
 

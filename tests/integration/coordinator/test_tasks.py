@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runner.rpc.gen import client_pb2
+from runner.rpc.gen import client_pb2, types_pb2
+from runner.rpc.version import host_id
 from tests.integration.coordinator.harness import (
     function,
     inline,
@@ -139,3 +140,15 @@ async def test_a_watch_that_overtakes_its_submit_waits_for_it(tmp_path: Path) ->
         seen = [event async for reply in call for event in reply.events]
         assert [event.step for event in seen if event.kind == client_pb2.EVENT_KIND_METRICS] == [7]
         assert seen[-1].state == "succeeded"
+
+
+async def test_a_put_that_is_refused_leaves_nothing_in_the_store(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster, cluster.client() as client:
+        cluster.coordinator._journal.has_room = lambda: False  # type: ignore[method-assign]
+        segment = Path(client.welcome.store_path) / "o-1-ab"
+        segment.touch()
+        value = types_pb2.Value(segment=types_pb2.Segment(host_id=host_id(), path=str(segment), size_bytes=1))
+        await client.send(client_pb2.Operation(put=client_pb2.Put(object_id="o-1", value=value)))
+        ready = await client.until_ready("o-1")
+        assert types_pb2.Failure.FromString(ready.failure).kind == types_pb2.FAILURE_KIND_STORE_FULL
+        assert not segment.exists()

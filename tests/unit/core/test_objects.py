@@ -10,7 +10,7 @@ from runner.core.objects import Object, ObjectState
 from runner.core.values import CoreConfig, FailureKind, FailureRecord, TaskRecord, ValueRecord
 from runner.errors import IllegalTransitionError
 from runner.ids import ClientId, FunctionId, ObjectId, TaskId
-from tests.unit.core.script import T1, T2, VALUE, A, B, F, Script, cpus, of, oid, segment, started, user_error
+from tests.unit.core.script import T1, T2, VALUE, A, B, F, Script, X, cpus, crash, of, oid, segment, started, user_error
 
 
 def outcome_kind(s: Script, object_id: ObjectId) -> FailureKind | None:
@@ -201,6 +201,29 @@ def test_an_unknown_session_changes_nothing() -> None:
     assert value.segment is not None
     assert s.feed(e.ObjectPut(ghost, oid("put"), value)) == [c.FreeSegment(oid("put"), value.segment)]
     assert s.cluster.snapshot() == before
+
+
+def test_a_result_that_comes_too_late_leaves_no_segment() -> None:
+    s = Script(m_1=cpus(1))
+    s.submit("t-1")
+    fence = s.fence("t-1")
+    s.fail("t-1", crash())
+    late, good = segment("late"), segment("good")
+    assert late.segment is not None
+    freed = [c.FreeSegment(oid("t-1"), late.segment)]
+    assert s.feed(e.AttemptSucceeded(*fence, (late,), 1.0, X)) == freed
+    fence = s.fence("t-1")
+    s.succeed("t-1", good)
+    assert s.feed(e.AttemptSucceeded(*fence, (good,), 1.0, X)) == []
+    assert s.feed(e.AttemptSucceeded(*fence, (late,), 1.0, X)) == freed
+
+
+def test_a_put_that_was_refused_leaves_no_segment() -> None:
+    s = Script()
+    value = segment("put")
+    assert value.segment is not None
+    assert s.feed(e.PutRefused(oid("put"), value)) == [c.FreeSegment(oid("put"), value.segment)]
+    assert s.feed(e.PutRefused(oid("put"), VALUE)) == []
 
 
 def test_the_same_history_gives_the_same_commands() -> None:
