@@ -16,6 +16,7 @@ from runner.errors import BadOptionsError, CoordinatorUnreachableError, RunnerEr
 from runner.ids import task_of
 from runner.objects.refs import ObjectRef
 from runner.rpc.gen import client_pb2
+from runner.rpc.limits import ITEM_BYTES_MAX
 
 if TYPE_CHECKING:
     from runner.client.grpc_transport import GrpcTransport
@@ -96,6 +97,11 @@ class EventStream:
         # States are always read: they tell the end.
         wanted = [client_pb2.EventKind.Name(NUMBERS[kind]) for kind in sorted((kinds - {"machine"}) | {"state"})]
         runs = client_pb2.WatchRequest(task_ids=task_ids, kinds=wanted, until_done=True)
+        if (size_bytes := runs.ByteSize()) > ITEM_BYTES_MAX:
+            raise BadOptionsError(
+                f"stream() was given {len(task_ids)} tasks, whose ids take {size_bytes} bytes; the limit is"
+                f" {ITEM_BYTES_MAX}. Give it fewer of them."
+            )
         machines = client_pb2.WatchRequest(kinds=[client_pb2.EVENT_KIND_MACHINE], follow=True)
         feeds = [Feed(session, self._transport, runs)]
         if "machine" in kinds:

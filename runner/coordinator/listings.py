@@ -14,6 +14,7 @@ PAGE_DEFAULT = 100
 PAGE_MAX = 1000
 _TEXT_BYTES_MAX = 1000  # of a failure in a page
 _LINES_MAX = 2
+_REASON_BYTES_MAX = 2000  # holds the last words of a machine
 
 
 def machines(cluster: Cluster, fleet: Fleet, request: client_pb2.ListMachinesRequest) -> client_pb2.ListMachinesReply:
@@ -49,7 +50,7 @@ def _machine(view: MachineView, boot: Boot | None) -> client_pb2.MachineInfo:
         provider=view.provider,
         provider_machine_id=view.provider_machine_id,
         host_id=view.host_id,
-        reason=view.reason,
+        reason=cut_text(view.reason, _REASON_BYTES_MAX),
         running_tasks=view.running_tasks,
         pid=0 if boot is None else boot.pid,
     )

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 import runner
+from runner.client import context
 from runner.errors import BadOptionsError, TaskError
+from runner.ids import ObjectId
+from runner.objects.refs import ObjectRef
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("cluster")]
 
@@ -86,6 +89,13 @@ def test_a_hundred_thousand_refs_in_one_list() -> None:
         runner.remote(lambda *given: len(given)).remote(*refs)
     del refs
     assert runner.get(count.remote([runner.put(1)]), timeout=60) == (1, 1)
+
+
+def test_a_stream_of_more_tasks_than_a_message_can_name() -> None:
+    session = context.current_session()
+    refs: list[Any] = [ObjectRef(ObjectId(f"t-{number:030}.0"), session) for number in range(120_000)]
+    with pytest.raises(BadOptionsError, match="stream"):
+        runner.stream(refs)
 
 
 def test_lines_without_text_and_lines_of_anything() -> None:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from runner.core.values import FailureKind
-from runner.rpc.gen import fleet_pb2
+from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.worker import agent_events as ev
 from runner.worker.agent_events import Attempt, Environment
 from runner.worker.agent_executors import Handle
@@ -105,6 +105,25 @@ def test_many_lines_are_cut_into_items_of_bounded_size() -> None:
     assert [line for item in got for line in item.logs.lines] == lines
     assert max(item.ByteSize() for item in got) < 300_000
     assert [item.logs.first_index for item in got] == [1 + 4 * n for n in range(5)]
+
+
+def test_empty_lines_and_lines_of_wide_characters_count_as_what_they_are() -> None:
+    output, it = Output("m-1"), handle()
+    output.lines(it, "stdout", [""] * 400_000)
+    output.lines(it, "stdout", ["\ufffd" * 60_000] * 40)
+    while output.buffer.has_work:
+        _, frame = output.buffer.take()
+        assert sum(item.ByteSize() for item in frame) < 2_000_000
+
+
+def test_a_result_that_no_message_holds_becomes_a_failure() -> None:
+    output, it = Output("m-1"), handle()
+    returns = fleet_pb2.Returns(values=[types_pb2.Value(inline=b"x" * (4 << 20))])
+    output.ended(ev.ReportEnded(KEY, 1, fleet_pb2.AttemptEnded(returns=returns).SerializeToString(), None, 0.1), it)
+    output.metrics(it, [Kind.METRICS, 5, 1, b"x" * (4 << 20)])
+    (item,) = items(output)
+    assert "the limit is" in item.ended.failure.message
+    assert (item.ended.key.task_id, item.ended.failure.kind) == ("t-1", FailureKind.USER)
 
 
 def test_a_fault_becomes_a_failure() -> None:
