@@ -14,8 +14,9 @@ from runner.coordinator.recorder import LogEntry, Recorder
 from runner.coordinator.sessions import Session, Sessions
 from runner.core import commands, events
 from runner.errors import ProtocolViolationError
-from runner.ids import ExecutorId, ObjectId, TaskId
+from runner.ids import ExecutorId, TaskId
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
+from runner.rpc.phases import DRAINING
 from runner.rpc.version import check_peer
 
 log = logging.getLogger(__name__)
@@ -94,8 +95,6 @@ class Reports:
 
     def _ended(self, link: MachineLink, item: fleet_pb2.AttemptEnded) -> None:
         key = item.key
-        borrowed: tuple[ObjectId, ...] = tuple(item.borrowed_refs)  # type: ignore[arg-type]  # ids are strings on the wire
-        executor_id = ExecutorId(item.executor_id)
         task_id = TaskId(key.task_id)
         if item.HasField("returns"):
             values = tuple([conversion.value_record(value) for value in item.returns.values])
@@ -107,8 +106,6 @@ class Reports:
                     key.attempt,
                     values,
                     item.duration_s,
-                    executor_id,
-                    borrowed,
                 )
             )
             return
@@ -123,8 +120,6 @@ class Reports:
                 key.attempt,
                 conversion.failure_record(failure),
                 item.retryable,
-                executor_id,
-                borrowed,
             )
         )
 
@@ -190,6 +185,9 @@ class Reports:
         self._sessions.executor_gone(ExecutorId(item.executor_id), link.machine_id, link.generation)
 
     def _phase(self, link: MachineLink, item: fleet_pb2.BootPhase) -> None:
+        if item.name == DRAINING:
+            self._engine.post(events.MachineRemovalRequested(link.machine_id, force=False, by_itself=True))
+            return
         self._fleet.note_phase(link.machine_id, item.name, item.time_s)
         machine = self._engine.cluster.machine(link.machine_id)
         if machine is not None:

@@ -131,7 +131,9 @@ def _removal(turn: Turn, event: e.MachineRemovalRequested) -> None:
         _move(turn, machine, MachineState.STOPPING, "removed while it booted")
     elif machine.state in LIVE:
         if machine.state is MachineState.READY:
-            _move(turn, machine, MachineState.DRAINING, "removal requested")
+            if event.by_itself:
+                _replace(turn, machine)
+            _move(turn, machine, MachineState.DRAINING, "told to end" if event.by_itself else "removal requested")
         if event.force:
             for task in machine.attempts():
                 requeue(turn, task, f"attempt {task.attempt} on {machine.machine_id}: the machine was removed")

@@ -163,6 +163,7 @@ class MachineExited:
 class MachineRemovalRequested:
     machine_id: MachineId
     force: bool
+    by_itself: bool = False  # it was told to end by somebody else, and is to be replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +198,6 @@ class AttemptSucceeded:
     attempt: int
     values: tuple[ValueRecord, ...]
     duration_s: float
-    executor_id: ExecutorId
-    borrowed: tuple[ObjectId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +208,6 @@ class AttemptFailed:
     attempt: int
     failure: FailureRecord
     retryable: bool  # a user error that `retry_exceptions` covers
-    executor_id: ExecutorId
-    borrowed: tuple[ObjectId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from runner.clock import SystemClock
 from runner.errors import RunnerError
 from runner.rpc.gen import fleet_pb2
+from runner.rpc.phases import DRAINING
 from runner.rpc.version import host_id
 from runner.worker import agent_events as ev
 from runner.worker.agent_events import StopReason
@@ -40,6 +41,8 @@ class Agent:
     ) -> None:
         self._boot = boot
         self._life_fd = life_fd
+        self._is_own_process = life_fd is None and zygote is None
+        self._may_drain = False
         self._started_unix_s = time.time()
         self._clock = SystemClock()
         self._loop = asyncio.get_running_loop()
@@ -72,7 +75,7 @@ class Agent:
             RunnerError: the coordinator did not admit this machine.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._end, f"signal {number.name}")
+            self._loop.add_signal_handler(number, self._signalled, f"signal {number.name}")
         if self._life_fd is not None:
             self._loop.add_reader(self._life_fd, self._life_ended)
         registering = asyncio.create_task(self._stream.register(self._phases()), name="register")
@@ -105,6 +108,7 @@ class Agent:
                 "host_id": host_id(),
             }
         )
+        self._may_drain = self._is_own_process
         self._loop.call_later(reply.heartbeat_s, self._beat, reply.heartbeat_s)
 
     def _beat(self, heartbeat_s: float) -> None:
@@ -115,6 +119,17 @@ class Agent:
     def _end(self, reason: str) -> None:
         if not self._exit.done():
             self._exit.set_result(reason)
+
+    def _signalled(self, name: str) -> None:
+        """The first signal drains a machine that is a process of its own; others are destroyed by it."""
+        if not self._may_drain:
+            self._end(name)
+            return
+        self._may_drain = False
+        log.info("%s: returning what runs here", name)
+        # Said first: else what comes back would be placed here again.
+        self.shell.output.phase(DRAINING, time.time())
+        self.shell.handle(ev.DrainRequested(name, stop_running=True))
 
     def _life_ended(self) -> None:
         assert self._life_fd is not None

@@ -81,9 +81,10 @@ class AttemptResumed(NamedTuple):
 
 
 class DrainRequested(NamedTuple):
-    """Take nothing more, finish what runs, then exit."""
+    """Take nothing more, finish what runs (or stop it: it comes back uncharged), then exit."""
 
     reason: str
+    stop_running: bool = False
 
 
 class ExitRequested(NamedTuple):

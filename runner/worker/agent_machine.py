@@ -213,7 +213,7 @@ class AgentMachine(AttemptFlow):
         self._is_draining = True
         # Chained ones first: else each would start when the one before it goes.
         for placed in reversed(list(self._slots)):
-            if placed.phase in (Phase.CHAINED, Phase.STARTING):
+            if event.stop_running or placed.phase in (Phase.CHAINED, Phase.STARTING):
                 self._stop(placed, StopReason.DRAIN)
 
     def _exit(self, reason: str) -> None:

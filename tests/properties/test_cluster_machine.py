@@ -38,7 +38,7 @@ from tests.unit.core.script import as_lists
 
 F = FunctionId("f")
 CLIENTS = [ClientId("c-0"), ClientId("c-1")]
-# The session of an executor: a client that tasks borrow for.
+# The session of an executor: it holds refs and submits children.
 SESSION, EXECUTOR = ClientId("x-0"), ExecutorId("x-0")
 MACHINES = [MachineId(f"m-{i}") for i in range(4)]
 BIG = make_shape({CPU: 4 * UNIT, GPU: 2 * UNIT})
@@ -260,9 +260,6 @@ class ClusterMachine(RuleBasedStateMachine):
         is_late = data.draw(st.sampled_from([False, False, False, True]))
         return data.draw(st.sampled_from(self.fences if is_late or not self.running else list(self.running)))
 
-    def draw_borrowed(self, data: st.DataObject) -> tuple[ObjectId, ...]:
-        return tuple(data.draw(st.lists(self.living(), max_size=1)))
-
     @precondition(lambda self: self.fences)
     @rule(data=st.data(), reports=st.lists(st.sampled_from(REPORTS), min_size=1, max_size=6))
     def agents(self, data: st.DataObject, reports: list[str]) -> None:
@@ -287,7 +284,7 @@ class ClusterMachine(RuleBasedStateMachine):
         other = data.draw(st.sampled_from([machine_id, MachineId("m-other")]))
         forged = (other, generation + (other == machine_id), task_id, attempt)
         assert not self.cluster.is_current(*forged)
-        self.report(forged, e.AttemptSucceeded(*forged, (), 0.0, EXECUTOR))
+        self.report(forged, e.AttemptSucceeded(*forged, (), 0.0))
 
     def save(self, data: st.DataObject, fence: Fence) -> None:
         step = data.draw(st.integers(0, 3))
@@ -306,14 +303,14 @@ class ClusterMachine(RuleBasedStateMachine):
         self.running.pop(fence, None)
         failure = FailureRecord(kind or data.draw(st.sampled_from(KINDS)), "it failed")
         retryable = data.draw(st.booleans())
-        self.report(fence, e.AttemptFailed(*fence, failure, retryable, EXECUTOR, self.draw_borrowed(data)))
+        self.report(fence, e.AttemptFailed(*fence, failure, retryable))
 
     def succeed(self, data: st.DataObject, fence: Fence) -> None:
         self.running.pop(fence, None)
         count = next(task.num_returns for task in self.tasks if task.task_id == fence[2])
         values = tuple(self.draw_value(data, f"{fence[2]}.{index}") for index in range(count))
         duration_s = data.draw(st.sampled_from([0.001, 0.001, 5.0]))
-        self.report(fence, e.AttemptSucceeded(*fence, values, duration_s, EXECUTOR, self.draw_borrowed(data)))
+        self.report(fence, e.AttemptSucceeded(*fence, values, duration_s))
 
     # ---- machines: mostly they come whole and stay, or histories would be about nothing else ----
     @rule(index=st.integers(0, 3), shape=st.sampled_from([BIG, SMALL, ONE]), kind=st.integers(0, 12))
@@ -330,7 +327,7 @@ class ClusterMachine(RuleBasedStateMachine):
         elif kind == 4:
             self.feed(e.MachineExited(machine_id, "killed"))
         elif kind <= 7:
-            self.feed(e.MachineRemovalRequested(machine_id, force=kind == 5))
+            self.feed(e.MachineRemovalRequested(machine_id, force=kind == 5, by_itself=kind == 7))
         else:
             self.boot(machine_id, shape, f"agent-{kind % 2}")
 
@@ -449,7 +446,7 @@ class ClusterMachine(RuleBasedStateMachine):
             for fence in [f for f in self.running if f[0] in reporting and f not in self.blocked]:
                 self.running.pop(fence, None)
                 values = (ValueRecord(b"v"), ValueRecord(b"v"))
-                self.feed(e.AttemptSucceeded(*fence, values, 0.001, EXECUTOR))
+                self.feed(e.AttemptSucceeded(*fence, values, 0.001))
         stuck = [self.cluster.story(v.task_id) for v in self.cluster.tasks(limit=1000)[0] if v.state not in SETTLED]
         raise AssertionError(f"stuck: {stuck}")
 

@@ -359,6 +359,17 @@ def test_a_restart_awaits_its_own_machines_only() -> None:
     assert s.state("t-1") == "failed"
 
 
+def test_a_machine_that_was_told_to_end_is_replaced_before_it_goes() -> None:
+    s = Script(CoreConfig(replace_lost=True), m_1=cpus(1))
+    s.submit("t-1")
+    s.submit("t-2")
+    commands = s.feed(e.MachineRemovalRequested(M1, force=False, by_itself=True))
+    assert of(c.ReplaceMachine, commands) == [c.ReplaceMachine(M1)]
+    assert started(s.feed(e.AttemptReturned(*s.fence("t-1")))) == []
+    assert (s.state("t-1"), s.state("t-2")) == ("queued", "queued")
+    assert of(c.ReplaceMachine, s.feed(e.MachineExited(M1, "exited with code 0"))) == []
+
+
 def test_a_removed_machine_is_not_replaced() -> None:
     s = Script(CoreConfig(replace_lost=True), m_1=cpus(1), m_2=cpus(1))
     s.submit("t-1")

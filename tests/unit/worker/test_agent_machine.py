@@ -354,6 +354,17 @@ def test_a_drained_machine_finishes_what_runs_and_exits() -> None:
     assert script(ev.ExecutorEnded(1, 1, b""))[-1] == ev.ExitAgent("drained")
 
 
+def test_a_machine_that_has_to_go_gives_back_what_runs_and_exits() -> None:
+    script = Script().registered()
+    script(ev.AttemptAssigned(attempt("a")))
+    script(ev.AttemptAssigned(attempt("b")))
+    assert kinds(script(ev.DrainRequested("SIGTERM", stop_running=True))) == ["ReportReturned", "InterruptExecutor"]
+    assert kinds(script(ev.Ticked(), after_s=TERM_AFTER_S)) == ["SignalGroup"]
+    commands = script(ev.ExecutorExited(1, KILLED))
+    assert commands[0] == ev.ReportReturned(("a", 1), "stopped (drain)")
+    assert commands[-1] == ev.ExitAgent("drained")
+
+
 def test_late_words_of_an_executor_change_nothing() -> None:
     script = Script().registered()
     script(ev.AttemptAssigned(attempt("a")))
