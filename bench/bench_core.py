@@ -17,7 +17,7 @@ from runner.core.cluster import Cluster
 from runner.core.commands import Command, StartAttempt
 from runner.core.facts import encode
 from runner.core.values import CPU, MEMORY, UNIT, CoreConfig, TaskRecord, ValueRecord, make_shape
-from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, TaskId, return_id
+from runner.ids import ClientId, FunctionId, MachineId, TaskId, return_id
 
 CLIENT, FUNCTION = ClientId("c-000000000001"), FunctionId("f" * 64)
 VALUE = (ValueRecord(b"x" * 40),)
@@ -59,13 +59,10 @@ class Run:
         ids = [TaskId(f"t-{i:012d}") for i in range(count)]
         for task_id in ids:
             self.feed(e.TaskSubmitted(CLIENT, TaskRecord(task_id, CLIENT, FUNCTION, spec, name="noop"), True))
-        executor_id = ExecutorId("x-1")
         while self.starts:
             starts, self.starts = self.starts, []
             for s in starts:
-                self.feed(
-                    e.AttemptSucceeded(s.machine_id, s.generation, s.task_id, s.attempt, VALUE, 0.0001, executor_id)
-                )
+                self.feed(e.AttemptSucceeded(s.machine_id, s.generation, s.task_id, s.attempt, VALUE, 0.0001))
         for task_id in ids:
             self.feed(e.RefsReleased(CLIENT, (return_id(task_id, 0),)))
         counts = self.cluster.task_counts()

@@ -13,8 +13,6 @@ from runner.core.state import CLIENT, State
 
 def _see(state: State, fact: f.ClientSeen) -> None:
     state.clients[fact.client_id] = Client(fact.client_id, fact.executor_id)
-    if fact.executor_id is not None:
-        state.sessions[fact.executor_id] = fact.client_id
 
 
 def _lease(state: State, fact: f.ClientLeased) -> None:
@@ -25,8 +23,6 @@ def _lease(state: State, fact: f.ClientLeased) -> None:
 
 def _go(state: State, fact: f.ClientGone) -> None:
     client = state.clients.pop(fact.client_id)
-    if client.executor_id is not None:
-        state.sessions.pop(client.executor_id, None)
     state.queues.forget_client(fact.client_id)
     state.objects.drop(client.held, sorted(client.held))
     state.sweep()

@@ -27,7 +27,7 @@ from runner.core.resources import only_cpus
 from runner.core.state import BACKOFF, State
 from runner.core.task import LINES_MAX, NO_CLIENT, Block, Task, TaskState
 from runner.core.values import FailureKind, FailureRecord, TaskRecord, ValueRecord
-from runner.ids import ClientId, ExecutorId, ObjectId, TaskId, return_id
+from runner.ids import ClientId, ExecutorId, TaskId, return_id
 
 # A settled task keeps its arguments only while that costs less than dropping them.
 _PAYLOAD_KEPT_BYTES = 1024
@@ -247,12 +247,6 @@ def _leave_slot(state: State, task: Task) -> None:
     task.executor_id = ExecutorId("")
 
 
-def _borrow(state: State, executor_id: ExecutorId, object_ids: tuple[ObjectId, ...]) -> None:
-    client = state.clients.get(state.sessions.get(executor_id, ""))  # type: ignore[call-overload]
-    if client is not None:
-        state.objects.hold(client.held, object_ids)
-
-
 def _give_back(state: State, fact: f.AttemptGivenBack) -> None:
     task = state.tasks[fact.task_id]
     slot, machine = _place_of(task)
@@ -267,8 +261,6 @@ def _give_back(state: State, fact: f.AttemptGivenBack) -> None:
 
 def _retry(state: State, fact: f.AttemptRetried) -> None:
     task = state.tasks[fact.task_id]
-    if fact.borrowed:
-        _borrow(state, fact.executor_id, fact.borrowed)
     _leave_slot(state, task)
     state.commands.append(SweepCheckpoints(task.task_id, task.checkpoint))
     task.retries_used += fact.is_charged
@@ -292,8 +284,6 @@ def _finish(state: State, fact: f.AttemptDone) -> None:
         task.started_s = fact.now_s - fact.duration_s
     if task.function is not None:
         task.function.learn(fact.duration_s)
-    if fact.borrowed:
-        _borrow(state, fact.executor_id, fact.borrowed)
     _leave_slot(state, task)
     state.move_task(task, TaskState.SUCCEEDED)
     task.ended_s = fact.now_s
@@ -306,8 +296,6 @@ def _finish(state: State, fact: f.AttemptDone) -> None:
 
 def _settle(state: State, fact: f.TaskSettled) -> None:
     task = state.tasks[fact.task_id]
-    if fact.borrowed:
-        _borrow(state, fact.executor_id, fact.borrowed)
     if task.slot is not None:
         _leave_slot(state, task)
     elif task.state is TaskState.QUEUED:

@@ -77,9 +77,7 @@ def _succeeded(turn: Turn, event: e.AttemptSucceeded) -> None:
     if current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt) is None:
         _free_values(turn.state, event)
         return
-    turn.record(
-        f.AttemptDone(event.task_id, event.values, event.duration_s, turn.now_s, event.executor_id, event.borrowed)
-    )
+    turn.record(f.AttemptDone(event.task_id, event.values, event.duration_s, turn.now_s))
 
 
 def _free_values(state: State, event: e.AttemptSucceeded) -> None:
@@ -95,14 +93,7 @@ def _free_values(state: State, event: e.AttemptSucceeded) -> None:
 def _failed(turn: Turn, event: e.AttemptFailed) -> None:
     task = current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt)
     if task is not None:
-        end_attempt(
-            turn,
-            task,
-            event.failure,
-            is_retryable=event.retryable,
-            executor_id=event.executor_id,
-            borrowed=event.borrowed,
-        )
+        end_attempt(turn, task, event.failure, is_retryable=event.retryable)
 
 
 def _returned(turn: Turn, event: e.AttemptReturned) -> None:

@@ -98,8 +98,6 @@ class TaskSettled(NamedTuple):
     is_cancelled: bool
     failure: FailureRecord
     now_s: float
-    executor_id: ExecutorId = ExecutorId("")
-    borrowed: tuple[ObjectId, ...] = ()
 
 
 class BackoffEnded(NamedTuple):
@@ -125,8 +123,6 @@ class AttemptDone(NamedTuple):
     values: tuple[ValueRecord, ...]
     duration_s: float
     now_s: float
-    executor_id: ExecutorId
-    borrowed: tuple[ObjectId, ...]
 
 
 class AttemptRetried(NamedTuple):
@@ -137,8 +133,6 @@ class AttemptRetried(NamedTuple):
     is_charged: bool
     is_killed: bool  # counts as an executor that the task killed
     until_s: float | None  # backoff; None: queued at once
-    executor_id: ExecutorId = ExecutorId("")
-    borrowed: tuple[ObjectId, ...] = ()
 
 
 class AttemptGivenBack(NamedTuple):
@@ -239,7 +233,8 @@ Fact = (
     | FleetExpected
 )
 
-# ---- journal form: [tag, field, ...]. Tags and field positions are for ever; new fields go last, with defaults. ----
+# ---- journal form: [tag, field, ...]. Tags and field positions are for ever; new fields go last, with defaults.
+# Only last fields may go; older rows still have them. ----
 _task_fields = attrgetter(*(f.name for f in fields(TaskRecord)))
 
 
@@ -255,7 +250,7 @@ def encode(fact: Fact) -> list[Any]:
 def decode(row: list[Any]) -> Fact:
     """Inverse of `encode`, also after msgpack turned tuples into lists."""
     kind, thaws = _KINDS[row[0]]
-    values = list(row[1:])
+    values = list(row[1 : 1 + len(kind._fields)])
     for position, thaw in thaws:
         if position < len(values):
             values[position] = thaw(values[position])
@@ -309,12 +304,12 @@ _KINDS: dict[int, tuple[type[Any], tuple[tuple[int, _Thaw], ...]]] = {
     10: (ObjectsAwaited, ((1, tuple),)),
     11: (TaskAdded, ((0, _task),)),
     12: (CancelMarked, ()),
-    13: (TaskSettled, ((2, _failure), (5, tuple))),
+    13: (TaskSettled, ((2, _failure),)),
     14: (BackoffEnded, ()),
     15: (AttemptAssigned, ((4, tuple),)),
     16: (AttemptBegan, ()),
-    17: (AttemptDone, ((1, _values), (5, tuple))),
-    18: (AttemptRetried, ((6, tuple),)),
+    17: (AttemptDone, ((1, _values),)),
+    18: (AttemptRetried, ()),
     19: (AttemptGivenBack, ()),
     20: (AttemptPaused, ()),
     21: (AttemptAwoke, ()),

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from runner.core.facts import AttemptRetried, CancelMarked, TaskSettled
 from runner.core.objects import ObjectState
-from runner.core.task import NO_EXECUTOR, Task, TaskState
+from runner.core.task import Task, TaskState
 from runner.core.turn import Turn
 from runner.core.values import CoreConfig, FailureKind, FailureRecord
-from runner.ids import ExecutorId, ObjectId, return_id
+from runner.ids import return_id
 
 _LINE_CHARS_MAX = 500  # of a task's history, which every reader of its failure gets
 _KILLS = frozenset({FailureKind.WORKER_CRASHED, FailureKind.OUT_OF_MEMORY})
@@ -32,11 +32,9 @@ def settle(
     failure: FailureRecord,
     *,
     is_cancelled: bool = False,
-    executor_id: ExecutorId = NO_EXECUTOR,
-    borrowed: tuple[ObjectId, ...] = (),
 ) -> None:
     """End it with this failure; so do all that wait for its result (without recursion: chains are long)."""
-    turn.record(TaskSettled(task.task_id, is_cancelled, failure, turn.now_s, executor_id, borrowed))
+    turn.record(TaskSettled(task.task_id, is_cancelled, failure, turn.now_s))
     failed = [task]
     while failed:
         source = failed.pop()
@@ -73,8 +71,6 @@ def end_attempt(
     failure: FailureRecord,
     *,
     is_retryable: bool = False,
-    executor_id: ExecutorId = NO_EXECUTOR,
-    borrowed: tuple[ObjectId, ...] = (),
 ) -> None:
     """The current attempt has failed: retry the task or end it."""
     kind, attempt = failure.kind, task.attempt
@@ -84,16 +80,16 @@ def end_attempt(
     if task.is_cancelling or kind is FailureKind.CANCELLED:
         if kind is not FailureKind.CANCELLED:
             failure = _cancelled(task)
-        settle(turn, task, failure, is_cancelled=True, executor_id=executor_id, borrowed=borrowed)
+        settle(turn, task, failure, is_cancelled=True)
     elif _may_retry(turn.state.config, task, kind, is_retryable):
         until_s = backoff_until_s(turn.state.config, task.retries_used, turn.now_s)
-        turn.record(AttemptRetried(task.task_id, line, True, is_killed, until_s, executor_id, borrowed))
+        turn.record(AttemptRetried(task.task_id, line, True, is_killed, until_s))
     else:
         history = (*task.lines, line) if task.lines or kind is not FailureKind.USER else ()
         if is_killed and task.kills + 1 >= turn.state.config.poison_after:
             history += (f"it has killed {task.kills + 1} executors and is not tried again",)
         final = failure._replace(history=history, task_id=record.task_id, task_name=record.name, attempt=attempt)
-        settle(turn, task, final, executor_id=executor_id, borrowed=borrowed)
+        settle(turn, task, final)
     if kind in _ORPHANING or (task.is_cancelling and task.is_cancel_recursive):
         cancel_children(turn, task, attempt)
 

@@ -12,7 +12,7 @@ from runner.core.objects import ObjectTable
 from runner.core.queues import Queues
 from runner.core.task import Task, TaskState
 from runner.core.values import CoreConfig, Shape
-from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, TaskId
+from runner.ids import ClientId, FunctionId, MachineId, TaskId
 
 # Kinds of timers.
 BACKOFF, BOOT, LEASE, CLIENT = 1, 2, 3, 4
@@ -32,7 +32,6 @@ class State:
         self.machines: dict[MachineId, Machine] = {}
         self.objects = ObjectTable()
         self.clients: dict[ClientId, Client] = {}
-        self.sessions: dict[ExecutorId, ClientId] = {}
         self.functions: dict[FunctionId, Function] = {}
         self.packages: dict[str, bytes] = {}
         self.queues = Queues()

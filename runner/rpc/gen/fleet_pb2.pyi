@@ -262,22 +262,20 @@ class AttemptStarted(_message.Message):
     def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., executor_id: _Optional[str] = ...) -> None: ...
 
 class AttemptEnded(_message.Message):
-    __slots__ = ("key", "returns", "failure", "retryable", "duration_s", "executor_id", "borrowed_refs")
+    __slots__ = ("key", "returns", "failure", "retryable", "duration_s", "executor_id")
     KEY_FIELD_NUMBER: _ClassVar[int]
     RETURNS_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     RETRYABLE_FIELD_NUMBER: _ClassVar[int]
     DURATION_S_FIELD_NUMBER: _ClassVar[int]
     EXECUTOR_ID_FIELD_NUMBER: _ClassVar[int]
-    BORROWED_REFS_FIELD_NUMBER: _ClassVar[int]
     key: AttemptKey
     returns: Returns
     failure: _types_pb2.Failure
     retryable: bool
     duration_s: float
     executor_id: str
-    borrowed_refs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., returns: _Optional[_Union[Returns, _Mapping]] = ..., failure: _Optional[_Union[_types_pb2.Failure, _Mapping]] = ..., retryable: bool = ..., duration_s: _Optional[float] = ..., executor_id: _Optional[str] = ..., borrowed_refs: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., returns: _Optional[_Union[Returns, _Mapping]] = ..., failure: _Optional[_Union[_types_pb2.Failure, _Mapping]] = ..., retryable: bool = ..., duration_s: _Optional[float] = ..., executor_id: _Optional[str] = ...) -> None: ...
 
 class Returns(_message.Message):
     __slots__ = ("values",)

@@ -109,10 +109,10 @@ class Script:
         return self.feed(e.AttemptStarted(*self.fence(name), X))
 
     def succeed(self, name: str, *values: ValueRecord, duration_s: float = 1.0, **more: Any) -> list[c.Command]:
-        return self.feed(e.AttemptSucceeded(*self.fence(name), values or (VALUE,), duration_s, X, **more))
+        return self.feed(e.AttemptSucceeded(*self.fence(name), values or (VALUE,), duration_s, **more))
 
     def fail(self, name: str, failure: FailureRecord, *, retryable: bool = False, **more: Any) -> list[c.Command]:
-        return self.feed(e.AttemptFailed(*self.fence(name), failure, retryable, X, **more))
+        return self.feed(e.AttemptFailed(*self.fence(name), failure, retryable, **more))
 
     def cancel(self, name: str, *, force: bool = False, recursive: bool = True) -> list[c.Command]:
         return self.feed(e.CancelRequested(TaskId(name), force, recursive))

@@ -103,8 +103,8 @@ def test_what_a_stale_fence_says_changes_nothing() -> None:
     ):
         assert not s.cluster.is_current(*fence)
         assert s.feed(e.AttemptStarted(*fence, X)) == []
-        assert s.feed(e.AttemptSucceeded(*fence, (VALUE,), 1.0, X)) == []
-        assert s.feed(e.AttemptFailed(*fence, crash(), True, X)) == []
+        assert s.feed(e.AttemptSucceeded(*fence, (VALUE,), 1.0)) == []
+        assert s.feed(e.AttemptFailed(*fence, crash(), True)) == []
         assert s.feed(e.AttemptReturned(*fence)) == []
         assert s.feed(e.AttemptBlocked(*fence)) == []
         assert s.feed(e.AttemptUnblocked(*fence)) == []
@@ -122,8 +122,8 @@ def test_a_repeated_start_or_end_is_a_no_op() -> None:
     s.start("t-1")
     assert s.start("t-1") == []
     s.succeed("t-1")
-    assert s.feed(e.AttemptSucceeded(*fence, (VALUE,), 1.0, X)) == []
-    assert s.feed(e.AttemptFailed(*fence, crash(), False, X)) == []
+    assert s.feed(e.AttemptSucceeded(*fence, (VALUE,), 1.0)) == []
+    assert s.feed(e.AttemptFailed(*fence, crash(), False)) == []
 
 
 # ---- retries ----
@@ -286,29 +286,17 @@ def test_an_illegal_move_carries_the_story() -> None:
         task.move(type(task.state)(1))
 
 
-def test_borrowed_refs_outlive_the_attempt_while_the_executor_lives() -> None:
+def test_refs_that_an_executor_added_outlive_the_attempt() -> None:
     s = Script(m_1=cpus(2))
     session = type(A)("x-1")
     s.feed(e.ObjectPut(A, oid("put"), VALUE))
     s.submit("t-1", contained=(oid("put"),))
     s.feed(e.ClientConnected(session, ExecutorId("x-1")))
     s.release(oid("put"))
-    s.succeed("t-1", borrowed=(oid("put"),))
+    s.feed(e.RefsAdded(session, (oid("put"),)))
+    s.succeed("t-1")
     assert s.cluster.object_outcome(oid("put")) == VALUE
     s.feed(e.ClientClosed(session))
     outcome = s.cluster.object_outcome(oid("put"))
     assert isinstance(outcome, FailureRecord)
     assert outcome.kind is FailureKind.OBJECT_LOST
-
-
-def test_borrowed_refs_are_kept_over_a_retry_and_a_failure() -> None:
-    s = Script(m_1=cpus(2))
-    session = type(A)("x-1")
-    s.feed(e.ClientConnected(session, ExecutorId("x-1")))
-    s.feed(e.ObjectPut(A, oid("put"), VALUE))
-    s.submit("t-1", contained=(oid("put"),), max_retries=1)
-    s.release(oid("put"))
-    s.fail("t-1", crash(), borrowed=(oid("put"),))
-    s.fail("t-1", crash(), borrowed=(oid("put"),))
-    assert s.state("t-1") == "failed"
-    assert s.cluster.object_outcome(oid("put")) == VALUE

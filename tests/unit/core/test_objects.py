@@ -10,7 +10,7 @@ from runner.core.objects import Object, ObjectState
 from runner.core.values import CoreConfig, FailureKind, FailureRecord, TaskRecord, ValueRecord
 from runner.errors import IllegalTransitionError
 from runner.ids import ClientId, FunctionId, ObjectId, TaskId
-from tests.unit.core.script import T1, T2, VALUE, A, B, F, Script, X, cpus, crash, of, oid, segment, started, user_error
+from tests.unit.core.script import T1, T2, VALUE, A, B, F, Script, cpus, crash, of, oid, segment, started, user_error
 
 
 def outcome_kind(s: Script, object_id: ObjectId) -> FailureKind | None:
@@ -211,11 +211,11 @@ def test_a_result_that_comes_too_late_leaves_no_segment() -> None:
     late, good = segment("late"), segment("good")
     assert late.segment is not None
     freed = [c.FreeSegment(oid("t-1"), late.segment)]
-    assert s.feed(e.AttemptSucceeded(*fence, (late,), 1.0, X)) == freed
+    assert s.feed(e.AttemptSucceeded(*fence, (late,), 1.0)) == freed
     fence = s.fence("t-1")
     s.succeed("t-1", good)
-    assert s.feed(e.AttemptSucceeded(*fence, (good,), 1.0, X)) == []
-    assert s.feed(e.AttemptSucceeded(*fence, (late,), 1.0, X)) == freed
+    assert s.feed(e.AttemptSucceeded(*fence, (good,), 1.0)) == []
+    assert s.feed(e.AttemptSucceeded(*fence, (late,), 1.0)) == freed
 
 
 def test_a_put_that_was_refused_leaves_no_segment() -> None:
