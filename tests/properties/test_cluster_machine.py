@@ -8,149 +8,36 @@ the journal gives the same state.
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from runner.core import commands as c
 from runner.core import events as e
 from runner.core.cluster import Cluster
-from runner.core.facts import Fact, decode, encode
-from runner.core.values import (
-    CPU,
-    GPU,
-    UNIT,
-    CheckpointRecord,
-    CoreConfig,
-    FailureKind,
-    FailureRecord,
-    SegmentRecord,
-    TaskRecord,
-    ValueRecord,
-    make_shape,
+from runner.core.facts import decode, encode
+from runner.core.values import CoreConfig, TaskRecord, ValueRecord
+from runner.ids import ClientId, MachineId, ObjectId, TaskId, return_id
+from tests.properties.cluster_model import (
+    BIG,
+    CLIENTS,
+    MACHINES,
+    ONE,
+    REPORTS,
+    SESSION,
+    SETTLED,
+    SMALL,
+    ClusterModel,
+    F,
 )
-from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId, return_id
 from tests.unit.core.script import as_lists
 
-F = FunctionId("f")
-CLIENTS = [ClientId("c-0"), ClientId("c-1")]
-# The session of an executor: it holds refs and submits children.
-SESSION, EXECUTOR = ClientId("x-0"), ExecutorId("x-0")
-MACHINES = [MachineId(f"m-{i}") for i in range(4)]
-BIG = make_shape({CPU: 4 * UNIT, GPU: 2 * UNIT})
-SMALL = make_shape({CPU: 2 * UNIT})
-ONE = make_shape({CPU: UNIT})
-SHAPES = [
-    ONE,
-    ONE,
-    ONE,
-    SMALL,
-    make_shape({CPU: UNIT, GPU: UNIT // 2}),
-    make_shape({GPU: 2 * UNIT}),
-    make_shape({}),
-]
-CRASH = FailureKind.WORKER_CRASHED
-KINDS = [FailureKind.USER, FailureKind.CANCELLED, FailureKind.TIMEOUT]
-REPORTS = [*["start", "crash", "succeed"] * 3, *["block", "unblock", "give_back"] * 2, "fail", "save", "forge"]
-SETTLED = {"succeeded", "failed", "cancelled"}
 # Some 10 s of CPU; more in the soak profile.
 EXAMPLES = max(150, settings.default.max_examples)
-Fence = tuple[MachineId, int, TaskId, int]
 
 
-class ClusterMachine(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
-        self.config = CoreConfig(lost_after_s=10.0, boot_deadline_s=20.0, client_lost_after_s=15.0)
-        self.cluster = Cluster(self.config)
-        self.now_s = 0.0
-        self.facts: list[Fact] = []
-        self.fences: list[Fence] = []  # every attempt ever sent, in order
-        self.running: dict[Fence, None] = {}  # what agents believe they have
-        self.tasks: list[TaskRecord] = []
-        self.objects: list[ObjectId] = [ObjectId("never.0")]
-        self.last: dict[TaskId, Fence] = {}  # its newest attempt
-        self.crashes: Counter[TaskId] = Counter()
-        self.blocked: set[Fence] = set()  # wait for ResumeAttempt, and cannot end well before
-        self.instances: dict[MachineId, str] = {}
-        self.has_silent = False
-        self.ended: dict[TaskId, str] = {}
-        self.cancelled: set[TaskId] = set()
-        self.written: set[str] = set()  # segments, each by a path of its own
-        self.freed: set[str] = set()
-        self.puts = 0
-        self.dark: set[MachineId] = set()  # draining or worse: must get nothing new
-        self.replacing: list[MachineId] = []  # lost ones whose successors are still to be asked for
-        self.replaced = 0
-
-    # ---- feeding and obeying ----
-    def feed(self, event: e.Event) -> list[c.Command]:
-        decision = self.cluster.handle(event, self.now_s)
-        self.facts += decision.facts
-        for command in decision.commands:
-            self.obey(command)
-        return decision.commands
-
-    def obey(self, command: c.Command) -> None:
-        match command:
-            case c.StartAttempt(machine_id, generation, task_id, attempt):
-                fence = (machine_id, generation, task_id, attempt)
-                assert all(known[2:] != fence[2:] for known in self.fences), "an attempt number is used once"
-                assert task_id not in self.ended, "a settled task never runs again"
-                assert task_id not in self.cancelled, "a cancelled task is never tried again"
-                assert machine_id not in self.dark, "a drained machine gets nothing new"
-                limit = next(task.max_retries for task in self.tasks if task.task_id == task_id)
-                assert self.crashes[task_id] <= limit or limit < 0, "retries are charged"
-                assert self.crashes[task_id] < self.config.poison_after, "a poisonous task is not tried again"
-                assert self.cluster.generation_of(machine_id) == generation
-                for object_id, value in command.dependencies:
-                    assert value is not None, f"{object_id} is not ready"
-                self.fences.append(fence)
-                self.running[fence] = None
-                self.last[task_id] = fence
-            case c.StopAttempt(machine_id, generation, task_id, attempt, "fenced"):
-                self.running.pop((machine_id, generation, task_id, attempt), None)
-            case c.StopAttempt(_, _, task_id, _, "cancelled"):
-                self.cancelled.add(task_id)
-            case c.ResumeAttempt(machine_id, generation, task_id, attempt):
-                self.blocked.discard((machine_id, generation, task_id, attempt))
-            case c.FenceAgent(machine_id, generation):
-                self.running = {f: None for f in self.running if f[:2] != (machine_id, generation)}
-            case c.ReplaceMachine(machine_id):
-                assert machine_id not in self.replacing, "one successor for each"
-                self.replacing.append(machine_id)
-            case c.NoteMachineState(machine_id, state):
-                if state == "ready":
-                    self.dark.discard(machine_id)
-                else:
-                    self.dark.add(machine_id)
-            case c.NoteTaskState(task_id, state=state) if state in SETTLED:
-                assert task_id not in self.ended, "a task settles once"
-                self.ended[task_id] = state
-            case c.FreeSegment(_, segment):
-                assert segment.path not in self.freed, "freed once"
-                self.freed.add(segment.path)
-            case _:
-                pass
-
-    def report(self, fence: Fence, event: Any) -> list[c.Command]:
-        """Feed a report; if its fence is stale, nothing may change."""
-        if self.cluster.is_current(*fence):
-            machine_id, generation, task_id, _ = fence
-            assert self.last[task_id] == fence, "only the newest attempt is current"
-            assert task_id not in self.ended, "a settled task has no current attempt"
-            assert self.cluster.is_machine_live(machine_id, generation), "a machine that is gone has none"
-            return self.feed(event)
-        before = self.cluster.snapshot()
-        commands = self.feed(event)
-        assert not [x for x in commands if not isinstance(x, c.ReplyCheckpoint | c.FreeSegment)]
-        assert self.cluster.snapshot() == before, "a stale report changes nothing"
-        return commands
-
+class ClusterMachine(ClusterModel):
     # ---- clients ----
     @initialize(
         use_leases=st.booleans(),
@@ -172,10 +59,6 @@ class ClusterMachine(RuleBasedStateMachine):
         self.connect(CLIENTS[0])
         self.connect(CLIENTS[1])
         self.boot(MACHINES[0], shape, "agent-0")
-
-    def connect(self, client_id: ClientId) -> None:
-        self.feed(e.ClientConnected(client_id, EXECUTOR if client_id == SESSION else None))
-        self.feed(e.FunctionRegistered(client_id, F, "f", b"f"))
 
     @rule(client_id=st.sampled_from([*CLIENTS, SESSION, SESSION]), kind=st.integers(0, 5))
     def session(self, client_id: ClientId, kind: int) -> None:
@@ -202,39 +85,6 @@ class ClusterMachine(RuleBasedStateMachine):
         if self.cluster.task(record.task_id):
             assert self.feed(e.TaskSubmitted(client_id, record, True)) == [], "a repeat is a no-op"
 
-    def draw_record(self, data: st.DataObject, plain: TaskRecord) -> TaskRecord:
-        ids = self.living()
-        flags = [data.draw(st.booleans()) for _ in range(3)]
-        return replace(
-            plain,
-            shape=data.draw(st.sampled_from(SHAPES)),
-            dependencies=tuple(data.draw(st.lists(ids, max_size=2))),
-            contained=tuple(data.draw(st.lists(ids, max_size=1))),
-            num_returns=data.draw(st.integers(0, 2)),
-            max_retries=data.draw(st.sampled_from([0, 1, 3, -1])),
-            retry_user_errors=flags[0],
-            is_run=flags[1],
-            detached=flags[2],
-            priority=data.draw(st.sampled_from([0, 0, 1])),
-            parent=data.draw(st.sampled_from([None, None, *(fence[2:] for fence in self.fences[-4:])])),
-        )
-
-    def living(self) -> Any:
-        """Objects that exist, and for a change one that never did."""
-        known = [i for i in self.objects if self.cluster.story(i).startswith("object")]
-        return st.sampled_from([*known[-6:], *known[-6:], ObjectId("never.0")])
-
-    def draw_value(self, data: st.DataObject, name: str) -> ValueRecord:
-        # Only older objects, as in life: a value cannot hold the ref to itself.
-        born = self.objects.index(ObjectId(name)) if name in self.objects else len(self.objects)
-        older = self.living().filter(lambda object_id: object_id in self.objects[:born])
-        contained = tuple(data.draw(st.lists(older, max_size=2)))
-        if not data.draw(st.booleans()):
-            return ValueRecord(b"v", contained, None)
-        path = f"/{name}-{len(self.written)}"
-        self.written.add(path)
-        return ValueRecord(b"v", contained, SegmentRecord("h", path, 1))
-
     @rule(data=st.data(), client_id=st.sampled_from(CLIENTS))
     def put(self, data: st.DataObject, client_id: ClientId) -> None:
         value = self.draw_value(data, f"put-{self.puts}")
@@ -256,61 +106,12 @@ class ClusterMachine(RuleBasedStateMachine):
         self.feed(e.CancelRequested(record.task_id, force, recursive))
 
     # ---- agents: draw from every attempt ever sent, so late and repeated reports occur ----
-    def draw_fence(self, data: st.DataObject) -> Fence:
-        is_late = data.draw(st.sampled_from([False, False, False, True]))
-        return data.draw(st.sampled_from(self.fences if is_late or not self.running else list(self.running)))
-
     @precondition(lambda self: self.fences)
     @rule(data=st.data(), reports=st.lists(st.sampled_from(REPORTS), min_size=1, max_size=6))
     def agents(self, data: st.DataObject, reports: list[str]) -> None:
         for name in reports:
             getattr(self, name)(data, self.draw_fence(data))
             self.cluster.check()
-
-    def start(self, data: st.DataObject, fence: Fence) -> None:
-        self.report(fence, e.AttemptStarted(*fence, EXECUTOR))
-
-    def block(self, data: st.DataObject, fence: Fence) -> None:
-        if self.cluster.is_current(*fence):
-            self.blocked.add(fence)
-        self.report(fence, e.AttemptBlocked(*fence))
-
-    def unblock(self, data: st.DataObject, fence: Fence) -> None:
-        self.report(fence, e.AttemptUnblocked(*fence))
-
-    def forge(self, data: st.DataObject, fence: Fence) -> None:
-        """The right attempt in the wrong name."""
-        machine_id, generation, task_id, attempt = fence
-        other = data.draw(st.sampled_from([machine_id, MachineId("m-other")]))
-        forged = (other, generation + (other == machine_id), task_id, attempt)
-        assert not self.cluster.is_current(*forged)
-        self.report(forged, e.AttemptSucceeded(*forged, (), 0.0))
-
-    def save(self, data: st.DataObject, fence: Fence) -> None:
-        step = data.draw(st.integers(0, 3))
-        self.report(fence, e.CheckpointSaved(*fence, CheckpointRecord(step, "u", "s", 1, fence[3])))
-
-    def give_back(self, data: st.DataObject, fence: Fence) -> None:
-        self.running.pop(fence, None)
-        self.report(fence, e.AttemptReturned(*fence))
-
-    def crash(self, data: st.DataObject, fence: Fence) -> None:
-        if self.cluster.is_current(*fence):
-            self.crashes[fence[2]] += 1
-        self.fail(data, fence, CRASH)
-
-    def fail(self, data: st.DataObject, fence: Fence, kind: FailureKind | None = None) -> None:
-        self.running.pop(fence, None)
-        failure = FailureRecord(kind or data.draw(st.sampled_from(KINDS)), "it failed")
-        retryable = data.draw(st.booleans())
-        self.report(fence, e.AttemptFailed(*fence, failure, retryable))
-
-    def succeed(self, data: st.DataObject, fence: Fence) -> None:
-        self.running.pop(fence, None)
-        count = next(task.num_returns for task in self.tasks if task.task_id == fence[2])
-        values = tuple(self.draw_value(data, f"{fence[2]}.{index}") for index in range(count))
-        duration_s = data.draw(st.sampled_from([0.001, 0.001, 5.0]))
-        self.report(fence, e.AttemptSucceeded(*fence, values, duration_s))
 
     # ---- machines: mostly they come whole and stay, or histories would be about nothing else ----
     @rule(index=st.integers(0, 3), shape=st.sampled_from([BIG, SMALL, ONE]), kind=st.integers(0, 12))
