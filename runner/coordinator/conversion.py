@@ -16,8 +16,6 @@ from runner.errors import ProtocolViolationError
 from runner.ids import ClientId, FunctionId, MachineId, ObjectId, TaskId
 from runner.rpc.gen import client_pb2, types_pb2
 
-_HISTORY_LINES = 100  # the first and the last ones of a failure
-
 
 def task_record(
     spec: types_pb2.TaskSpec, client_id: ClientId, parent: tuple[TaskId, int] | None, now_unix_s: float, name: str
@@ -95,18 +93,13 @@ def failure_message(record: FailureRecord) -> types_pb2.Failure:
     message.attempt = record.attempt
     message.machine_id = record.machine_id
     del message.history[:]
-    lines = record.history
-    if len(lines) > 2 * _HISTORY_LINES:
-        gap = f"[... {len(lines) - 2 * _HISTORY_LINES} attempts left out ...]"
-        lines = (*lines[:_HISTORY_LINES], gap, *lines[-_HISTORY_LINES:])
-    message.history.extend(lines)
+    message.history.extend(record.history)
     return message
 
 
 def failure_bytes(record: FailureRecord) -> int:
     """About what `failure_message` takes on the wire, without making it."""
-    told = (record.message, *record.history[: 2 * _HISTORY_LINES + 1])
-    return 256 + len(record.payload) + sum(4 * len(text) + 8 for text in told)
+    return 256 + len(record.payload) + sum(4 * len(text) + 8 for text in (record.message, *record.history))
 
 
 def assignment_bytes(record: TaskRecord) -> int:

@@ -201,6 +201,15 @@ def test_the_payload_of_a_user_error_is_passed_on_unchanged() -> None:
     assert ready.failure.history == ()
 
 
+def test_a_long_message_is_one_short_line_of_the_history() -> None:
+    s = Script(m_1=cpus(1))
+    s.submit("t-1", max_retries=0, subscribe=True)
+    s.start("t-1")
+    (ready,) = of(c.NotifyReady, s.fail("t-1", crash("it crashed " + "x" * 100_000)))
+    assert ready.failure.history[0].startswith("attempt 1 on m-1: it crashed x")
+    assert len(ready.failure.history[0]) < 600
+
+
 def test_history_and_trail_stay_small() -> None:
     s = Script(CoreConfig(poison_after=10_000, use_leases=False), m_1=cpus(1))
     s.submit("t-1", max_retries=-1)
