@@ -259,6 +259,8 @@ def _info(client_id: str, welcome: client_pb2.Welcome) -> SessionInfo:
         host_id=host_id(),
         store_path=welcome.store_path if is_local else "",
         embedded=welcome.embedded,
+        # An own cluster's machines are as old as the session; what a standing one had before may be a long story.
+        machines_from_seq=1 if welcome.embedded else welcome.event_seq + 1,
     )
 
 

@@ -48,6 +48,7 @@ class SessionInfo:
     store_path: str  # empty: large values go through Transport.upload
     embedded: bool = False
     is_executor: bool = False
+    machines_from_seq: int = 1  # where streams begin to tell of machines
 
 
 class Session:

@@ -102,7 +102,9 @@ class EventStream:
                 f"stream() was given {len(task_ids)} tasks, whose ids take {size_bytes} bytes; the limit is"
                 f" {ITEM_BYTES_MAX}. Give it fewer of them."
             )
-        machines = client_pb2.WatchRequest(kinds=[client_pb2.EVENT_KIND_MACHINE], follow=True)
+        machines = client_pb2.WatchRequest(
+            kinds=[client_pb2.EVENT_KIND_MACHINE], from_seq=session.info.machines_from_seq, follow=True
+        )
         feeds = [Feed(session, self._transport, runs)]
         if "machine" in kinds:
             feeds.append(Feed(session, self._transport, machines))

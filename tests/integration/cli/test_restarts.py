@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -12,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import runner
+from runner.client import context
+from runner.client.streams import client_transport
 from runner.rpc.clusters import read_cluster
+from runner.rpc.gen import client_pb2
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -93,3 +98,19 @@ def test_what_a_cluster_was_started_with_is_kept_unless_something_else_is_said(r
     stored = json.loads(kept.read_text())
     assert (stored["machines"], stored["cpus_per_machine"]) == (1, 3)
     assert f"127.0.0.1:{stored['port']}" == cluster["address"]
+
+
+def test_streams_of_a_standing_cluster_do_not_tell_what_machines_did_before(cluster, home, tmp_path, monkeypatch):
+    monkeypatch.setenv("RUNNER_HOME", str(home))
+    with runner.init(cluster["address"], log_to_driver=False):
+        gate = tmp_path / "gate"
+        os.mkfifo(gate)
+        ref = runner.remote(lambda: gate.read_bytes()).options(name="waits").remote()
+        transport = client_transport(context.current_session())
+        with runner.stream([ref], kinds="machine") as events:
+            request = client_pb2.AddMachinesRequest(count=1)
+            (added,) = transport.request("AddMachines", request, client_pb2.AddMachinesReply).machine_ids
+            earlier = list(itertools.takewhile(lambda event: event.machine_id != added, events))
+        assert "creating" not in [event.state for event in earlier]
+        gate.write_bytes(b"")
+        runner.get(ref)
