@@ -110,6 +110,8 @@ def _assign(state: State, fact: f.AttemptAssigned) -> None:
     task = state.tasks[fact.task_id]
     machine = state.machines[fact.machine_id]
     state.queues.take(task)
+    if task.record.client_id not in state.clients:  # it ended before its task: nobody would forget its turn
+        state.queues.forget_client(task.record.client_id)
     state.move_task(task, TaskState.ASSIGNED)
     task.attempt = fact.attempt
     task.last_machine_id = fact.machine_id

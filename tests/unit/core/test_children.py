@@ -100,3 +100,12 @@ def test_children_of_an_attempt_without_outcome_are_cancelled(way: str) -> None:
         s.feed(e.MachineRemovalRequested(M1, True))
     child = s.cluster._state.tasks.get(T2)
     assert child is None or child.is_cancelling or child.is_settled()
+
+
+def test_sessions_that_end_before_their_tasks_are_placed_leave_nothing_behind() -> None:
+    s, session = executor_with_child()
+    s.submit("t-3", client=session, parent=(T1, 1))
+    s.feed(e.ClientClosed(session))
+    s.succeed("t-1")
+    assert s.state("t-3") == "assigned"
+    assert session not in s.cluster._state.queues.turns
