@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,7 @@ class World:
         self.provider.end_machine(agent.boot.machine_id, reason)
 
     # ---- the end ----
-    async def _settle(self, sessions: list[asyncio.Future[Any]]) -> None:
+    async def _settle(self, sessions: Sequence[asyncio.Future[Any]]) -> None:
         """Faults are over: in bounded time every task settles and every wanted result is delivered."""
         finished: asyncio.Future[Any] = asyncio.gather(*(client.finished() for client in self.clients))
         try:
