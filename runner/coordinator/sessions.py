@@ -21,6 +21,8 @@ from runner.rpc.limits import ITEM_BYTES_MAX
 # An acknowledgement waits this long for a frame that it can ride on: nobody but the resend buffer waits for it.
 _ACK_DELAY_S = 0.005
 _READY_OVERHEAD_BYTES = 64
+# Names of functions that the core may not have seen yet.
+_NAMES_MAX = 1_000
 _SEPARATOR = "/"  # in the ids of executors' sessions, and in no client's
 
 Ready = tuple[ObjectId, ValueRecord | None, FailureRecord | None]
@@ -189,8 +191,10 @@ class Sessions:
                     self._relay(session.machine_id, session.executor_id, reply)
 
     def name_function(self, function_id: FunctionId, name: str) -> None:
-        """Remember a function's name, for tasks that have none."""
+        """Remember a function's name, for tasks that have none; the core knows those of older ones."""
         self._function_names[function_id] = name
+        if len(self._function_names) > _NAMES_MAX:
+            del self._function_names[next(iter(self._function_names))]
 
     def close(self) -> None:
         """End all writers. Idempotent."""
@@ -250,7 +254,7 @@ class Sessions:
         if session.executor_id and parent is None:
             return None  # its attempt is over: the child would only be cancelled again
         # For messages only: the wire's spec stays as the client made it.
-        name = spec.name or self._function_names.get(spec.function_id, "")
+        name = spec.name or self._function_name(FunctionId(spec.function_id))
         record = conversion.task_record(spec, session.client_id, parent, self._clock.unix_s(), name)
         size_bytes = conversion.assignment_bytes(record)
         if size_bytes > ITEM_BYTES_MAX:
@@ -261,6 +265,10 @@ class Sessions:
             return None
         self._tasks.add(record)
         return events.TaskSubmitted(session.client_id, record, not session.executor_id)
+
+    def _function_name(self, function_id: FunctionId) -> str:
+        name = self._function_names.get(function_id)
+        return self._engine.cluster.function_name(function_id) if name is None else name
 
     def _stored(self, session: Session, put: client_pb2.Put) -> events.Event | None:
         object_id = ObjectId(put.object_id)

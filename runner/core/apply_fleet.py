@@ -14,8 +14,9 @@ from runner.core.state import BOOT, LEASE, State
 
 def _add(state: State, fact: f.MachineAdded) -> None:
     machine = Machine(
-        fact.machine_id, len(state.machines), fact.shape, fact.provider, fact.now_s, Resources(fact.shape)
+        fact.machine_id, state.machine_order, fact.shape, fact.provider, fact.now_s, Resources(fact.shape)
     )
+    state.machine_order += 1
     state.machines[fact.machine_id] = machine
     state.count_capacity(fact.shape, 1)
     state.set_timer(fact.now_s + state.config.boot_deadline_s, BOOT, fact.machine_id)
@@ -35,6 +36,10 @@ def _move(state: State, fact: f.MachineMoved) -> None:
     elif to is MachineState.LOST or to is MachineState.STOPPING:
         if machine.generation:
             state.commands.append(FenceAgent(machine.machine_id, machine.generation, fact.reason))
+    elif to is MachineState.DESTROYED:
+        state.destroyed.append(machine.machine_id)
+        if len(state.destroyed) > state.config.destroyed_kept:
+            del state.machines[state.destroyed.popleft()]
     if to in _LAST_STEPS:
         state.commands.append(DestroyMachine(machine.machine_id, fact.reason or machine.reason))
 

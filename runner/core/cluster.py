@@ -18,7 +18,7 @@ from runner.core.task import TRANSITIONS
 from runner.core.turn import APPLY, Turn
 from runner.core.values import CoreConfig, FailureRecord, ValueRecord
 from runner.core.views import MachineView, TaskView
-from runner.ids import ClientId, MachineId, ObjectId, TaskId
+from runner.ids import ClientId, FunctionId, MachineId, ObjectId, TaskId
 
 EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {**CLIENT_EVENTS, **FLEET_EVENTS, **TASK_EVENTS}
 
@@ -109,6 +109,11 @@ class Cluster:
         if object_id not in self._state.objects.by_id:
             return unknown_object(object_id)
         return queries.object_outcome(self._state, object_id)
+
+    def function_name(self, function_id: FunctionId) -> str:
+        """Empty for one that is not known."""
+        function = self._state.functions.get(function_id)
+        return "" if function is None else function.name
 
     def task(self, task_id: TaskId) -> TaskView | None:
         task = self._state.tasks.get(task_id)

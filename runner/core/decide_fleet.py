@@ -178,15 +178,15 @@ def _backoff_due(turn: Turn, id_: str, _due_s: float) -> None:
 
 
 def _boot_due(turn: Turn, id_: str, _due_s: float) -> None:
-    machine = turn.state.machines[MachineId(id_)]
-    if machine.state in BOOTING:
+    machine = turn.state.machines.get(MachineId(id_))
+    if machine is not None and machine.state in BOOTING:
         reason = f"its agent did not register within {turn.state.config.boot_deadline_s:g} s"
         _fail_boot(turn, machine, reason)
 
 
 def _lease_due(turn: Turn, id_: str, due_s: float) -> None:
-    machine = turn.state.machines[MachineId(id_)]
-    if machine.state not in LIVE or machine.lease_due_s != due_s:
+    machine = turn.state.machines.get(MachineId(id_))
+    if machine is None or machine.state not in LIVE or machine.lease_due_s != due_s:
         return
     silent_s = turn.now_s - machine.heard_s
     limit_s = lease_s(turn.state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from heapq import heappush
 from typing import Any
 
@@ -30,6 +31,8 @@ class State:
         self.config = config
         self.tasks: dict[TaskId, Task] = {}
         self.machines: dict[MachineId, Machine] = {}
+        self.machine_order = 0
+        self.destroyed: deque[MachineId] = deque()  # the newest ones, still in `machines` for listings
         self.objects = ObjectTable()
         self.clients: dict[ClientId, Client] = {}
         self.functions: dict[FunctionId, Function] = {}

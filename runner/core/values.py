@@ -106,4 +106,5 @@ class CoreConfig:
     chain_depth_max: int = 16  # attempts queued on a machine behind one slot
     chain_target_s: float = 0.02  # expected work queued behind one slot
     replace_lost: bool = False  # ask for another machine when one is lost or does not boot
+    destroyed_kept: int = 1_000  # of machines that are gone, how many the listings show
     use_leases: bool = True  # False: the pipe of embedded local machines tells

@@ -12,7 +12,10 @@ from runner.worker.layers import layer_of
 
 
 class Functions:
-    """What the coordinator has sent for executors, as the frames that they will get."""
+    """What the coordinator has sent for executors, as the frames that they will get.
+
+    All of it is kept for the machine's life: the coordinator sends each once, and any attempt may come to need it.
+    """
 
     def __init__(self, gpus: Sequence[str]) -> None:
         self._gpus = gpus

@@ -6,6 +6,7 @@ import pytest
 
 from runner.core import commands as c
 from runner.core import events as e
+from runner.core.cluster import Cluster
 from runner.core.machine import TRANSITIONS, MachineState
 from runner.core.values import CoreConfig, FailureKind, make_shape
 from runner.errors import IllegalTransitionError
@@ -317,6 +318,25 @@ def test_an_illegal_move_of_a_machine_carries_its_story() -> None:
     with pytest.raises(IllegalTransitionError, match=rf"ready -> creating\n.*{story}"):
         machine.move(MachineState.CREATING, "")
     assert make_shape({}) == ()
+
+
+def test_of_machines_that_are_gone_the_newest_are_remembered() -> None:
+    s = Script(CoreConfig(destroyed_kept=2))
+    for number in range(5):
+        s.boot(f"m-{number}", cpus(1))
+        s.feed(e.MachineExited(MachineId(f"m-{number}"), "killed"))
+        s.feed(e.MachineDestroyed(MachineId(f"m-{number}")))
+    s.boot("m-5", cpus(1))
+    first, token = s.cluster.machines(limit=2)
+    rest, _ = s.cluster.machines(after=token)
+    assert [view.machine_id for view in [*first, *rest]] == ["m-3", "m-4", "m-5"]
+    s.now_s += 1000.0  # timers of the forgotten ones
+    s.feed(e.MachineHeard(MachineId("m-5"), 1))
+    s.feed(e.ClockAdvanced())
+    assert s.cluster.machine_counts()["ready"] == 1
+    again = Cluster(s.config)
+    again.replay(s.facts)
+    assert again.snapshot() == s.cluster.snapshot()
 
 
 # ---- replacement ----
