@@ -61,7 +61,11 @@ class Effects:
             commands.NoteCheckpoint: recorder.checkpoint,
             commands.NoteMachineState: lambda c: recorder.machine_state(c, fleet.phases(c.machine_id)),
         }
-        self._handlers: dict[type[Any], Callable[[Any], None]] = {
+        self._handlers = self._performers()
+
+    def _performers(self) -> dict[type[Any], Callable[[Any], None]]:
+        fleet, sessions = self._fleet, self._sessions
+        return {
             commands.SendFunction: self._send_function,
             commands.SendPackage: self._send_package,
             commands.StartAttempt: self._start_attempt,

@@ -80,14 +80,12 @@ class Coordinator:
         self._had_past = not self._journal.is_empty()
         self.cluster = Cluster(core_config(config))
         self._tasks = TaskIndex(self.cluster)
-        function_names = self._replay()
+        self._replay()
         self._event_log.drop_uncommitted(self._journal.turn)
         core_clock = CoreClock(clock, last_now_s=self._journal.last_now_s, last_unix_s=self._journal.last_unix_s)
         self.engine = Engine(self.cluster, self._journal, clock, core_clock, self._die)
         self._links = MachineLinks()
         self._sessions = Sessions(self.engine, self._journal, clock, self._tasks, self._links.relay)
-        for function_id, name in function_names.items():
-            self._sessions.name_function(function_id, name)
         self._provider = make_provider(state.cluster_id, state)
         self._fleet = Fleet(
             engine=self.engine,
@@ -106,15 +104,18 @@ class Coordinator:
             sessions=self._sessions,
             event_log=self._event_log,
             fleet=self._fleet,
-            facts=ClusterFacts(
-                cluster_id=state.cluster_id,
-                embedded=config.embedded,
-                state_dir=str(state.path),
-                store_path=str(state.store),
-                client_lost_after_s=config.client_lost_after_s,
-                started_s=core_clock.now_s(),
-            ),
+            facts=self._facts(core_clock.now_s()),
             shut_down=self.stop,
+        )
+
+    def _facts(self, started_s: float) -> ClusterFacts:
+        return ClusterFacts(
+            cluster_id=self._state.cluster_id,
+            embedded=self._config.embedded,
+            state_dir=str(self._state.path),
+            store_path=str(self._state.store),
+            client_lost_after_s=self._config.client_lost_after_s,
+            started_s=started_s,
         )
 
     def stop(self, reason: str) -> None:
@@ -172,6 +173,11 @@ class Coordinator:
         self._fleet.request(config.machines)
         await client_server.start()
         await fleet_server.start()
+        return self._publish(port)
+
+    def _publish(self, port: int) -> CoordinatorReady:
+        """From now on the cluster can be found, and taken up again at this port."""
+        state, config = self._state, self._config
         if not config.embedded:
             state.keep_settings(replace(config, port=port).kept())
         state.publish(self._fleet.address, embedded=config.embedded)
@@ -235,9 +241,8 @@ class Coordinator:
         is_owing = bool(self.failure) or self.cluster.unfinished_tasks() > 0
         self._state.close(keep=keep, keep_store=is_standing and is_owing)
 
-    def _replay(self) -> dict[Any, str]:
-        """Rebuild the core's state; returns the names of functions."""
-        names: dict[Any, str] = {}
+    def _replay(self) -> None:
+        """Rebuild the core's state."""
         apply = self.cluster.apply
         for turn in self._journal.replay():
             for encoded in turn:
@@ -245,10 +250,7 @@ class Coordinator:
                 apply(fact)
                 if isinstance(fact, facts.TaskAdded):
                     self._tasks.add(fact.task)
-                elif isinstance(fact, facts.FunctionAdded):
-                    names[fact.function_id] = fact.name
         self._tasks.prune()
-        return names
 
     def _die(self, why: str) -> None:
         self.failure = why

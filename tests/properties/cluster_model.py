@@ -116,10 +116,7 @@ class ClusterModel(RuleBasedStateMachine):
                 assert machine_id not in self.replacing, "one successor for each"
                 self.replacing.append(machine_id)
             case c.NoteMachineState(machine_id, state):
-                if state == "ready":
-                    self.dark.discard(machine_id)
-                else:
-                    self.dark.add(machine_id)
+                (self.dark.discard if state == "ready" else self.dark.add)(machine_id)
             case c.NoteTaskState(task_id, state=state) if state in SETTLED:
                 assert task_id not in self.ended, "a task settles once"
                 self.ended[task_id] = state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tests.integration.coordinator.harness import (
     succeeded,
 )
 
-STANDING = {"embedded": False, "cluster_id": "standing"}
+STANDING = {"embedded": False, "cluster_id": f"crashes-{os.getpid()}"}
 STATE, METRICS = client_pb2.EVENT_KIND_STATE, client_pb2.EVENT_KIND_METRICS
 
 

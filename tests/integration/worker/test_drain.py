@@ -74,7 +74,10 @@ async def until(client: Client, kind: int, wanted: str) -> list[client_pb2.Event
 
 async def goes_on_elsewhere(tmp_path: Path, body: object) -> None:
     arguments = types_pb2.Value(inline=serialize(((), {})).to_bytes())
-    async with running(tmp_path, embedded=False, cluster_id="standing") as cluster, cluster.client() as client:
+    async with (
+        running(tmp_path, embedded=False, cluster_id=f"drain-{os.getpid()}") as cluster,
+        cluster.client() as client,
+    ):
         async with worker(await cluster.next_boot()) as process:
             tasks = [submit(name, args=arguments, max_retries=0) for name in ("running", "queued")]
             await client.send(function(body), *tasks)
