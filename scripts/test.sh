@@ -59,7 +59,7 @@ PY
 for name in "$@"; do
     case $name in
         fast) pytest_in_root fast 300 tests/unit tests/properties tests/repo ;;
-        slow) pytest_in_root slow 900 tests/contract tests/integration tests/chaos -m "not slow" ;;
+        slow) pytest_in_root slow 900 tests/contract tests/integration tests/chaos ;;
         examples) pytest_in_root examples 600 tests/examples ;;
         wheel) part wheel 400 bash -c "$(declare -f wheel); root='$root' python='$python'; wheel" ;;
         soak)

@@ -222,6 +222,7 @@ def test_lists_are_for_clients() -> None:
 
 
 def test_nodes_and_resources() -> None:
+    wait_until(lambda: all(node.state == "ready" for node in runner.nodes()), 30, "both machines are ready")
     nodes = runner.nodes()
     assert len(nodes) == 2
     assert all(node.resources["CPU"] == 2 for node in nodes)

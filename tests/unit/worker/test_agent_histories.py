@@ -158,7 +158,7 @@ class AgentHistory(RuleBasedStateMachine):
         found = self.pick(data, lambda process: process.attempt is not None and not process.is_blocked)
         if found is not None:
             number, process = found
-            process.attempt = None
+            process.attempt, process.is_awake = None, False
             self.send(ev.ExecutorEnded(number, process.serial, b"result", bool(process.signals), left_children))
 
     @rule(data=st.data())

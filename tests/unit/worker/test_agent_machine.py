@@ -171,6 +171,14 @@ def test_a_fenced_attempt_is_killed_and_not_reported() -> None:
     assert script(ev.StopRequested(("a", 1), StopReason.FENCED)) == []
 
 
+def test_a_fenced_attempt_is_not_reported_when_the_lease_ends_as_well() -> None:
+    script = Script().registered()
+    script(ev.AttemptAssigned(attempt("a")))
+    script(ev.StopRequested(("a", 1), StopReason.FENCED))
+    script(ev.Ticked(), after_s=70.0)
+    assert script(ev.ExecutorExited(1, KILLED)) == [ev.ReportExecutorGone(1)]
+
+
 def test_a_stop_of_an_unknown_attempt_gives_it_back() -> None:
     script = Script().registered()
     assert kinds(script(ev.StopRequested(("x", 1), StopReason.CANCELLED))) == ["ReportReturned"]
