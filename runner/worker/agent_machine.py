@@ -106,7 +106,11 @@ class AgentMachine(AttemptFlow):
             self._stop_unstarted(placed, reason)
             return
         is_first = placed.stop is None
-        if is_first or reason is StopReason.FENCED or (reason is StopReason.LEASE and placed.stop is not StopReason.FENCED):
+        if (
+            is_first
+            or reason is StopReason.FENCED
+            or (reason is StopReason.LEASE and placed.stop is not StopReason.FENCED)
+        ):
             placed.stop = reason  # once fenced, always fenced: nobody wants its report
         if placed.phase is Phase.ENDING or placed.executor is None:
             return
