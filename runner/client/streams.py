@@ -94,6 +94,8 @@ class EventStream:
         self._queue: queue.SimpleQueue[Event | RunnerError | None] = queue.SimpleQueue()
         self._notify: Callable[[], None] | None = None
         self._is_over = False
+        self._unsettled = set(task_ids)
+        self._last: Event | None = None  # the end of the last run: nothing comes after it
         # States are always read: they tell the end.
         wanted = [client_pb2.EventKind.Name(NUMBERS[kind]) for kind in sorted((kinds - {"machine"}) | {"state"})]
         runs = client_pb2.WatchRequest(task_ids=task_ids, kinds=wanted, until_done=True)
@@ -175,11 +177,25 @@ class EventStream:
             for other in others:
                 other.cancel()
             await asyncio.gather(*others, return_exceptions=True)
+            self._let_last_go()
             self._put(last)
 
     def _push(self, event: Event) -> None:
-        if event.kind in self._kinds:
+        if event.is_settled:
+            self._unsettled.discard(event.task_id)
+        if event.kind not in self._kinds:
+            return
+        if event.kind != "machine":
+            self._let_last_go()
+        if event.is_settled and not self._unsettled:
+            self._last = event  # what machines have said until now goes before it
+        else:
             self._put(event)
+
+    def _let_last_go(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            self._put(last)
 
     def _put(self, item: Event | RunnerError | None) -> None:
         self._queue.put(item)
