@@ -38,7 +38,7 @@ def measure(repeats: int) -> list[Figure]:
     cpu_ms = Figure("CPU of all processes per no-op", "ms", target=0.6)
     trip_ms = Figure("round trip p50", "ms", target=1.5, note=f"{ROUND_TRIPS} in a row, one at a time")
     trip_p99_ms = Figure("round trip p99", "ms")
-    with runner.init(machines=2, num_cpus=1):
+    with runner.init(machines=1, num_cpus=2):  # as the peers: one node, two CPUs
         runner.get([noop.remote() for _ in range(1000)])
         for _ in range(repeats):
             before_s, begin_s = cpu_seconds(), time.perf_counter()
