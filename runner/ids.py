@@ -10,7 +10,6 @@ ClientId = NewType("ClientId", str)  # each session, random; executors' sessions
 TaskId = NewType("TaskId", str)  # the submitting session
 ObjectId = NewType("ObjectId", str)  # "<task id>.<index>" for returns, made by the session for puts
 FunctionId = NewType("FunctionId", str)  # content hash
-PackageId = NewType("PackageId", str)  # content hash
 MachineId = NewType("MachineId", str)  # coordinator; also the machine's name at the provider
 ExecutorId = NewType("ExecutorId", str)  # agent, unique within the cluster
 

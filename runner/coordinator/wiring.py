@@ -53,7 +53,6 @@ MakeProvider = Callable[[ClusterId, StateDir], Provider]
 def core_config(config: CoordinatorConfig) -> CoreConfig:
     """The core's limits. Embedded local machines end with their pipes, so they need no leases."""
     return CoreConfig(
-        embedded=config.embedded,
         lost_after_s=config.lost_after_s,
         boot_deadline_s=config.boot_deadline_s,
         client_lost_after_s=config.client_lost_after_s,

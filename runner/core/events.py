@@ -9,7 +9,7 @@ from runner.core.values import CheckpointRecord, FailureRecord, Shape, TaskRecor
 from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId
 
 
-# ---- clients (an executor's session is a client too, with `attempt_of` set) ----
+# ---- clients (an executor's session is a client too, with `executor_id` set) ----
 @dataclass(frozen=True, slots=True)
 class ClientConnected:
     """A session said hello for the first time or again."""

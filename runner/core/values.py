@@ -96,7 +96,6 @@ class TaskRecord:
 class CoreConfig:
     """Limits and times of the core, in seconds."""
 
-    embedded: bool = False
     lost_after_s: float = 60.0
     boot_deadline_s: float = 120.0
     client_lost_after_s: float = 30.0

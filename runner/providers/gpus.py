@@ -37,12 +37,6 @@ def detect_gpus(visible: str | None = None) -> tuple[Gpu, ...]:
     return tuple(chosen)
 
 
-def split_gpus(gpu_count: int, machine_count: int) -> tuple[int, ...]:
-    """How many whole GPUs each machine gets: as even as possible, the first ones get the rest."""
-    share, rest = divmod(gpu_count, machine_count)
-    return tuple(share + (index < rest) for index in range(machine_count))
-
-
 def _match(entry: str, devices: list[Gpu]) -> Gpu | None:
     if entry.isdigit():
         # CUDA's own order may differ from NVML's where devices differ; with the number as token the right device

@@ -26,7 +26,6 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 | SPAWN_FAILED | number, text | template -> agent |
 | EXITED | number, wait status | template -> agent |
 | BOOT | boot configuration map | coordinator -> zygote |
-| DESTROY | machine_id, seconds to end by itself | coordinator -> zygote |
 | PRELOAD | modules | coordinator -> zygote |
 | BOOTED | machine_id, pid | zygote -> coordinator |
 | GONE | machine_id, pid, wait status, text | zygote -> coordinator |
@@ -76,7 +75,6 @@ class Kind(enum.IntEnum):
     SPAWN_FAILED = 44
     EXITED = 45
     BOOT = 60
-    DESTROY = 61
     PRELOAD = 62
     BOOTED = 63
     GONE = 64
@@ -111,7 +109,6 @@ _LENGTHS: dict[int, int] = {
     Kind.SPAWN_FAILED: 3,
     Kind.EXITED: 3,
     Kind.BOOT: 2,
-    Kind.DESTROY: 3,
     Kind.PRELOAD: 2,
     Kind.BOOTED: 3,
     Kind.GONE: 5,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from runner.client import context
+from runner.client.remote_function import RemoteFunction
 from runner.client.session import Session, SessionInfo
 from runner.client.task_errors import failure_from_exception
 from runner.client.waiting import Waiter
 from runner.objects.serialization import Buffer, Serialized, serialize
+from runner.options import parse_options
 from runner.rpc.gen import client_pb2, types_pb2
 
 
@@ -98,3 +101,26 @@ def open_session(
     transport.attach(session)
     context.set_session(session)
     return session, transport
+
+
+def make_double() -> Any:
+    """A function that is sent by value: no module has to be shipped for it."""
+
+    def double(x: int = 1, *rest: Any, **named: Any) -> Any:
+        return 2 * x
+
+    return double
+
+
+double = make_double()
+
+
+def remote(**options: Any) -> RemoteFunction[..., Any]:
+    return RemoteFunction(double, parse_options(options))
+
+
+def soon(action: Any, delay_s: float = 0.02) -> threading.Thread:
+    thread = threading.Timer(delay_s, action)
+    thread.daemon = True
+    thread.start()
+    return thread

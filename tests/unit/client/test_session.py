@@ -25,30 +25,7 @@ from runner.objects import arguments
 from runner.objects.serialization import deserialize
 from runner.objects.values import from_wire
 from runner.options import parse_options
-from tests.unit.client.memory import MemoryTransport, open_session
-
-
-def make_double() -> Any:
-    """A function that is sent by value: no module has to be shipped for it."""
-
-    def double(x: int = 1, *rest: Any, **named: Any) -> Any:
-        return 2 * x
-
-    return double
-
-
-double = make_double()
-
-
-def remote(**options: Any) -> RemoteFunction[..., Any]:
-    return RemoteFunction(double, parse_options(options))
-
-
-def soon(action: Any, delay_s: float = 0.02) -> threading.Thread:
-    thread = threading.Timer(delay_s, action)
-    thread.daemon = True
-    thread.start()
-    return thread
+from tests.unit.client.memory import MemoryTransport, open_session, remote, soon
 
 
 # ---- submitting ----

@@ -5,13 +5,10 @@ import copy
 import gc
 import os
 import pickle
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from runner.client.remote_function import RemoteFunction
 from runner.client.session import Session
 from runner.errors import (
     BadOptionsError,
@@ -21,31 +18,7 @@ from runner.errors import (
     UsageError,
 )
 from runner.objects.serialization import serialize
-from runner.options import parse_options
-from tests.unit.client.memory import MemoryTransport, open_session
-
-
-def make_double() -> Any:
-    """A function that is sent by value: no module has to be shipped for it."""
-
-    def double(x: int = 1, *rest: Any, **named: Any) -> Any:
-        return 2 * x
-
-    return double
-
-
-double = make_double()
-
-
-def remote(**options: Any) -> RemoteFunction[..., Any]:
-    return RemoteFunction(double, parse_options(options))
-
-
-def soon(action: Any, delay_s: float = 0.02) -> threading.Thread:
-    thread = threading.Timer(delay_s, action)
-    thread.daemon = True
-    thread.start()
-    return thread
+from tests.unit.client.memory import MemoryTransport, open_session, remote, soon
 
 
 # ---- refs ----

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from runner.providers.gpus import detect_gpus, split_gpus
+from runner.providers.gpus import detect_gpus
 
 UUIDS = ("GPU-aaaa-1", "GPU-aabb-2", "GPU-cccc-3")
 
@@ -85,10 +85,3 @@ def test_cuda_visible_devices_is_read_as_cuda_reads_it(driver, monkeypatch, visi
 def test_torch_is_not_loaded_to_count_gpus(driver, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)  # an import would raise
     assert len(detect_gpus()) == 3
-
-
-@pytest.mark.parametrize(
-    ("gpus", "machines", "shares"), [(0, 3, (0, 0, 0)), (1, 3, (1, 0, 0)), (4, 3, (2, 1, 1)), (8, 2, (4, 4))]
-)
-def test_gpus_are_split_evenly_and_none_is_lost(gpus, machines, shares) -> None:
-    assert split_gpus(gpus, machines) == shares
