@@ -182,10 +182,11 @@ class ProviderError(ClusterError):
     """The provider could not create or destroy a machine.
 
     `phase` is the step that failed, `log_lines` are the last lines that the machine wrote. `is_permanent`: the same
-    request fails whenever it is made.
+    request fails whenever it is made. `is_capacity`: the provider has no room for it now.
     """
 
     is_permanent: bool = False
+    is_capacity: bool = False
     phase: str = ""
     machine_id: str = ""
     log_lines: tuple[str, ...] = ()

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import BadOptionsError
+from runner.providers.registry import PROVIDERS as PROVIDERS
+from runner.providers.registry import check_provider
 
 LOOPBACK = "127.0.0.1"
-PROVIDERS = ("local",)
 DURABILITIES = ("process", "power")
 SETTINGS_NAME = "settings.json"
 # Said anew at each start; the token has a file of its own.
@@ -32,6 +33,7 @@ class CoordinatorConfig:
     life_fd: int = -1  # embedded: read end of a pipe whose other end only the client holds
     # ---- the fleet ----
     provider: str = "local"
+    provider_options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # its own, such as an image
     machines: int = 1  # booted at start
     cpus_per_machine: float = 1.0
     gpus_per_machine: int = 0  # -1: an even part of what this host has
@@ -54,7 +56,8 @@ class CoordinatorConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """A map that msgpack can pack."""
-        return asdict(self) | {"resources": dict(self.resources), "preload": list(self.preload)}
+        plain = {"resources": dict(self.resources), "provider_options": dict(self.provider_options)}
+        return asdict(self) | plain | {"preload": list(self.preload)}
 
     def kept(self) -> dict[str, Any]:
         """What the cluster is like, whoever starts it: what its state directory keeps."""
@@ -75,8 +78,7 @@ class CoordinatorConfig:
         config = cls(**{**packed, "preload": tuple(packed.get("preload", ()))})
         if config.durability not in DURABILITIES:
             raise BadOptionsError(f"durability is {config.durability!r}; it must be one of {', '.join(DURABILITIES)}")
-        if config.provider not in PROVIDERS:
-            raise BadOptionsError(f"provider {config.provider!r} is unknown; known is: {', '.join(PROVIDERS)}")
+        check_provider(config.provider, config.provider_options)
         if config.machines < 0:
             raise BadOptionsError(f"machines is {config.machines}; it cannot be negative")
         return config

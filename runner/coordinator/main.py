@@ -101,18 +101,20 @@ def _gpu_share(config: CoordinatorConfig) -> int:
 
 
 def _provider(config: CoordinatorConfig, cluster_id: ClusterId, state: StateDir, zygote: Zygote | None) -> Provider:
-    if zygote is not None:
-        from runner.providers.local import LocalProvider
+    from runner.providers.registry import Place, make_provider
+    from runner.rpc.version import host_id
 
-        return LocalProvider(
-            zygote,
-            cluster_id=cluster_id,
-            log_dir=state.machine_logs,
-            may_have_orphans=not config.embedded,  # embedded machines end with the pipe of their coordinator
-        )
-    from runner.errors import BadOptionsError
-
-    raise BadOptionsError(f"provider {config.provider!r} is unknown; known is: local")
+    place = Place(
+        cluster_id=cluster_id,
+        embedded=config.embedded,
+        options=config.provider_options,
+        log_dir=state.machine_logs,
+        store_path=str(state.store),
+        artefact_path=str(state.artefacts),
+        host_id=host_id(),
+        zygote=zygote,
+    )
+    return make_provider(config.provider, place)
 
 
 def _watch_signals(coordinator: Coordinator) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
@@ -40,6 +40,9 @@ class BootConfig:
     requested_unix_s: float = 0.0  # boot phases are counted from here
     log_path: str = ""  # stdout and stderr of the agent go here; empty: inherited
     provider_machine_id: str = ""  # where it is known before the boot
+    host_id: str = (
+        ""  # set: the machine sees that host's store and artefacts at the same paths, and counts as on that host
+    )
 
     def shape(self) -> Shape:
         """The machine's total in the core's units."""
@@ -71,6 +74,19 @@ class MachineSpec:
     machine_id: MachineId
     shape: Shape
     boot: BootConfig
+    pool: str = "default"
+    size: str = ""  # the provider's name for such a machine; empty: the smallest that holds `shape`
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a coordinator is going to ask for: `count` machines at once, and `most` in all."""
+
+    pool: str
+    shape: Shape
+    size: str
+    count: int
+    most: int
 
 
 class MachineState(enum.Enum):
@@ -92,6 +108,11 @@ class ProviderMachine:
     state: MachineState
     created_unix_s: float
     detail: str = ""  # the provider's last event in words
+    phases: Mapping[str, float] = field(
+        default_factory=dict, compare=False
+    )  # unix seconds: "image pulled", "started", ...
+    region: str = ""
+    size: str = ""  # what it was booted as, where the provider names that
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +124,7 @@ class Capabilities:
     suspend: bool = False
     suspend_reason: str = ""  # why not
     regions: tuple[str, ...] = ()
-    prices_usd_per_hour: Mapping[str, float] = field(default_factory=dict)  # by machine or GPU kind; empty: free
+    is_remote: bool = False  # machines outlive the coordinator's host, and may cost money
 
 
 class Provider(Protocol):
@@ -120,6 +141,16 @@ class Provider(Protocol):
     def capabilities(self) -> Capabilities:
         """What it can do; cheap after the first call."""
 
+    async def prepare(self, wanted: Sequence[Wanted]) -> tuple[str, ...]:
+        """Before the first create: refuse what can never work, and make what machines share. Quick: no image is pulled.
+
+        Returns warnings for people, such as fewer places than machines. Called again after a restart.
+
+        Raises:
+            ProviderError: a permanent one: no such image, app, region or size; a token that is refused; GPUs where there
+                are none (it names the providers that have them). Or a passing one: the provider does not answer.
+        """
+
     def on_exit(self, callback: ExitCallback) -> None:
         """Have machines that end reported: once each, with the reason; machines ended by `destroy` are not."""
 
@@ -130,7 +161,7 @@ class Provider(Protocol):
 
         Raises:
             ProviderError: nothing was created, or what was created is destroyed again. `is_permanent` where asking
-                again is in vain.
+                again is in vain; `is_capacity` where the provider has no room now.
         """
 
     async def start(self, name: MachineId) -> None:
@@ -172,6 +203,7 @@ def provider_error(
     advice: str = "",
     log_lines: tuple[str, ...] = (),
     is_permanent: bool = False,
+    is_capacity: bool = False,
 ) -> ProviderError:
     """A ProviderError in the usual order: what failed, which one, what was seen, what to do next."""
     name = spec_or_name.machine_id if isinstance(spec_or_name, MachineSpec) else spec_or_name
@@ -180,4 +212,5 @@ def provider_error(
         message += f"; {advice}"
     error = ProviderError(message, phase=phase, machine_id=str(name), log_lines=log_lines)
     error.is_permanent = is_permanent
+    error.is_capacity = is_capacity
     return error

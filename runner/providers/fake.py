@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from runner.providers.base import (
     MachineSpec,
     MachineState,
     ProviderMachine,
+    Wanted,
     provider_error,
 )
 
@@ -90,8 +91,13 @@ class FakeProvider:
             suspend=self.can_suspend,
             suspend_reason="" if self.can_suspend else "switched off for this test",
             regions=("nowhere",),
-            prices_usd_per_hour={"cpu": 0.01, "fake": 1.0},
         )
+
+    async def prepare(self, wanted: Sequence[Wanted]) -> tuple[str, ...]:
+        most = sum(each.most for each in wanted)
+        if self.machines_max is not None and most > self.machines_max:
+            return (f"{most} machines are wanted; there is room for {self.machines_max}",)
+        return ()
 
     def on_exit(self, callback: ExitCallback) -> None:
         self._exit_callbacks.append(callback)
@@ -180,7 +186,8 @@ class FakeProvider:
             self._log(name, "create refused")
             raise provider_error("create", name, "the fault plan refused it", log_lines=await self.logs(name))
         if self.machines_max is not None and len(self._machines) >= self.machines_max:
-            raise provider_error("create", name, f"no capacity: all {self.machines_max} machines exist")
+            seen = f"no capacity: all {self.machines_max} machines exist"
+            raise provider_error("create", name, seen, is_capacity=True)
         machine = self._add(spec)
         if draws["exits"] < self.faults.exits_early:
             self._start_timer(self._end_later(name, draws["delay"] * self.faults.exit_within_s))

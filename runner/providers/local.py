@@ -7,14 +7,14 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from runner.core.values import GPU, UNIT
-from runner.errors import ProviderError
+from runner.errors import BadOptionsError, ProviderError
 from runner.ids import ClusterId, MachineId
 from runner.providers.base import (
     BootConfig,
@@ -23,11 +23,13 @@ from runner.providers.base import (
     MachineSpec,
     MachineState,
     ProviderMachine,
+    Wanted,
     provider_error,
 )
 from runner.providers.gpus import Gpu, detect_gpus
 from runner.providers.process_tag import Process, Tagged, find_process, find_tagged, send_signal
 from runner.providers.reaper import Reaper
+from runner.providers.registry import Place
 
 T = TypeVar("T")
 
@@ -123,6 +125,9 @@ class LocalProvider:
 
     def on_exit(self, callback: ExitCallback) -> None:
         self._exit_callbacks.append(callback)
+
+    async def prepare(self, wanted: Sequence[Wanted]) -> tuple[str, ...]:
+        return ()
 
     async def create(self, spec: MachineSpec) -> ProviderMachine:
         return await self._in_turn(spec.machine_id, lambda: self._create(spec))
@@ -387,3 +392,23 @@ def _read_tail(path: Path) -> tuple[str, ...]:
     if size_bytes > _LOG_TAIL_BYTES:
         lines = lines[1:]  # the first one is cut
     return tuple(lines[-_LOG_LINES_MAX:])
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """This provider has none.
+
+    Raises:
+        BadOptionsError: there is one.
+    """
+    if options:
+        raise BadOptionsError(f"provider 'local' has no options; {', '.join(sorted(options))} cannot be used")
+
+
+def make(place: Place) -> LocalProvider:
+    """See runner.providers.registry."""
+    return LocalProvider(
+        place.zygote,
+        cluster_id=place.cluster_id,
+        log_dir=place.log_dir,
+        may_have_orphans=not place.embedded,  # embedded machines end with the pipe of their coordinator
+    )

@@ -1,0 +1,133 @@
+"""Pools: machines of one kind, and between which numbers a coordinator keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from runner.errors import BadOptionsError
+from runner.options import parse_amount, parse_memory, parse_resources
+
+DEFAULT_POOL = "default"
+IDLE_SHUTDOWN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Machines of one kind.
+
+    At least `min` and at most `max` exist; in between as many as queued work can use, and `buffer` idle ones more while
+    there is work. One that has had nothing to do for `idle_shutdown_s` seconds goes, down to `min`.
+
+    Raises:
+        BadOptionsError: a value cannot work.
+    """
+
+    name: str = DEFAULT_POOL
+    min: int = 0
+    max: int | None = None  # None: as many as `min` or `start` say, at least one
+    start: int | None = None  # booted at the start; None: `min`
+    buffer: int = 0
+    idle_shutdown_s: float = IDLE_SHUTDOWN_S
+    single_use: bool = False  # a machine serves one task and goes
+    # ---- one machine ----
+    num_cpus: float | None = None  # None: what the provider gives (local: this computer's, shared among `max`)
+    num_gpus: int | None = None  # None: local: an even part of this computer's; elsewhere none
+    memory: int | str | None = None  # bytes or "8GiB"; None: not counted
+    resources: Mapping[str, float] = field(default_factory=dict)
+    size: str = ""  # the provider's name for such a machine, as "performance-4x"; empty: chosen by CPUs and memory
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
+            raise BadOptionsError(f"a pool is named {self.name!r}; expected letters, digits, - and _")
+        for what in ("min", "max", "start", "buffer", "num_gpus"):
+            self._check_count(what)
+        if not self.idle_shutdown_s >= 0:
+            raise BadOptionsError(
+                f"pool {self.name}: idle_shutdown_s is {self.idle_shutdown_s!r}; expected seconds >= 0"
+            )
+        if not self.min <= self.first <= self.most:
+            raise BadOptionsError(
+                f"pool {self.name}: min={self.min}, start={self.first}, max={self.most} cannot work; "
+                f"expected min <= start <= max"
+            )
+        if self.num_cpus is not None:
+            parse_amount(f"num_cpus of pool {self.name}", self.num_cpus)
+        parse_memory(f"memory of pool {self.name}", self.memory)
+        parse_resources(f"resources of pool {self.name}", self.resources)
+
+    def _check_count(self, what: str) -> None:
+        value = getattr(self, what)
+        optional = what not in {"min", "buffer"}
+        if value is None and optional:
+            return
+        if not isinstance(value, int) or isinstance(value, bool) or value < (1 if what == "max" else 0):
+            least = 1 if what == "max" else 0
+            raise BadOptionsError(f"pool {self.name}: {what} is {value!r}; expected a whole number >= {least}")
+
+    @property
+    def first(self) -> int:
+        """How many are booted at the start."""
+        return self.min if self.start is None else self.start
+
+    @property
+    def most(self) -> int:
+        """How many there may be."""
+        return max(self.first, 1) if self.max is None else self.max
+
+    @property
+    def memory_bytes(self) -> int:
+        """Per machine; 0: not counted."""
+        return parse_memory("memory", self.memory) or 0
+
+    def with_machine(self, *, num_cpus: float, num_gpus: int) -> Pool:
+        """The same pool where what was left open is said."""
+        return replace(
+            self,
+            num_cpus=num_cpus if self.num_cpus is None else self.num_cpus,
+            num_gpus=num_gpus if self.num_gpus is None else self.num_gpus,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A map that msgpack and JSON can hold."""
+        packed = {each.name: getattr(self, each.name) for each in fields(self)}
+        packed["resources"] = dict(self.resources)
+        return packed
+
+    @classmethod
+    def from_dict(cls, packed: Mapping[str, Any]) -> Pool:
+        """The inverse of `to_dict`.
+
+        Raises:
+            BadOptionsError: an unknown key or a value that cannot work.
+        """
+        known = {each.name for each in fields(cls)}
+        if unknown := sorted(set(packed) - known):
+            raise BadOptionsError(
+                f"pool settings {', '.join(unknown)} are unknown; known are {', '.join(sorted(known))}"
+            )
+        return cls(**packed)
+
+
+def fixed_pool(machines: object, **of_each: Any) -> Pool:
+    """What `machines=N` means: N machines, replaced when they are lost."""
+    if not isinstance(machines, int) or isinstance(machines, bool) or machines < 0:
+        raise BadOptionsError(
+            f"machines={machines!r} cannot work: expected a whole number >= 0, a Pool, or several Pools"
+        )
+    return Pool(min=machines, max=max(1, machines), start=machines, **of_each)
+
+
+def check_pools(pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
+    """The pools of one cluster.
+
+    Raises:
+        BadOptionsError: none, or two of one name.
+    """
+    if not pools:
+        raise BadOptionsError("there is no pool; a cluster has at least one")
+    names = [pool.name for pool in pools]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadOptionsError(f"more than one pool is named {', '.join(twice)}; give each Pool(name=...) its own")
+    return pools
