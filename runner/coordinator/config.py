@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import BadOptionsError
-from runner.providers.registry import PROVIDERS as PROVIDERS
-from runner.providers.registry import check_provider
+from runner.providers import registry
 
 LOOPBACK = "127.0.0.1"
+PROVIDERS = registry.PROVIDERS
 DURABILITIES = ("process", "power")
 SETTINGS_NAME = "settings.json"
 # Said anew at each start; the token has a file of its own.
@@ -78,7 +78,7 @@ class CoordinatorConfig:
         config = cls(**{**packed, "preload": tuple(packed.get("preload", ()))})
         if config.durability not in DURABILITIES:
             raise BadOptionsError(f"durability is {config.durability!r}; it must be one of {', '.join(DURABILITIES)}")
-        check_provider(config.provider, config.provider_options)
+        registry.check_provider(config.provider, config.provider_options)
         if config.machines < 0:
             raise BadOptionsError(f"machines is {config.machines}; it cannot be negative")
         return config
