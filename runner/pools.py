@@ -62,9 +62,8 @@ class Pool:
         optional = what not in {"min", "buffer"}
         if value is None and optional:
             return
-        if not isinstance(value, int) or isinstance(value, bool) or value < (1 if what == "max" else 0):
-            least = 1 if what == "max" else 0
-            raise BadOptionsError(f"pool {self.name}: {what} is {value!r}; expected a whole number >= {least}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise BadOptionsError(f"pool {self.name}: {what} is {value!r}; expected a whole number >= 0")
 
     @property
     def first(self) -> int:
@@ -116,7 +115,7 @@ def fixed_pool(machines: object, **of_each: Any) -> Pool:
         raise BadOptionsError(
             f"machines={machines!r} cannot work: expected a whole number >= 0, a Pool, or several Pools"
         )
-    return Pool(min=machines, max=max(1, machines), start=machines, **of_each)
+    return Pool(min=machines, max=machines, **of_each)
 
 
 def check_pools(pools: tuple[Pool, ...]) -> tuple[Pool, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 from pathlib import Path
@@ -15,12 +14,13 @@ from runner.cli import output
 from runner.cli.options import home_option, json_option, settings
 from runner.config import ADDRESS, CA, TOKEN_FILE
 from runner.coordinator.config import DURABILITIES, LOOPBACK, CoordinatorConfig, CoordinatorReady, read_kept
+from runner.pools import Pool, fixed_pool
 
 if TYPE_CHECKING:
     import subprocess
 
 DEFAULT_PORT = 7420
-_SETTINGS = {"cpus": "cpus_per_machine", "gpus": "gpus_per_machine"}
+_OF_POOL = ("machines", "cpus", "gpus")
 
 
 @click.command("up")
@@ -90,16 +90,19 @@ def _chosen(options: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
     """The options under the names of the coordinator's settings; what was kept stands where nothing was said."""
     context = click.get_current_context()
     said = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    named = {_SETTINGS.get(name, name): value for name, value in options.items() if not kept or name in said}
-    chosen = {**kept, **named}
-    if not chosen["cpus_per_machine"]:
-        chosen["cpus_per_machine"] = default_cpus(chosen["machines"])
+    chosen = {**kept, **{name: value for name, value in options.items() if not kept or name in said}}
+    of_pool = {name: chosen.pop(name) for name in _OF_POOL if name in chosen}
+    if of_pool:
+        machines = {"machines": 1, "cpus": None, "gpus": 0} | _first_pool(kept) | of_pool
+        pool = fixed_pool(machines["machines"], num_cpus=machines["cpus"], num_gpus=machines["gpus"])
+        chosen["pools"] = [pool.to_dict()]
     return chosen
 
 
-def default_cpus(machines: int) -> float:
-    """An even share of this host's CPUs, at least one."""
-    return float(max(1, len(os.sched_getaffinity(0)) // max(1, machines)))
+def _first_pool(kept: dict[str, Any]) -> dict[str, Any]:
+    pools = kept.get("pools") or [{}]
+    names = {"machines": "min", "cpus": "num_cpus", "gpus": "num_gpus"}
+    return {ours: pools[0][theirs] for ours, theirs in names.items() if theirs in pools[0]}
 
 
 def ready_map(ready: CoordinatorReady) -> dict[str, Any]:
@@ -117,8 +120,7 @@ def ready_map(ready: CoordinatorReady) -> dict[str, Any]:
 def ready_text(config: CoordinatorConfig, ready: CoordinatorReady, *, foreground: bool) -> str:
     """Where it serves, how to connect, how to look at it, how to stop it."""
     state = Path(ready.state_dir)
-    each = f"{config.cpus_per_machine:g} CPU" + (f", {config.gpus_per_machine} GPU" if config.gpus_per_machine else "")
-    fleet = f"{output.plural(config.machines, 'machine')} of {each}" if config.machines else "no machines yet"
+    fleet = ", ".join(_pool_text(pool) for pool in config.pools)
     lines = [
         f"cluster {ready.cluster_id} serves at {ready.address} ({fleet})",
         "",
@@ -135,6 +137,14 @@ def ready_text(config: CoordinatorConfig, ready: CoordinatorReady, *, foreground
     if not foreground:
         lines.append(f"log:   {state / 'coordinator.log'}")
     return "\n".join(lines)
+
+
+def _pool_text(pool: Pool) -> str:
+    if not pool.first:
+        return "no machines yet"
+    each = [f"{pool.num_cpus:g} CPU"] if pool.num_cpus else []
+    each += [f"{pool.num_gpus} GPU"] if pool.num_gpus else []
+    return output.plural(pool.first, "machine") + (f" of {', '.join(each)}" if each else "")
 
 
 class _Relay:

@@ -15,7 +15,7 @@ from runner.client import embedded
 from runner.client.context import current_task, session_or_none, set_session
 from runner.coordinator.config import PROVIDERS
 from runner.errors import BadOptionsError, UsageError
-from runner.options import parse_amount, parse_memory, parse_resources
+from runner.pools import fixed_pool
 
 if TYPE_CHECKING:
     from runner.client.grpc_transport import GrpcTransport
@@ -50,21 +50,18 @@ class FleetOptions:
         """
         if self.provider not in PROVIDERS:
             raise BadOptionsError(f"provider={self.provider!r} is unknown; known is: {', '.join(PROVIDERS)}.")
-        if not _is_whole(self.machines) or self.machines < 1:
-            raise BadOptionsError(f"machines={self.machines!r} cannot work: expected a whole number >= 1.")
         if self.num_gpus is not None and (not _is_whole(self.num_gpus) or self.num_gpus < 0):
             raise BadOptionsError(f"num_gpus={self.num_gpus!r} cannot work: expected a whole number >= 0 per machine.")
-        cpus = len(os.sched_getaffinity(0))
-        share = cpus if self.machines <= 1 else max(1, cpus // self.machines)
-        return {
-            "provider": self.provider,
-            "machines": self.machines,
-            "cpus_per_machine": float(share) if self.num_cpus is None else parse_amount("num_cpus", self.num_cpus),
-            "gpus_per_machine": -1 if self.num_gpus is None else self.num_gpus,  # -1: a share of what there is
-            "memory_bytes": parse_memory("memory", self.memory) or 0,
-            "resources": parse_resources("resources", self.resources),
-            "preload": self.preload,
-        }
+        if not _is_whole(self.machines) or self.machines < 1:
+            raise BadOptionsError(f"machines={self.machines!r} cannot work: expected a whole number >= 1.")
+        pool = fixed_pool(
+            self.machines,
+            num_cpus=self.num_cpus,
+            num_gpus=self.num_gpus,
+            memory=self.memory,
+            resources=self.resources or {},
+        )
+        return {"provider": self.provider, "pools": (pool,), "preload": self.preload}
 
     @property
     def is_default(self) -> bool:

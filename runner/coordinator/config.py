@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import BadOptionsError
+from runner.pools import Pool, check_pools
 from runner.providers import registry
 
 LOOPBACK = "127.0.0.1"
@@ -34,16 +35,15 @@ class CoordinatorConfig:
     # ---- the fleet ----
     provider: str = "local"
     provider_options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # its own, such as an image
-    machines: int = 1  # booted at start
-    cpus_per_machine: float = 1.0
-    gpus_per_machine: int = 0  # -1: an even part of what this host has
-    memory_bytes: int = 0  # per machine; 0: not counted
-    resources: Mapping[str, float] = field(default_factory=dict)  # per machine, whole things
+    pools: tuple[Pool, ...] = (Pool(min=1),)
+    max_cost: float | None = None  # USD; when what has been spent and what runs come near, nothing more is booted
+    strict: bool = False  # fewer machines than `start` says are a failure
     preload: tuple[str, ...] = ()  # modules that templates import at boot
     # ---- the network ----
     host: str = LOOPBACK
     port: int = 0  # for clients; 0: any free one
     fleet_port: int = 0
+    advertise: str = ""  # the host under which machines find this one; empty: `host`
     token: str = field(default="", repr=False)  # empty: the one in the state directory, or a new one
     # ---- times and limits ----
     durability: str = "process"  # "process": survives kill -9; "power": also power loss, at the cost of an fsync a turn
@@ -56,8 +56,11 @@ class CoordinatorConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """A map that msgpack can pack."""
-        plain = {"resources": dict(self.resources), "provider_options": dict(self.provider_options)}
-        return asdict(self) | plain | {"preload": list(self.preload)}
+        packed = {each.name: getattr(self, each.name) for each in fields(self)}
+        packed["provider_options"] = dict(self.provider_options)
+        packed["pools"] = [pool.to_dict() for pool in self.pools]
+        packed["preload"] = list(self.preload)
+        return packed
 
     def kept(self) -> dict[str, Any]:
         """What the cluster is like, whoever starts it: what its state directory keeps."""
@@ -75,12 +78,16 @@ class CoordinatorConfig:
             raise BadOptionsError(
                 f"coordinator settings {', '.join(unknown)} are unknown; known are {', '.join(sorted(known))}"
             )
-        config = cls(**{**packed, "preload": tuple(packed.get("preload", ()))})
+        kept = dict(packed)
+        kept["preload"] = tuple(packed.get("preload", ()))
+        if "pools" in packed:
+            kept["pools"] = check_pools(tuple(Pool.from_dict(each) for each in packed["pools"]))
+        config = cls(**kept)
         if config.durability not in DURABILITIES:
             raise BadOptionsError(f"durability is {config.durability!r}; it must be one of {', '.join(DURABILITIES)}")
         registry.check_provider(config.provider, config.provider_options)
-        if config.machines < 0:
-            raise BadOptionsError(f"machines is {config.machines}; it cannot be negative")
+        if config.max_cost is not None and not config.max_cost > 0:
+            raise BadOptionsError(f"max_cost is {config.max_cost!r}; expected US dollars, more than 0")
         return config
 
 

@@ -16,6 +16,7 @@ from runner.core import events
 from runner.core.values import CPU, GPU, MEMORY, UNIT, Shape, make_shape
 from runner.errors import AuthenticationError, ProviderError
 from runner.ids import ClusterId, MachineId
+from runner.pools import Pool
 from runner.providers.base import BootConfig, MachineSpec, MachineState, Provider, ProviderMachine
 from runner.rpc.gen import fleet_pb2
 from runner.rpc.security import new_token, tokens_equal
@@ -82,15 +83,8 @@ class Fleet:
 
     @property
     def shape(self) -> Shape:
-        """What one machine of this cluster has."""
-        config = self._config
-        amounts = {name: round(amount * UNIT) for name, amount in config.resources.items()}
-        amounts |= {
-            CPU: round(config.cpus_per_machine * UNIT),
-            GPU: config.gpus_per_machine * UNIT,
-            MEMORY: config.memory_bytes,
-        }
-        return make_shape(amounts)
+        """What one machine of the cluster's first pool has."""
+        return pool_shape(self._config.pools[0])
 
     async def run(self) -> None:
         """Own the tasks that call the provider, until `close`."""
@@ -302,3 +296,11 @@ def since_requested(phases: dict[str, float]) -> dict[str, float]:
     if start_s is None:
         return {}
     return {name: max(0.0, time_s - start_s) for name, time_s in phases.items()}
+
+
+def pool_shape(pool: Pool) -> Shape:
+    """What one machine of a pool has; what was left open counts as one CPU and no GPU."""
+    amounts = {name: round(amount * UNIT) for name, amount in pool.resources.items()}
+    cpus = 1.0 if pool.num_cpus is None else pool.num_cpus
+    amounts |= {CPU: round(cpus * UNIT), GPU: (pool.num_gpus or 0) * UNIT, MEMORY: pool.memory_bytes}
+    return make_shape(amounts)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from runner.coordinator.state_dir import StateDir
     from runner.coordinator.wiring import Coordinator
     from runner.ids import ClusterId
+    from runner.pools import Pool
     from runner.providers.base import Provider
     from runner.worker.zygote import Zygote
 
@@ -68,8 +69,7 @@ def _run(config: CoordinatorConfig, ready_fd: int) -> int:
             zygote.preload(config.preload)  # while the machines boot
     state = StateDir(config.home, config.cluster_id, config.token, embedded=config.embedded)
     _log_to(state)
-    if config.gpus_per_machine < 0:
-        config = replace(config, gpus_per_machine=_gpu_share(config))
+    config = replace(config, pools=_resolved(config))
 
     def make_provider(cluster_id: ClusterId, state: StateDir) -> Provider:
         return _provider(config, cluster_id, state, zygote)
@@ -90,14 +90,26 @@ def _run(config: CoordinatorConfig, ready_fd: int) -> int:
     return asyncio.run(serve())
 
 
-def _gpu_share(config: CoordinatorConfig) -> int:
-    """How many GPUs each machine gets when nobody has said it: an even part of what this host has."""
+def _resolved(config: CoordinatorConfig) -> tuple[Pool, ...]:
+    """The pools, with what their machines have where nobody has said it.
+
+    On this computer an even share of its CPUs and GPUs; elsewhere one CPU and no GPU.
+    """
+    most = max(1, sum(pool.most for pool in config.pools))
+    if config.provider != "local":
+        return tuple(pool.with_machine(num_cpus=1.0, num_gpus=0) for pool in config.pools)
+    cpus = float(max(1, len(os.sched_getaffinity(0)) // most))
+    gpus = _gpu_count() // most if any(pool.num_gpus is None for pool in config.pools) else 0
+    return tuple(pool.with_machine(num_cpus=cpus, num_gpus=gpus) for pool in config.pools)
+
+
+def _gpu_count() -> int:
     # Asking the driver takes long enough to be noticed at every start; most hosts have no such device.
-    if config.provider != "local" or not any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/dxg")):
+    if not any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/dxg")):
         return 0
     from runner.providers.gpus import detect_gpus
 
-    return len(detect_gpus()) // max(1, config.machines)
+    return len(detect_gpus())
 
 
 def _provider(config: CoordinatorConfig, cluster_id: ClusterId, state: StateDir, zygote: Zygote | None) -> Provider:

@@ -18,7 +18,7 @@ from runner.coordinator.config import CoordinatorConfig, CoordinatorReady
 from runner.coordinator.effects import Effects
 from runner.coordinator.engine import CoreClock, Engine
 from runner.coordinator.event_log import EventLog
-from runner.coordinator.fleet import Fleet
+from runner.coordinator.fleet import Fleet, pool_shape
 from runner.coordinator.fleet_service import FleetService, JoinService
 from runner.coordinator.journal import Journal
 from runner.coordinator.machine_links import MachineLinks
@@ -144,13 +144,13 @@ class Coordinator:
 
     async def _start(self, servers: list[Any]) -> CoordinatorReady:
         state, config = self._state, self._config
-        hosts = [config.host]
+        hosts = [config.host, *([config.advertise] if config.advertise else [])]
         client_server = grpc.aio.server(options=server_options(), interceptors=[Guard(state.token)])
         fleet_server = grpc.aio.server(options=server_options(), interceptors=[Guard(None)])
         servers.extend([client_server, fleet_server])
         port = _bind(client_server, config.host, config.port, client_port_credentials(state.authority, hosts))
         fleet_port = _bind(fleet_server, config.host, config.fleet_port, fleet_port_credentials(state.authority, hosts))
-        reachable = _WILDCARDS.get(config.host, config.host)
+        reachable = config.advertise or _WILDCARDS.get(config.host, config.host)
         self._fleet.address = _join_address(reachable, port)
         self._fleet.fleet_address = _join_address(reachable, fleet_port)
         self._add_services(client_server, fleet_server)
@@ -169,7 +169,8 @@ class Coordinator:
             self.engine.post(events.CoordinatorRestarted())
         if not config.embedded:
             await self._fleet.sweep()
-        self._fleet.request(config.machines)
+        for pool in config.pools:
+            self._fleet.request(pool.first, pool_shape(pool))
         await client_server.start()
         await fleet_server.start()
         return self._publish(port)

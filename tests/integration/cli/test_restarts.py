@@ -96,7 +96,7 @@ def test_what_a_cluster_was_started_with_is_kept_unless_something_else_is_said(r
     other = run("up", "--cluster", cluster["cluster_id"], "--machines", "1", "--cpus", "3")
     assert "(1 machine of 3 CPU)" in other.stdout, other.stderr
     stored = json.loads(kept.read_text())
-    assert (stored["machines"], stored["cpus_per_machine"]) == (1, 3)
+    assert [(pool["min"], pool["num_cpus"]) for pool in stored["pools"]] == [(1, 3)]
     assert f"127.0.0.1:{stored['port']}" == cluster["address"]
 
 

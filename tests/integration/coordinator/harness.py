@@ -16,6 +16,7 @@ from runner.clock import SystemClock
 from runner.coordinator.config import CoordinatorConfig, CoordinatorReady
 from runner.coordinator.state_dir import StateDir
 from runner.coordinator.wiring import Coordinator
+from runner.pools import fixed_pool
 from runner.providers.base import BootConfig
 from runner.providers.fake import FakeProvider
 from runner.rpc.channels import client_channel, fleet_channel
@@ -72,8 +73,9 @@ class Harness:
 
 
 @contextlib.asynccontextmanager
-async def running(home: Path, **settings: Any) -> AsyncIterator[Harness]:
+async def running(home: Path, *, machines: int = 1, num_cpus: float = 1.0, **settings: Any) -> AsyncIterator[Harness]:
     """A coordinator whose fake machines are handed to the test instead of being booted."""
+    settings.setdefault("pools", (fixed_pool(machines, num_cpus=num_cpus),))
     boots: asyncio.Queue[BootConfig] = asyncio.Queue()
     config = CoordinatorConfig(**{"home": str(home), "provider": "fake", "lost_after_s": 30.0, **settings})
     state = StateDir(config.home, config.cluster_id, config.token, embedded=config.embedded)

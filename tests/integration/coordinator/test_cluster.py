@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -29,11 +30,11 @@ from tests.integration.coordinator.harness import (
     succeeded,
 )
 
-STANDING = {"embedded": False, "cluster_id": "standing"}
+STANDING: dict[str, Any] = {"embedded": False, "cluster_id": "standing"}
 
 
 async def test_status_and_listings(tmp_path: Path) -> None:
-    async with running(tmp_path, cpus_per_machine=2) as cluster, cluster.agent() as agent, cluster.client() as client:
+    async with running(tmp_path, num_cpus=2) as cluster, cluster.agent() as agent, cluster.client() as client:
         await client.send(function(), submit("t-1", name="one", is_run=True), submit("t-2"))
         await agent.next_start("t-1")
         await agent.report(started("t-1"))
@@ -132,7 +133,7 @@ def relay(executor_id: str, task_id: str, request: client_pb2.SessionRequest) ->
 
 
 async def test_a_task_submits_a_child_through_its_agent(tmp_path: Path) -> None:
-    async with running(tmp_path, cpus_per_machine=2) as cluster, cluster.agent() as agent, cluster.client() as client:
+    async with running(tmp_path, num_cpus=2) as cluster, cluster.agent() as agent, cluster.client() as client:
         await client.send(function(), submit("parent"))
         await agent.next_start("parent")
         hello = client_pb2.SessionRequest(hello=client_pb2.Hello(peer=local_peer(), client_id="e-1"))

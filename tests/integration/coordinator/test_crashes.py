@@ -22,7 +22,7 @@ from tests.integration.coordinator.harness import (
     succeeded,
 )
 
-STANDING = {"embedded": False, "cluster_id": f"crashes-{os.getpid()}"}
+STANDING: dict[str, Any] = {"embedded": False, "cluster_id": f"crashes-{os.getpid()}"}
 STATE, METRICS = client_pb2.EVENT_KIND_STATE, client_pb2.EVENT_KIND_METRICS
 
 

@@ -12,6 +12,7 @@ from runner.coordinator import wiring
 from runner.coordinator.config import CoordinatorConfig
 from runner.coordinator.state_dir import StateDir
 from runner.coordinator.wiring import Coordinator
+from runner.pools import fixed_pool
 from runner.providers.base import Provider
 from runner.testing import FakeClock
 
@@ -81,8 +82,7 @@ class SimCoordinator:
             cluster_id=self._cluster_id,
             embedded=False,
             provider="fake",
-            machines=self._machines,
-            cpus_per_machine=2.0,
+            pools=(fixed_pool(self._machines, num_cpus=2.0),),
             lost_after_s=6.0,
             destroy_after_s=12.0,
             heartbeat_s=1.0,

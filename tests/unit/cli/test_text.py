@@ -9,6 +9,7 @@ import pytest
 from runner.cli import machines, output, status, up
 from runner.coordinator.config import CoordinatorConfig, CoordinatorReady
 from runner.core.values import UNIT
+from runner.pools import fixed_pool
 from runner.rpc.gen import client_pb2, types_pb2
 from runner.rpc.version import PROTOCOL
 
@@ -149,7 +150,7 @@ READY = CoordinatorReady(
 
 
 def test_up_text_has_all_that_is_needed_and_no_secret():
-    config = CoordinatorConfig(home="/home/u", embedded=False, machines=4, cpus_per_machine=2.0, gpus_per_machine=1)
+    config = CoordinatorConfig(home="/home/u", embedded=False, pools=(fixed_pool(4, num_cpus=2.0, num_gpus=1),))
     assert (
         up.ready_text(config, READY, foreground=False)
         == """\
@@ -168,8 +169,3 @@ log:   /home/a b/5f2a9c01d3e4/coordinator.log"""
     )
     assert "stop:  Ctrl-C" in up.ready_text(config, READY, foreground=True)
     assert "the-token" not in json.dumps(up.ready_map(READY))
-
-
-def test_default_cpus_are_an_even_share():
-    assert up.default_cpus(10_000) == 1.0
-    assert up.default_cpus(0) == up.default_cpus(1) >= 1.0
