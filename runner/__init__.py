@@ -34,11 +34,13 @@ from runner.client.api import (
 from runner.client.remote_function import RemoteFunction
 from runner.objects.refs import ObjectRef
 from runner.options import TaskOptions
+from runner.pools import Pool
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ObjectRef",
+    "Pool",
     "RemoteFunction",
     "TaskOptions",
     "__version__",

@@ -17,6 +17,7 @@ CA = "RUNNER_CA"  # a PEM file with the cluster's certificate authority
 LOG_LEVEL = "RUNNER_LOG_LEVEL"  # debug, info, warning (default) or error
 BOOT_FILE = "RUNNER_BOOT_FILE"  # a worker's boot configuration
 BOOT = "RUNNER_BOOT"  # the same, base64, where no file can be placed
+PRICES = "RUNNER_PRICES"  # a TOML file with prices of machines, over those that come with the package
 NO_COLOR = "NO_COLOR"  # see no-color.org: any value but the empty one
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -34,6 +35,7 @@ class Settings:
     log_level: str = "warning"
     boot_file: Path | None = None
     boot: str | None = field(default=None, repr=False)
+    prices_file: Path | None = None
     no_color: bool = False
 
     def read_token(self) -> str | None:
@@ -78,6 +80,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         log_level=_log_level(env.get(LOG_LEVEL)),
         boot_file=_path(env.get(BOOT_FILE)),
         boot=env.get(BOOT),
+        prices_file=_path(env.get(PRICES)),
         no_color=NO_COLOR in env,
     )
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from runner.client.streams import EventStream
     from runner.objects.refs import ObjectRef
     from runner.options import OptionsDict
+    from runner.pools import Pool
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,12 +31,17 @@ def init(
     address: str | None = None,
     *,
     provider: str = "local",
-    machines: int = 1,
+    machines: int | Pool | Sequence[Pool] = 1,
     num_cpus: float | None = None,
     num_gpus: int | None = None,
     memory: int | str | None = None,
     resources: Mapping[str, float] | None = None,
     preload: Sequence[str] = (),
+    image: str | None = None,
+    region: str | Sequence[str] | None = None,
+    provider_options: Mapping[str, Any] | None = None,
+    max_cost: float | None = None,
+    strict: bool = False,
     token: str | None = None,
     ca: str | os.PathLike[str] | bytes | None = None,
     log_to_driver: bool = True,
@@ -44,11 +50,17 @@ def init(
 ) -> ClientSession:
     """Start a cluster of this process's own, or connect to a standing one at `address` ("host:port", RUNNER_ADDRESS).
 
-    `machines` machines are booted, each with `num_cpus` (all CPUs of this computer shared among them), `num_gpus` (its
-    GPUs likewise), `memory` (bytes or "8GiB"; None: not counted) and custom `resources`. `preload` names modules that
-    every worker has imported before its first task, such as "torch". For a standing cluster the token and the
-    certificate authority `ca` (PEM bytes or a file) are found on this host, or in RUNNER_TOKEN and RUNNER_CA.
-    `log_to_driver` prints what tasks write. A coordinator that does not answer for `lost_after_s` ends the session.
+    `machines` machines are booted by `provider` ("local": this computer), each with `num_cpus`, `num_gpus`, `memory`
+    (bytes or "8GiB"; None: not counted) and custom `resources`. Left out, on this computer its CPUs and GPUs are shared
+    among them; elsewhere a machine has 1 CPU and no GPU. With a `Pool`, or several with a name each, the number of
+    machines follows the work, and what a machine has is said in the pool. `init` waits for the coordinator, not for
+    machines; with `strict` fewer than were asked for are a failure, else work goes on with those that come.
+
+    `image`, `region` (one, or several in order of preference) and `provider_options` are the provider's own options.
+    `max_cost` (US dollars): near it no more machines are booted; see docs/cost.md. `preload` names modules that every
+    worker has imported before its first task, such as "torch". For a standing cluster the token and the certificate
+    authority `ca` (PEM bytes or a file) are found on this host, or in RUNNER_TOKEN and RUNNER_CA. `log_to_driver`
+    prints what tasks write. A coordinator that does not answer for `lost_after_s` ends the session.
 
     Called again, it returns the session that there is. The result is a context manager that calls `shutdown`.
 
@@ -59,8 +71,22 @@ def init(
         BadOptionsError: an argument cannot work.
     """
     from runner.client import connection
+    from runner.client.fleet_options import FleetOptions
 
-    fleet = connection.FleetOptions(provider, machines, num_cpus, num_gpus, memory, resources, tuple(preload))
+    fleet = FleetOptions(
+        provider=provider,
+        machines=machines,
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        memory=memory,
+        resources=resources,
+        preload=tuple(preload),
+        provider_options=provider_options,
+        image=image,
+        region=region,
+        max_cost=max_cost,
+        strict=strict,
+    )
     access = connection.AccessOptions(address, token, ca, log_to_driver, lost_after_s, timeout_s)
     return connection.init(fleet, access)
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from runner import config
 from runner.client import embedded
 from runner.client.context import current_task, session_or_none, set_session
-from runner.coordinator.config import PROVIDERS
 from runner.errors import BadOptionsError, UsageError
-from runner.pools import fixed_pool
 
 if TYPE_CHECKING:
+    from runner.client.fleet_options import FleetOptions
     from runner.client.grpc_transport import GrpcTransport
     from runner.client.log_printer import LogPrinter
     from runner.client.session import Session, SessionInfo
@@ -28,48 +26,6 @@ if TYPE_CHECKING:
 _CONNECT_S_MAX = 10.0
 _FLUSH_S = 5.0
 _LOGS_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class FleetOptions:
-    """What an embedded cluster is made of; see `runner.init`."""
-
-    provider: str
-    machines: int
-    num_cpus: float | None
-    num_gpus: int | None
-    memory: int | str | None
-    resources: Mapping[str, float] | None
-    preload: tuple[str, ...]
-
-    def to_config(self) -> dict[str, Any]:
-        """Fields of a CoordinatorConfig.
-
-        Raises:
-            BadOptionsError: a value cannot work.
-        """
-        if self.provider not in PROVIDERS:
-            raise BadOptionsError(f"provider={self.provider!r} is unknown; known is: {', '.join(PROVIDERS)}.")
-        if self.num_gpus is not None and (not _is_whole(self.num_gpus) or self.num_gpus < 0):
-            raise BadOptionsError(f"num_gpus={self.num_gpus!r} cannot work: expected a whole number >= 0 per machine.")
-        if not _is_whole(self.machines) or self.machines < 1:
-            raise BadOptionsError(f"machines={self.machines!r} cannot work: expected a whole number >= 1.")
-        pool = fixed_pool(
-            self.machines,
-            num_cpus=self.num_cpus,
-            num_gpus=self.num_gpus,
-            memory=self.memory,
-            resources=self.resources or {},
-        )
-        return {"provider": self.provider, "pools": (pool,), "preload": self.preload}
-
-    @property
-    def is_default(self) -> bool:
-        return self == FleetOptions("local", 1, None, None, None, None, ())
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +141,9 @@ def _open(fleet: FleetOptions, access: AccessOptions) -> ClientSession:
         return _open_embedded(settings, fleet, access)
     if not fleet.is_default:
         raise BadOptionsError(
-            "provider, machines, num_cpus, num_gpus, memory, resources and preload belong to a cluster that init()"
-            " starts itself; for one that runs already they are given to `runner up`."
+            "provider, machines, num_cpus, num_gpus, memory, resources, preload, image, region, provider_options,"
+            " max_cost and strict belong to a cluster that init() starts itself; for one that runs already they are"
+            " given to `runner up`."
         )
     from runner.client.connect import find_target
 
