@@ -37,7 +37,12 @@ def fleet_options(command: _F) -> _F:
         click.option(
             "--machines", type=click.IntRange(min=0), default=1, show_default=True, help="How many to boot at first."
         ),
-        click.option("--min", "min_machines", type=click.IntRange(min=0), help="Never fewer.  [default: --machines; 0 with --max]"),
+        click.option(
+            "--min",
+            "min_machines",
+            type=click.IntRange(min=0),
+            help="Never fewer.  [default: --machines; 0 with --max]",
+        ),
         click.option("--max", "max_machines", type=click.IntRange(min=1), help="Never more.  [default: --machines]"),
         click.option("--buffer", type=click.IntRange(min=0), help="Idle ones kept while there is work."),
         click.option(
@@ -91,9 +96,7 @@ def chosen_pools(options: Mapping[str, Any], said: Iterable[str], kept: list[dic
     flat = [name for name in POOL_OPTIONS if name in said and name != "pool"]
     if options["pool"]:
         if flat:
-            raise BadOptionsError(
-                f"--pool says all of a pool; {', '.join(map(_flag, flat))} beside it would be of no pool"
-            )
+            raise BadOptionsError(f"--pool says all of a pool; say {', '.join(map(_flag, flat))} in it instead")
         return list(check_pools(tuple(parse_pool(text) for text in options["pool"])))
     if kept and not flat:
         return [Pool.from_dict(each) for each in kept]

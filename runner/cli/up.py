@@ -11,32 +11,51 @@ import click
 from click.core import ParameterSource
 
 from runner.cli import output
+from runner.cli.fleet_options import (
+    POOL_OPTIONS,
+    chosen_pools,
+    fleet_options,
+    parse_provider_options,
+    provider_flags,
+)
 from runner.cli.options import home_option, json_option, settings
+from runner.client.fleet_options import provider_options
 from runner.config import ADDRESS, CA, TOKEN_FILE
-from runner.coordinator.config import DURABILITIES, LOOPBACK, CoordinatorConfig, CoordinatorReady, read_kept
-from runner.pools import Pool, fixed_pool
+from runner.coordinator.config import (
+    DURABILITIES,
+    LOOPBACK,
+    PROVIDERS,
+    CoordinatorConfig,
+    CoordinatorReady,
+    read_kept,
+)
+from runner.errors import BadOptionsError
+from runner.pools import DEFAULT_POOL, Pool
 
 if TYPE_CHECKING:
     import subprocess
 
 DEFAULT_PORT = 7420
-_OF_POOL = ("machines", "cpus", "gpus")
+_OF_PROVIDER = ("image", "region", "provider_option")
 
 
 @click.command("up")
 @click.option(
-    "--provider", type=click.Choice(["local"]), default="local", show_default=True, help="What boots machines."
+    "--provider", type=click.Choice(PROVIDERS), default="local", show_default=True, help="What boots machines."
 )
-@click.option("--machines", type=click.IntRange(min=0), default=1, show_default=True, help="How many to boot.")
+@fleet_options
+@provider_flags
 @click.option(
-    "--cpus",
+    "--max-cost",
     type=click.FloatRange(min=0, min_open=True),
-    help="CPUs of each machine.  [default: this host's, divided by the machines]",
+    metavar="USD",
+    help="Near this cost no more machines are booted.  [default: no bound]",
 )
-@click.option("--gpus", type=click.IntRange(min=0), default=0, show_default=True, help="GPUs of each machine.")
+@click.option("--strict", is_flag=True, help="Fewer machines than were asked for are a failure.")
 @click.option(
     "--host", default=LOOPBACK, show_default=True, help="Address to serve at; only with care another than loopback."
 )
+@click.option("--advertise", metavar="HOST", default="", help="Where machines find this host.  [default: --host]")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -70,9 +89,12 @@ def command(home: Path | None, as_json: bool, foreground: bool, cluster: str, **
     loaded = settings(home)
     if cluster and not (loaded.clusters_dir / cluster).is_dir():
         raise click.UsageError(f"there is no cluster {cluster} in {loaded.clusters_dir}")
-    chosen = _chosen(options, read_kept(loaded.clusters_dir / cluster) if cluster else {})
-    packed = {**chosen, "home": str(loaded.home), "cluster_id": cluster, "embedded": False}
-    config = CoordinatorConfig.from_dict(packed)
+    try:
+        chosen = _chosen(options, read_kept(loaded.clusters_dir / cluster) if cluster else {})
+        packed = {**chosen, "home": str(loaded.home), "cluster_id": cluster, "embedded": False}
+        config = CoordinatorConfig.from_dict(packed)
+    except BadOptionsError as error:
+        raise click.UsageError(str(error)) from None
     relay = _Relay() if foreground else None
     started = daemon.start(config, foreground=foreground)
     if as_json:
@@ -90,19 +112,16 @@ def _chosen(options: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
     """The options under the names of the coordinator's settings; what was kept stands where nothing was said."""
     context = click.get_current_context()
     said = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    of_fleet = {name: options.pop(name) for name in POOL_OPTIONS}
+    of_provider = {name: options.pop(name) for name in _OF_PROVIDER}
     chosen = {**kept, **{name: value for name, value in options.items() if not kept or name in said}}
-    of_pool = {name: chosen.pop(name) for name in _OF_POOL if name in chosen}
-    if of_pool:
-        machines = {"machines": 1, "cpus": None, "gpus": 0} | _first_pool(kept) | of_pool
-        pool = fixed_pool(machines["machines"], num_cpus=machines["cpus"], num_gpus=machines["gpus"])
-        chosen["pools"] = [pool.to_dict()]
-    return chosen
-
-
-def _first_pool(kept: dict[str, Any]) -> dict[str, Any]:
-    pools = kept.get("pools") or [{}]
-    names = {"machines": "min", "cpus": "num_cpus", "gpus": "num_gpus"}
-    return {ours: pools[0][theirs] for ours, theirs in names.items() if theirs in pools[0]}
+    pools = chosen_pools(of_fleet, said, kept.get("pools", []))
+    given = provider_options(
+        parse_provider_options(of_provider["provider_option"]), of_provider["image"], of_provider["region"] or None
+    )
+    # Options of another provider would mean nothing to this one.
+    before = kept.get("provider_options", {}) if chosen["provider"] == kept.get("provider") else {}
+    return {**chosen, "pools": [pool.to_dict() for pool in pools], "provider_options": {**before, **given}}
 
 
 def ready_map(ready: CoordinatorReady) -> dict[str, Any]:
@@ -140,11 +159,13 @@ def ready_text(config: CoordinatorConfig, ready: CoordinatorReady, *, foreground
 
 
 def _pool_text(pool: Pool) -> str:
-    if not pool.first:
-        return "no machines yet"
     each = [f"{pool.num_cpus:g} CPU"] if pool.num_cpus else []
     each += [f"{pool.num_gpus} GPU"] if pool.num_gpus else []
-    return output.plural(pool.first, "machine") + (f" of {', '.join(each)}" if each else "")
+    what = f" of {', '.join(each)}" if each else ""
+    name = "" if pool.name == DEFAULT_POOL else f"{pool.name}: "
+    if pool.min != pool.most and pool.most > 1:
+        return f"{name}{pool.min} to {output.plural(pool.most, 'machine')}{what}"
+    return f"{name}{output.plural(pool.first, 'machine')}{what}" if pool.first else f"{name}no machines yet"
 
 
 class _Relay:

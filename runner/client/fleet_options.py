@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from runner.coordinator.config import PROVIDERS, check_provider
 from runner.errors import BadOptionsError
@@ -47,31 +47,30 @@ class FleetOptions:
         options = provider_options(self.provider_options, self.image, self.region)
         if self.provider != "local" or options:  # it has none, and is not loaded in vain
             check_provider(self.provider, options)
-        if not isinstance(self.strict, bool):
+        strict: object = self.strict
+        if not isinstance(strict, bool):
             raise BadOptionsError(f"strict={self.strict!r} cannot work: expected True or False.")
         return {
             "provider": self.provider,
             "provider_options": options,
             "pools": self._pools(),
             "max_cost": parse_max_cost(self.max_cost),
-            "strict": self.strict,
+            "strict": strict,
             "preload": self.preload,
         }
 
     def _pools(self) -> tuple[Pool, ...]:
-        machines = self.machines
+        machines: object = self.machines
         if isinstance(machines, Pool):
             machines = (machines,)
         if isinstance(machines, Sequence) and not isinstance(machines, str | bytes):
             return self._checked(tuple(machines))
-        if not isinstance(machines, int) or isinstance(machines, bool) or machines < 1:
+        if not _is_whole(machines) or machines < 1:
             raise BadOptionsError(
                 f"machines={machines!r} cannot work: expected a whole number >= 1, a Pool, or several Pools."
                 " With Pool(min=0, max=...) machines come with the work."
             )
-        if self.num_gpus is not None and (
-            not isinstance(self.num_gpus, int) or isinstance(self.num_gpus, bool) or self.num_gpus < 0
-        ):
+        if self.num_gpus is not None and (not _is_whole(self.num_gpus) or self.num_gpus < 0):
             raise BadOptionsError(f"num_gpus={self.num_gpus!r} cannot work: expected a whole number >= 0 per machine.")
         pool = fixed_pool(
             machines,
@@ -95,22 +94,26 @@ class FleetOptions:
         return check_pools(pools)
 
 
-def provider_options(
-    given: Mapping[str, Any] | None, image: str | None, region: str | Sequence[str] | None
-) -> dict[str, Any]:
-    """One map of a provider's options, in which `image` and `region` have their place.
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def provider_options(given: object, image: object, region: object) -> dict[str, Any]:
+    """One map of a provider's options, in which `image` and `region` (one name or several) have their place.
 
     Raises:
         BadOptionsError: no such map, or something is said twice.
     """
-    if given is not None and (not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given)):
-        raise BadOptionsError(f"provider_options={given!r} cannot work: expected a dict of names and values.")
-    options = dict(given or {})
-    regions = [region] if isinstance(region, str) else region
-    if regions is not None and (not regions or not all(isinstance(each, str) and each for each in regions)):
-        raise BadOptionsError(f'region={region!r} cannot work: expected a name, such as "iad", or several.')
+    if given is None:
+        given = {}
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise BadOptionsError(f"provider_options is a {type(given).__name__}; expected a dict of names and values.")
+    options = dict(given)
     if image is not None and (not isinstance(image, str) or not image):
         raise BadOptionsError(f"image={image!r} cannot work: expected the name of an image.")
+    regions = [region] if isinstance(region, str) else region
+    if regions is not None and not (isinstance(regions, Sequence) and regions and all(map(_is_name, regions))):
+        raise BadOptionsError(f'region={region!r} cannot work: expected a name, such as "iad", or several.')
     for name, value in (("image", image), ("regions", None if regions is None else list(regions))):
         if value is None:
             continue
@@ -118,6 +121,10 @@ def provider_options(
             raise BadOptionsError(f"provider_options has {name!r}, and {name.removesuffix('s')}= says it again.")
         options[name] = value
     return options
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def parse_max_cost(value: Any) -> float | None:

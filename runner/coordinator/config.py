@@ -14,6 +14,7 @@ from runner.providers import registry
 
 LOOPBACK = "127.0.0.1"
 PROVIDERS = registry.PROVIDERS
+check_provider = registry.check_provider
 DURABILITIES = ("process", "power")
 SETTINGS_NAME = "settings.json"
 # Said anew at each start; the token has a file of its own.

@@ -81,10 +81,13 @@ def _hour(of_provider: Mapping[str, Any], size: Mapping[str, Any], shape: Shape)
         return float(size["hour"])
     if "memory_gb_hour" not in of_provider or memory_gb > size.get("memory_gb_max", float("inf")):
         return None
-    return float(size["hour"]) + extra_gb * float(of_provider["memory_gb_hour"])
+    hour: float = size["hour"] + extra_gb * of_provider["memory_gb_hour"]
+    return hour
 
 
-def find_price(provider: str, size: str, shape: Shape, region: str = "", prices_file: Path | None = None) -> Price | None:
+def find_price(
+    provider: str, size: str, shape: Shape, region: str = "", prices_file: Path | None = None
+) -> Price | None:
     """The price of one machine; see `PriceTable.find`.
 
     Raises:

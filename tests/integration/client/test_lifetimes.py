@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import runner
-from runner.client import connection, embedded
+from runner.client import connection, embedded, fleet_options
 from runner.errors import (
     AuthenticationError,
     BadOptionsError,
@@ -108,7 +108,8 @@ def test_options_of_an_own_cluster_are_not_for_a_standing_one() -> None:
 
 def test_a_coordinator_that_cannot_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RUNNER_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(connection, "PROVIDERS", ("elsewhere",))
+    monkeypatch.setattr(fleet_options, "PROVIDERS", ("elsewhere",))
+    monkeypatch.setattr(fleet_options, "check_provider", lambda *_: None)
     with pytest.raises(BadOptionsError, match="provider 'elsewhere' is unknown"):
         runner.init(provider="elsewhere")
     assert not (tmp_path / "home").exists()

@@ -78,7 +78,7 @@ def test_this_computer_costs_nothing(provider: str) -> None:
 def test_a_file_of_the_user_lies_over_the_table(tmp_path: Path) -> None:
     path = tmp_path / "prices.toml"
     path.write_text(
-        '[fly.sizes]\nperformance-1x = { hour = 0.03 }\n[lab]\nas_of = 2026-11-01\nsizes.box = { hour = 0.5 }\n'
+        "[fly.sizes]\nperformance-1x = { hour = 0.03 }\n[lab]\nas_of = 2026-11-01\nsizes.box = { hour = 0.5 }\n"
     )
     ours = find_price("fly", "performance-1x", shape(1, 2), "iad", path)
     assert ours is not None
