@@ -19,7 +19,7 @@ from runner.cli.fleet_options import (
     provider_flags,
 )
 from runner.cli.options import home_option, json_option, settings
-from runner.client.fleet_options import provider_options
+from runner.client.fleet_options import estimate, provider_options
 from runner.config import ADDRESS, CA, TOKEN_FILE
 from runner.coordinator.config import (
     DURABILITIES,
@@ -93,6 +93,8 @@ def command(home: Path | None, as_json: bool, foreground: bool, cluster: str, **
         chosen = _chosen(options, read_kept(loaded.clusters_dir / cluster) if cluster else {})
         packed = {**chosen, "home": str(loaded.home), "cluster_id": cluster, "embedded": False}
         config = CoordinatorConfig.from_dict(packed)
+        for line in estimate({**packed, "pools": config.pools, "max_cost": config.max_cost}, loaded.prices_file):
+            output.note(line)
     except BadOptionsError as error:
         raise click.UsageError(str(error)) from None
     relay = _Relay() if foreground else None

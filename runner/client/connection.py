@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from runner import config
 from runner.client import embedded
 from runner.client.context import current_task, session_or_none, set_session
+from runner.client.fleet_options import estimate
 from runner.errors import BadOptionsError, UsageError
 
 if TYPE_CHECKING:
@@ -153,6 +155,8 @@ def _open(fleet: FleetOptions, access: AccessOptions) -> ClientSession:
 
 def _open_embedded(settings: config.Settings, fleet: FleetOptions, access: AccessOptions) -> ClientSession:
     wanted = {"home": str(settings.home), "lost_after_s": float(access.lost_after_s), **fleet.to_config()}
+    for line in estimate(wanted, settings.prices_file):
+        print(line, file=sys.stderr, flush=True)  # noqa: T201  a person should see it before it begins
     started = embedded.start(wanted, access.timeout_s, _import_all)
     try:
         from runner.rpc.clusters import Target

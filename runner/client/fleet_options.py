@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from runner.coordinator.config import PROVIDERS, check_provider
@@ -121,6 +122,21 @@ def provider_options(given: object, image: object, region: object) -> dict[str, 
             raise BadOptionsError(f"provider_options has {name!r}, and {name.removesuffix('s')}= says it again.")
         options[name] = value
     return options
+
+
+def estimate(config: Mapping[str, Any], prices_file: Path | None) -> list[str]:
+    """What the fleet of a CoordinatorConfig's fields will cost, for people; empty when it is free.
+
+    Raises:
+        BadOptionsError: `max_cost` could not be kept, or the file of prices is wrong.
+    """
+    if config["provider"] == "local":
+        return []
+    from runner.coordinator.estimate import check_max_cost, estimate_lines, price_pools
+
+    priced = price_pools(config["provider"], config["pools"], config["provider_options"], prices_file)
+    check_max_cost(priced, config["max_cost"])
+    return estimate_lines(priced)
 
 
 def _is_name(value: object) -> bool:

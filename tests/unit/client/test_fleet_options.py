@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runner.client import fleet_options
-from runner.client.fleet_options import FleetOptions
+from runner.client.fleet_options import FleetOptions, estimate
 from runner.coordinator.config import CoordinatorConfig
 from runner.errors import BadOptionsError
 from runner.pools import Pool
@@ -90,3 +91,15 @@ def test_only_the_default_may_go_to_a_standing_cluster() -> None:
     assert FleetOptions().is_default
     assert not FleetOptions(max_cost=1.0).is_default
     assert not FleetOptions(machines=Pool()).is_default
+
+
+def test_the_cost_is_told_before_anything_is_started(elsewhere: list[tuple[str, Any]], tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text('[elsewhere]\nas_of = "2026-11-01"\nsizes.large = { hour = 2 }\n')
+    config = FleetOptions(provider="elsewhere", machines=Pool(min=3, size="large"), max_cost=1.0).to_config()
+    assert estimate(config, prices) == ["3 x large: about $6.00 per hour; prices of 2026-11-01"]
+    with pytest.raises(BadOptionsError, match=r"max_cost=0\.4 is less than"):
+        estimate({**config, "max_cost": 0.4}, prices)
+    with pytest.raises(BadOptionsError, match="not known"):
+        estimate(config, None)
+    assert estimate(FleetOptions(machines=8).to_config(), prices) == [], "this computer is free"
