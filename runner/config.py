@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner.errors import BadOptionsError
+from runner.errors import BadOptionsError, UsageError
 
 HOME = "RUNNER_HOME"  # where clusters keep their state; default ~/.runner
 ADDRESS = "RUNNER_ADDRESS"  # host:port of a standing cluster; runner.init() connects there
@@ -18,6 +18,9 @@ LOG_LEVEL = "RUNNER_LOG_LEVEL"  # debug, info, warning (default) or error
 BOOT_FILE = "RUNNER_BOOT_FILE"  # a worker's boot configuration
 BOOT = "RUNNER_BOOT"  # the same, base64, where no file can be placed
 PRICES = "RUNNER_PRICES"  # a TOML file with prices of machines, over those that come with the package
+COORDINATOR = "RUNNER_COORDINATOR"  # settings of a coordinator that was booted as a machine, base64; no secrets
+INSIDE = "RUNNER_INSIDE"  # set by agents: the machine whose process this is
+PRIVATE_ADDRESS = "FLY_PRIVATE_IP"  # set by Fly in each machine: where others of its organisation reach it
 NO_COLOR = "NO_COLOR"  # see no-color.org: any value but the empty one
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -36,6 +39,9 @@ class Settings:
     boot_file: Path | None = None
     boot: str | None = field(default=None, repr=False)
     prices_file: Path | None = None
+    coordinator: str | None = field(default=None, repr=False)
+    inside: str | None = None
+    private_address: str | None = None
     no_color: bool = False
 
     def read_token(self) -> str | None:
@@ -81,6 +87,9 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         boot_file=_path(env.get(BOOT_FILE)),
         boot=env.get(BOOT),
         prices_file=_path(env.get(PRICES)),
+        coordinator=env.get(COORDINATOR),
+        inside=env.get(INSIDE),
+        private_address=env.get(PRIVATE_ADDRESS),
         no_color=NO_COLOR in env,
     )
 
@@ -104,6 +113,28 @@ def child_environment(import_folder: str) -> dict[str, str]:
 def forget_boot() -> None:
     """Take the boot configuration out of the environment, which processes started later inherit."""
     os.environ.pop(BOOT, None)
+
+
+def mark_inside(machine_id: str) -> None:
+    """From now on this process and those that it starts know that they are a machine's."""
+    os.environ[INSIDE] = machine_id
+
+
+def refuse_inside() -> None:
+    """Machines boot no machines: a task that starts a cluster by mistake would do so once for each of its attempts.
+
+    Guards against accidents, not against malice: what keeps a task from booting is that machines hold no provider's token.
+
+    Raises:
+        UsageError: this process runs on a machine of a cluster.
+    """
+    machine_id = os.environ.get(INSIDE)
+    if machine_id:
+        raise UsageError(
+            f"this process runs on machine {machine_id} of a cluster, and machines boot no machines of their own; "
+            f"inside a task runner.init() is the session that the task has: submit to that, or ask for more machines "
+            f"where the cluster is started (Pool(max=...))"
+        )
 
 
 def parse_address(text: str, source: str) -> str:

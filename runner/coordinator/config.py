@@ -53,6 +53,7 @@ class CoordinatorConfig:
     heartbeat_s: float = 5.0
     boot_deadline_s: float = 120.0
     client_lost_after_s: float = 30.0
+    ends_alone: bool = False  # ends when no client and no detached work has been there for `client_lost_after_s`
     disk_reserve_bytes: int = 64 << 20  # submits are refused when the journal's disk has less than this left
 
     def to_dict(self) -> dict[str, Any]:

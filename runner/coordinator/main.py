@@ -18,6 +18,8 @@ from runner.coordinator.config import CoordinatorConfig, CoordinatorReady
 from runner.errors import InternalError, RunnerError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from runner.coordinator.state_dir import StateDir
     from runner.coordinator.wiring import Coordinator
     from runner.ids import ClusterId
@@ -34,23 +36,40 @@ _SHUTDOWN_S_MAX = 8
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one coordinator; returns the exit status."""
     options = _parse(argv)
+    if options.hand_over:
+        from runner.coordinator import booted
+
+        return booted.hand_over_stdin(options.hand_over, options.cluster)
+    ready_fd = options.ready_fd
     try:
-        config = CoordinatorConfig.from_dict(msgpack.unpackb(_read_all(options.config_fd)))
-        return _run(config, options.ready_fd)
+        settings.refuse_inside()
+        if options.config_fd is None:
+            from runner.coordinator import booted
+
+            config, ready_fd = booted.wait_for_secrets()
+        else:
+            config = CoordinatorConfig.from_dict(msgpack.unpackb(_read_all(options.config_fd)))
+        return _run(config, ready_fd, is_machine=options.config_fd is None)
     except Exception as exc:
         log.exception("the coordinator could not start")
-        _report_failure(options.ready_fd, exc)
+        _report_failure(ready_fd, exc)
         return 1
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m runner.coordinator", description=__doc__)
-    parser.add_argument("--config-fd", type=int, required=True, help="where one msgpack map of settings is read from")
+    parser.add_argument(
+        "--config-fd", type=int, help="where one msgpack map of settings is read from; without it RUNNER_COORDINATOR is"
+    )
     parser.add_argument("--ready-fd", type=int, default=-1, help="where one msgpack map is written when it serves")
+    parser.add_argument(
+        "--hand-over", metavar="HOME", help="give the secrets on stdin to the coordinator that waits there"
+    )
+    parser.add_argument("--cluster", default="", help="with --hand-over: whose coordinator that is")
     return parser.parse_args(argv)
 
 
-def _run(config: CoordinatorConfig, ready_fd: int) -> int:
+def _run(config: CoordinatorConfig, ready_fd: int, *, is_machine: bool) -> int:
     # What gRPC reads from the environment has to be there before it is imported.
     settings.set_grpc_defaults()
     import asyncio
@@ -68,7 +87,7 @@ def _run(config: CoordinatorConfig, ready_fd: int) -> int:
         if config.preload:
             zygote.preload(config.preload)  # while the machines boot
     state = StateDir(config.home, config.cluster_id, config.token, embedded=config.embedded)
-    _log_to(state)
+    _log_to(state, to_stderr=is_machine)  # there nobody reads the file, and the provider keeps what is written
     config = replace(config, pools=_resolved(config))
 
     def make_provider(cluster_id: ClusterId, state: StateDir) -> Provider:
@@ -83,7 +102,9 @@ def _run(config: CoordinatorConfig, ready_fd: int) -> int:
             _watch_client(coordinator, config)
         async with coordinator.serve() as ready:
             _report_ready(ready_fd, ready)
+            alone = _watch_alone(coordinator, config)
             await coordinator.wait_stopped()
+            alone.cancel()
             signal.alarm(_SHUTDOWN_S_MAX)
         return 70 if coordinator.failure else 0
 
@@ -129,6 +150,18 @@ def _provider(config: CoordinatorConfig, cluster_id: ClusterId, state: StateDir,
     return make_provider(config.provider, place)
 
 
+def _watch_alone(coordinator: Coordinator, config: CoordinatorConfig) -> asyncio.Future[None]:
+    """A coordinator that was booted for a client ends when nobody has been there for a while."""
+    import asyncio
+
+    from runner.coordinator.alone import end_when_alone
+
+    if not config.ends_alone:
+        return asyncio.get_running_loop().create_future()
+    is_wanted, now_s = coordinator.cluster.is_wanted, asyncio.get_running_loop().time
+    return asyncio.ensure_future(end_when_alone(config.client_lost_after_s, is_wanted, now_s, coordinator.stop))
+
+
 def _watch_signals(coordinator: Coordinator) -> None:
     import asyncio
 
@@ -164,11 +197,12 @@ def _watch_client(coordinator: Coordinator, config: CoordinatorConfig) -> None:
             loop.add_reader(pidfd, process_ended, pidfd)
 
 
-def _log_to(state: StateDir) -> None:
+def _log_to(state: StateDir, *, to_stderr: bool) -> None:
     level = settings.load().log_level.upper()
-    handler = logging.FileHandler(state.log, delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
+    handlers: list[logging.Handler] = [logging.FileHandler(state.log, delay=True)]
+    if to_stderr:
+        handlers.append(logging.StreamHandler())
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers)
     state.log.touch(mode=0o600)
 
 

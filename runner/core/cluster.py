@@ -151,6 +151,13 @@ class Cluster:
         clients = self._state.clients.values()
         return sum(client.executor_id is None and client.lease_until_s is None for client in clients)
 
+    def is_wanted(self) -> bool:
+        """Whether a client is connected, or work is unfinished that no client's end would cancel."""
+        if self.client_count():
+            return True
+        owned = sum(len(client.tasks) for client in self._state.clients.values())
+        return self.unfinished_tasks() > owned
+
     def why_waiting(self, task_id: TaskId) -> str:
         """One sentence for people; "" when it is not waiting."""
         task = self._state.tasks.get(task_id)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from runner.clock import SystemClock
+from runner.config import mark_inside
 from runner.errors import RunnerError
 from runner.rpc.gen import fleet_pb2
 from runner.rpc.phases import DRAINING
@@ -181,6 +182,7 @@ def run_agent(boot: BootConfig, life_fd: int | None = None, zygote: socket.socke
     (container, VM) both are None.
     """
     become_subreaper()
+    mark_inside(boot.machine_id)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # Before gRPC exists: a process that has used it cannot fork.
     if os.fork() == 0:

@@ -1,0 +1,78 @@
+"""A coordinator that was booted as a machine: its settings come from the environment, its secrets over a socket."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import msgpack
+
+from runner import config as settings
+from runner.coordinator.config import CoordinatorConfig
+from runner.coordinator.handover import Secrets, hand_over, take_secrets
+from runner.errors import BadOptionsError, RunnerError
+
+# For the whole of a hand-over inside the machine: importing gRPC on a small one takes seconds.
+HAND_OVER_S = 45.0
+
+
+def wait_for_secrets() -> tuple[CoordinatorConfig, int]:
+    """The whole configuration, and the descriptor for the ready message. Blocks until the secrets have come.
+
+    Raises:
+        BadOptionsError: RUNNER_COORDINATOR is not set, or holds something else.
+        CoordinatorUnreachableError: no secrets came within the boot deadline.
+    """
+    config = read_config(settings.load())
+    secrets, ready_fd = take_secrets(Path(config.home), config.cluster_id, config.boot_deadline_s)
+    options = {**config.provider_options, **secrets.provider_options}
+    return replace(config, token=secrets.token, provider_options=options), ready_fd
+
+
+def read_config(loaded: settings.Settings) -> CoordinatorConfig:
+    """What RUNNER_COORDINATOR says, with this machine's own address where none is given.
+
+    Raises:
+        BadOptionsError: it is not set, or holds something else.
+    """
+    if loaded.coordinator is None:
+        raise BadOptionsError(
+            f"no settings: {settings.COORDINATOR} is not set; `python -m runner.coordinator` is run by programs, people "
+            f"use `runner up`"
+        )
+    try:
+        packed = msgpack.unpackb(base64.b64decode(loaded.coordinator, validate=True))
+    except (binascii.Error, ValueError, msgpack.UnpackException):
+        packed = None
+    if not isinstance(packed, dict):
+        raise BadOptionsError(f"{settings.COORDINATOR} is not a base64 msgpack map")
+    config = CoordinatorConfig.from_dict(packed)
+    if not config.cluster_id or config.embedded:
+        raise BadOptionsError(f"{settings.COORDINATOR} names no cluster_id, or an embedded cluster")
+    return config if config.advertise else replace(config, advertise=loaded.private_address or "")
+
+
+def encode_config(config: CoordinatorConfig) -> str:
+    """The value of RUNNER_COORDINATOR.
+
+    Raises:
+        BadOptionsError: the configuration holds a secret: whoever can list machines can read their environment.
+    """
+    if config.token or "token" in config.provider_options:
+        raise BadOptionsError("a token is in the settings of a coordinator machine; it has to be handed over instead")
+    return base64.b64encode(msgpack.packb(config.to_dict())).decode("ascii")
+
+
+def hand_over_stdin(home: str, cluster_id: str) -> int:
+    """Hand the secrets on standard input over; the answer goes to standard output as one JSON object. The exit status."""
+    try:
+        told = hand_over(Path(home), cluster_id, Secrets.from_json(sys.stdin.buffer.read()), HAND_OVER_S)
+    except RunnerError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(json.dumps(told) + "\n")
+    return 0
