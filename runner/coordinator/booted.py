@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgpack
 
@@ -27,18 +29,32 @@ def wait_for_secrets() -> tuple[CoordinatorConfig, int]:
         BadOptionsError: RUNNER_COORDINATOR is not set, or holds something else.
         CoordinatorUnreachableError: no secrets came within the boot deadline.
     """
-    config = read_config(settings.load())
-    secrets, ready_fd = take_secrets(Path(config.home), config.cluster_id, config.boot_deadline_s)
-    options = {**config.provider_options, **secrets.provider_options}
-    return replace(config, token=secrets.token, provider_options=options), ready_fd
+    loaded = settings.load()
+    packed = read_packed(loaded)
+    deadline_s = float(packed.get("boot_deadline_s", 120.0))
+    secrets, ready_fd = take_secrets(Path(packed["home"]), packed["cluster_id"], deadline_s)
+    try:
+        return with_secrets(packed, secrets, loaded), ready_fd
+    except RunnerError as error:
+        # Whoever handed over waits for an answer.
+        with os.fdopen(ready_fd, "wb") as file:
+            file.write(msgpack.packb({"error": {"type": type(error).__name__, "message": str(error)}}))
+        raise
 
 
-def read_config(loaded: settings.Settings) -> CoordinatorConfig:
-    """What RUNNER_COORDINATOR says, with this machine's own address where none is given.
+def with_secrets(packed: dict[str, Any], secrets: Secrets, loaded: settings.Settings) -> CoordinatorConfig:
+    """The configuration that RUNNER_COORDINATOR and the secrets make, with this machine's own address where none is given.
 
     Raises:
-        BadOptionsError: it is not set, or holds something else.
+        BadOptionsError: a value cannot work.
     """
+    options = {**packed.get("provider_options", {}), **secrets.provider_options}
+    config = CoordinatorConfig.from_dict({**packed, "provider_options": options, "token": secrets.token})
+    return config if config.advertise else replace(config, advertise=loaded.private_address or "")
+
+
+def read_packed(loaded: settings.Settings) -> dict[str, Any]:
+    """What RUNNER_COORDINATOR says. Without the secrets it cannot be checked: a provider may need its token."""
     if loaded.coordinator is None:
         raise BadOptionsError(
             f"no settings: {settings.COORDINATOR} is not set; `python -m runner.coordinator` is run by programs, people "
@@ -50,10 +66,9 @@ def read_config(loaded: settings.Settings) -> CoordinatorConfig:
         packed = None
     if not isinstance(packed, dict):
         raise BadOptionsError(f"{settings.COORDINATOR} is not a base64 msgpack map")
-    config = CoordinatorConfig.from_dict(packed)
-    if not config.cluster_id or config.embedded:
-        raise BadOptionsError(f"{settings.COORDINATOR} names no cluster_id, or an embedded cluster")
-    return config if config.advertise else replace(config, advertise=loaded.private_address or "")
+    if not packed.get("cluster_id") or not packed.get("home") or packed.get("embedded", True):
+        raise BadOptionsError(f"{settings.COORDINATOR} names no home or cluster_id, or an embedded cluster")
+    return packed
 
 
 def encode_config(config: CoordinatorConfig) -> str:

@@ -8,7 +8,7 @@ import msgpack
 import pytest
 
 from runner import config as settings
-from runner.coordinator.booted import encode_config, read_config
+from runner.coordinator.booted import encode_config, read_packed, with_secrets
 from runner.coordinator.config import CoordinatorConfig
 from runner.coordinator.handover import Secrets
 from runner.errors import BadOptionsError, UsageError
@@ -28,10 +28,23 @@ def load(**env: str) -> settings.Settings:
     return settings.load({"HOME": "/home/somebody", **env})
 
 
+def read_config(loaded: settings.Settings, secrets: Secrets | None = None) -> CoordinatorConfig:
+    return with_secrets(read_packed(loaded), secrets or Secrets(""), loaded)
+
+
 def test_settings_survive_the_way_through_the_environment():
     found = read_config(load(RUNNER_COORDINATOR=encode_config(CONFIG)))
 
     assert found == CONFIG
+
+
+def test_secrets_come_from_elsewhere_before_anything_is_checked():
+    secrets = Secrets("client-token", {"unknown": "to the provider"})
+
+    with pytest.raises(BadOptionsError, match="unknown"):
+        read_config(load(RUNNER_COORDINATOR=encode_config(CONFIG)), secrets)
+    found = read_config(load(RUNNER_COORDINATOR=encode_config(CONFIG)), Secrets("client-token"))
+    assert found.token == "client-token"
 
 
 def test_machines_are_told_the_private_address():
