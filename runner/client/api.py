@@ -266,7 +266,8 @@ def stream(
 
     An iterator, plain or async, of `Event`s; ends when all of them have settled. Each event comes once and in order
     within its run, across reconnects. `kinds` chooses among "state", "attempt", "metrics", "log", "log_gap",
-    "checkpoint" and "machine" (boots and losses of the cluster's machines); default: all.
+    "checkpoint", "machine" (boots and losses of the cluster's machines) and "fleet" (why there are fewer of them than
+    there should be); default: all.
     """
     from runner.client.streams import open_stream
 

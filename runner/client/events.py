@@ -19,7 +19,10 @@ KINDS: dict[int, str] = {
     client_pb2.EVENT_KIND_LOG_GAP: "log_gap",
     client_pb2.EVENT_KIND_CHECKPOINT: "checkpoint",
     client_pb2.EVENT_KIND_MACHINE: "machine",
+    client_pb2.EVENT_KIND_FLEET: "fleet",
 }
+# Of the cluster, not of one run.
+CLUSTER_KINDS = frozenset({"machine", "fleet"})
 NUMBERS = {name: number for number, name in KINDS.items()}
 SETTLED = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -30,7 +33,7 @@ class Event:
 
     Only the fields that belong to `kind` are filled: "state": state, failure; "attempt": attempt, step, machine_id;
     "metrics": step, values; "log": text, stream; "log_gap": lines_dropped; "checkpoint": step; "machine": machine_id,
-    state, phases.
+    state, phases; "fleet": name of the pool, text.
     """
 
     seq: int  # position in the cluster's event log

@@ -23,14 +23,17 @@ _KINDS = (client_pb2.EVENT_KIND_LOG, client_pb2.EVENT_KIND_LOG_GAP)
 
 
 class LogPrinter:
-    """A watch of this session's log lines, and a thread that prints them: a terminal that blocks must not stop the session."""
+    """Watches of this session's log lines and of the fleet's troubles, and a thread that prints them: a terminal that blocks must not stop the session."""
 
     def __init__(self, session: Session, transport: GrpcTransport, from_seq: int) -> None:
         self._transport = transport
         request = client_pb2.WatchRequest(
             client_id=session.info.client_id, from_seq=from_seq, kinds=_KINDS, follow=True
         )
-        self._feed = Feed(session, transport, request)
+        fleet = client_pb2.WatchRequest(
+            from_seq=session.info.machines_from_seq, kinds=[client_pb2.EVENT_KIND_FLEET], follow=True
+        )
+        self._feeds = (Feed(session, transport, request), Feed(session, transport, fleet))
         self._lines: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._following: Future[None] = transport.threaded.start(self._follow)
         self._thread = threading.Thread(target=self._print_all, name="runner-logs", daemon=True)
@@ -47,28 +50,39 @@ class LogPrinter:
 
     async def _follow(self) -> None:
         try:
-            await self._feed.run(self._lines.put, self._has_room)
+            await self._read()
         except RunnerError:
             pass  # the session is over, and says so itself
+
+    async def _read(self) -> None:
+        await asyncio.gather(*(feed.run(self._lines.put, self._has_room) for feed in self._feeds))
 
     async def _finish(self) -> None:
         """Stop following, then read once more to the newest line."""
         following = asyncio.wrap_future(self._following)
         self._following.cancel()
         await asyncio.wait([following])
-        self._feed.request.follow = False
-        await self._feed.run(self._lines.put, self._has_room)
+        for feed in self._feeds:
+            feed.request.follow = False
+        await self._read()
 
     async def _has_room(self) -> None:
         await below(self._lines, _BUFFER_MAX_LINES)
 
     def _print_all(self) -> None:
         while (event := self._lines.get()) is not None:
-            target = sys.stderr if event.stream == "stderr" else sys.stdout
-            text = f"[{event.lines_dropped} lines were not kept]" if event.kind == "log_gap" else event.text
+            is_out = event.kind != "fleet" and event.stream != "stderr"
+            target = sys.stdout if is_out else sys.stderr
             try:
-                target.write(f"({event.name or event.task_id}) {text}\n")
+                target.write(_line(event))
                 if self._lines.empty():
                     target.flush()
             except (OSError, ValueError, AttributeError):
                 continue  # closed, or there is none
+
+
+def _line(event: Event) -> str:
+    if event.kind == "fleet":
+        return f"runner: {f'pool {event.name}: ' if event.name else ''}{event.text}\n"
+    text = f"[{event.lines_dropped} lines were not kept]" if event.kind == "log_gap" else event.text
+    return f"({event.name or event.task_id}) {text}\n"

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from runner.client.events import KINDS, NUMBERS, Event, from_wire
+from runner.client.events import CLUSTER_KINDS, KINDS, NUMBERS, Event, from_wire
 from runner.client.futures import set_soon
 from runner.errors import BadOptionsError, CoordinatorUnreachableError, RunnerError, UsageError
 from runner.ids import task_of
@@ -97,7 +97,7 @@ class EventStream:
         self._unsettled = set(task_ids)
         self._last: Event | None = None  # the end of the last run: nothing comes after it
         # States are always read: they tell the end.
-        wanted = [client_pb2.EventKind.Name(NUMBERS[kind]) for kind in sorted((kinds - {"machine"}) | {"state"})]
+        wanted = [client_pb2.EventKind.Name(NUMBERS[kind]) for kind in sorted((kinds - CLUSTER_KINDS) | {"state"})]
         runs = client_pb2.WatchRequest(task_ids=task_ids, kinds=wanted, until_done=True)
         if (size_bytes := runs.ByteSize()) > ITEM_BYTES_MAX:
             raise BadOptionsError(
@@ -105,10 +105,12 @@ class EventStream:
                 f" {ITEM_BYTES_MAX}. Give it fewer of them."
             )
         machines = client_pb2.WatchRequest(
-            kinds=[client_pb2.EVENT_KIND_MACHINE], from_seq=session.info.machines_from_seq, follow=True
+            kinds=[client_pb2.EventKind.Name(NUMBERS[kind]) for kind in sorted(kinds & CLUSTER_KINDS)],
+            from_seq=session.info.machines_from_seq,
+            follow=True,
         )
         feeds = [Feed(session, self._transport, runs)]
-        if "machine" in kinds:
+        if kinds & CLUSTER_KINDS:
             feeds.append(Feed(session, self._transport, machines))
         self._reading: Future[None] = self._transport.threaded.start(lambda: self._read(feeds))
 
@@ -185,7 +187,7 @@ class EventStream:
             self._unsettled.discard(event.task_id)
         if event.kind not in self._kinds:
             return
-        if event.kind != "machine":
+        if event.kind not in CLUSTER_KINDS:
             self._let_last_go()
         if event.is_settled and not self._unsettled:
             self._last = event  # what machines have said until now goes before it

@@ -28,6 +28,8 @@ from runner.rpc.version import check_peer, host_id, local_peer
 Context = Any  # grpc.aio.ServicerContext, which the stubs make generic in ways that generated code is not
 
 _MACHINES_PER_CALL_MAX = 1000
+# Answers that are kept for repeats of a request.
+_REQUESTS_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
         fleet: Fleet,
         facts: ClusterFacts,
         shut_down: Callable[[str], None],
+        take_numbers: Callable[[str, int], range],
     ) -> None:
         self._engine = engine
         self._core_clock = core_clock
@@ -65,6 +68,8 @@ class ClientService(client_pb2_grpc.ClientServicer):
         self._fleet = fleet
         self._facts = facts
         self._shut_down = shut_down
+        self._take_numbers = take_numbers
+        self._added: dict[str, tuple[str, ...]] = {}
         self._watches = Watches(event_log, engine.cluster, clock)
 
     def close(self) -> None:
@@ -183,6 +188,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
             clients=cluster.client_count(),
             pid=os.getpid(),
             state_dir=self._facts.state_dir,
+            pools=listings.pools(cluster),
         )
 
     # ---- changing ----
@@ -192,10 +198,31 @@ class ClientService(client_pb2_grpc.ClientServicer):
         """Ask for more machines; returns when the request is durable, not when they are ready."""
         if not 0 < request.count <= _MACHINES_PER_CALL_MAX:
             raise BadOptionsError(f"count is {request.count}; it must be between 1 and {_MACHINES_PER_CALL_MAX}")
-        shape = make_shape(request.resources.amounts)
-        ids = self._fleet.request(request.count, shape or None, request.request_id)
+        known = self._added.get(request.request_id)
+        if known is None:
+            known = await self._add(request)
+            if request.request_id:
+                self._added[request.request_id] = known
+                if len(self._added) > _REQUESTS_MAX:
+                    del self._added[next(iter(self._added))]
+        return client_pb2.AddMachinesReply(machine_ids=known)
+
+    async def _add(self, request: client_pb2.AddMachinesRequest) -> tuple[str, ...]:
+        cluster = self._engine.cluster
+        if request.resources.amounts:
+            ids = tuple(MachineId(f"x-{number}") for number in self._take_numbers("machine", request.count))
+            shape = make_shape(request.resources.amounts)
+            self._engine.post(events.MachinesRequested(ids, shape, self._fleet.provider_name))
+            await self._engine.committed()
+            return ids
+        pool = request.pool or cluster.pools()[0].record.name
+        if pool not in {each.record.name for each in cluster.pools()}:
+            names = ", ".join(each.record.name for each in cluster.pools())
+            raise BadOptionsError(f"there is no pool {pool!r}; this cluster has: {names}")
+        newest = cluster.newest_machine()
+        self._engine.post(events.MachinesWanted(pool, request.count))
         await self._engine.committed()
-        return client_pb2.AddMachinesReply(machine_ids=ids)
+        return tuple(cluster.machines_since(newest, pool))
 
     async def RemoveMachine(
         self, request: client_pb2.RemoveMachineRequest, context: Context

@@ -60,6 +60,7 @@ class Effects:
             commands.NoteTaskState: recorder.task_state,
             commands.NoteCheckpoint: recorder.checkpoint,
             commands.NoteMachineState: lambda c: recorder.machine_state(c, fleet.phases(c.machine_id)),
+            commands.NotePool: recorder.pool_trouble,
         }
         self._handlers = self._performers()
 
@@ -73,8 +74,7 @@ class Effects:
             commands.ResumeAttempt: self._resume_attempt,
             commands.ReplyCheckpoint: self._reply_checkpoint,
             commands.FenceAgent: self._fence_agent,
-            commands.CreateMachine: lambda c: fleet.create(c.machine_id),
-            commands.ReplaceMachine: lambda c: fleet.replace(c.machine_id),
+            commands.CreateMachine: lambda c: fleet.create(c.machine_id, c.shape, c.pool),
             commands.DestroyMachine: self._destroy_machine,
             commands.NotifyReady: lambda c: sessions.notify(c.client_id, c.object_id, c.value, c.failure),
             commands.NoteMachineState: self._forget_machine,

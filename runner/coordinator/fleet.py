@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,24 +13,19 @@ from runner.clock import Clock
 from runner.coordinator.config import CoordinatorConfig
 from runner.coordinator.engine import Engine
 from runner.core import events
-from runner.core.values import CPU, GPU, MEMORY, UNIT, Shape, make_shape
+from runner.core.values import CPU, GPU, MEMORY, UNIT, PoolRecord, Shape, make_shape
 from runner.errors import AuthenticationError, ProviderError
 from runner.ids import ClusterId, MachineId
 from runner.pools import Pool
-from runner.providers.base import BootConfig, MachineSpec, MachineState, Provider, ProviderMachine
+from runner.providers.base import BootConfig, MachineSpec, MachineState, Provider, ProviderMachine, Wanted
 from runner.rpc.gen import fleet_pb2
 from runner.rpc.security import new_token, tokens_equal
 
 log = logging.getLogger(__name__)
 
+_SWEEP_EVERY_S = 60.0
 _DESTROY_RETRY_S = 1.0
 _DESTROY_RETRY_S_MAX = 60.0
-# A machine that served shorter than this, or not at all, died of something that its successor may die of too.
-_SHORT_LIFE_S = 10.0
-_SHORT_LIVES_MAX = 5
-_REPLACE_S = 0.25
-# Answers that are kept for repeats of a request.
-_REQUESTS_MAX = 1_000
 _COMING_UP = frozenset({MachineState.CREATING, MachineState.RUNNING})
 # A machine in one of these may still present its join token with a new key.
 _EXPECTED = frozenset({"requested", "creating", "booting", "resuming"})
@@ -42,6 +37,7 @@ class Boot:
 
     machine_id: MachineId
     shape: Shape
+    pool: str
     join_token: str
     phases: dict[str, float] = field(default_factory=dict)  # unix seconds
     key_hash: str = ""  # of the agent that registered
@@ -63,7 +59,6 @@ class Fleet:
         config: CoordinatorConfig,
         cluster_id: ClusterId,
         ca_pem: bytes,
-        take_numbers: Callable[[str, int], range],
     ) -> None:
         self._engine = engine
         self._provider = provider
@@ -71,25 +66,25 @@ class Fleet:
         self._config = config
         self._cluster_id = cluster_id
         self._ca_pem = ca_pem
-        self._take_numbers = take_numbers
         self._boots: dict[MachineId, Boot] = {}
-        self._requests: dict[str, tuple[MachineId, ...]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
-        self._short_lives: dict[Shape, int] = {}  # in a row
+        self._sizes = {pool.name: pool.size for pool in config.pools}
         self.address = ""  # where machines find the Join service; known once the port is bound
         self.fleet_address = ""
+        self.warnings: tuple[str, ...] = ()  # of the provider, about what was asked for
         provider.on_exit(self._machine_exited)
 
     @property
-    def shape(self) -> Shape:
-        """What one machine of the cluster's first pool has."""
-        return pool_shape(self._config.pools[0])
+    def provider_name(self) -> str:
+        return self._provider.name
 
     async def run(self) -> None:
         """Own the tasks that call the provider, until `close`."""
         async with asyncio.TaskGroup() as group:
             self._group = group
+            if self._provider.capabilities().is_remote:
+                group.create_task(self._sweep_often())
             await self._closing.wait()
             self._group = None
 
@@ -103,30 +98,12 @@ class Fleet:
                 log.error("machine %s could not be destroyed: %s", name, end)
         await self._provider.close()
 
-    # ---- wanting machines ----
-    def request(
-        self, count: int, shape: Shape | None = None, request_id: str = "", *, instead_of: str = ""
-    ) -> tuple[MachineId, ...]:
-        """Ask for machines; a repeat with the same request id gets the same ones."""
-        if request_id and request_id in self._requests:
-            return self._requests[request_id]
-        shape = shape or self.shape
-        ids = tuple(MachineId(f"m-{number}") for number in self._take_numbers("machine", count))
-        now_s = self._clock.unix_s()
-        for machine_id in ids:
-            self._boots[machine_id] = Boot(machine_id, shape, new_token(), {"requested": now_s})
-        if request_id:
-            self._requests[request_id] = ids
-            if len(self._requests) > _REQUESTS_MAX:
-                del self._requests[next(iter(self._requests))]
-        if ids:
-            self._engine.post(events.MachinesRequested(ids, shape, self._provider.name, instead_of))
-        return ids
-
-    def create(self, machine_id: MachineId) -> None:
+    # ---- the core's commands ----
+    def create(self, machine_id: MachineId, shape: Shape, pool: str) -> None:
         """The row is journalled: have the provider create it."""
-        boot = self._boots.get(machine_id)
-        if boot is not None:
+        if machine_id not in self._boots:
+            boot = Boot(machine_id, shape, pool, new_token(), {"requested": self._clock.unix_s()})
+            self._boots[machine_id] = boot
             self._spawn(self._create(boot))
 
     def destroy(self, machine_id: MachineId, reason: str) -> None:
@@ -137,32 +114,20 @@ class Fleet:
             boot.join_token = ""
         self._spawn(self._destroy(machine_id))
 
-    def replace(self, machine_id: MachineId) -> None:
-        """Ask for another machine like this one; later and later, and at last not at all, when they die young."""
-        boot = self._boots.get(machine_id)
-        shape = self.shape if boot is None else boot.shape
-        now_s = self._clock.unix_s()
-        registered_s = now_s if boot is None else boot.phases.get("registered", now_s)
-        short_lives = self._short_lives.get(shape, 0) + 1 if now_s - registered_s < _SHORT_LIFE_S else 0
-        self._short_lives[shape] = short_lives
-        if short_lives > _SHORT_LIVES_MAX:
-            log.error("%d machines in a row did not boot or died young; no more are asked for", short_lives)
-            self._engine.post(events.FleetClosed(machine_id))
-        else:
-            delay_s = _REPLACE_S * (2.0**short_lives - 1.0)
-            log.warning("machine %s was lost; another one is asked for in %.2f s", machine_id, delay_s)
-            self._spawn(self._request_later(shape, delay_s, machine_id))
-
-    async def _request_later(self, shape: Shape, delay_s: float, instead_of: MachineId) -> None:
-        try:
-            async with asyncio.timeout(delay_s):
-                await self._closing.wait()
-        except TimeoutError:
-            self.request(1, shape, instead_of=instead_of)
-
     def forget(self, machine_id: MachineId) -> None:
         """The machine is gone for good."""
         self._boots.pop(machine_id, None)
+
+    async def prepare(self, pools: Sequence[Pool]) -> None:
+        """Have the provider refuse what can never work, before anything is booted.
+
+        Raises:
+            ProviderError: it does.
+        """
+        wanted = [Wanted(pool.name, pool_shape(pool), pool.size, pool.first, pool.most) for pool in pools]
+        self.warnings = await self._provider.prepare(wanted)
+        for warning in self.warnings:
+            log.warning("%s", warning)
 
     async def sweep(self) -> None:
         """Destroy what carries this cluster's tag but has no row that could still want it."""
@@ -171,6 +136,18 @@ class Fleet:
                 continue
             log.warning("machine %s (%s) is an orphan; destroying it", machine.name, machine.detail)
             self._spawn(self._destroy(machine.name))
+
+    async def _sweep_often(self) -> None:
+        """Machines of a create whose caller was told that it failed may turn up late."""
+        while not self._closing.is_set():
+            try:
+                async with asyncio.timeout(_SWEEP_EVERY_S):
+                    await self._closing.wait()
+            except TimeoutError:
+                try:
+                    await self.sweep()
+                except Exception as error:
+                    log.warning("looking for orphans failed, trying again in %.0f s: %s", _SWEEP_EVERY_S, error)
 
     # ---- admitting machines ----
     def admit(self, machine_id: MachineId, join_token: str, key_pem: bytes) -> Boot:
@@ -225,17 +202,19 @@ class Fleet:
 
     async def _create(self, boot: Boot) -> None:
         machine_id = boot.machine_id
-        spec = MachineSpec(self._cluster_id, machine_id, boot.shape, self._boot_config(boot))
+        size = self._sizes.get(boot.pool, "")
+        spec = MachineSpec(self._cluster_id, machine_id, boot.shape, self._boot_config(boot), boot.pool, size)
         try:
             machine = await self._create_or_adopt(spec)
         except ProviderError as error:
-            reason = "; ".join([str(error), *error.log_lines[-5:]])
-            self._engine.post(events.MachineBootFailed(machine_id, reason, error.is_permanent))
+            event = events.MachineBootFailed(machine_id, str(error), error.is_permanent, error.is_capacity)
+            self._engine.post(event)
         except Exception as error:
             log.exception("creating machine %s failed", machine_id)
             self._engine.post(events.MachineBootFailed(machine_id, f"create failed: {type(error).__name__}: {error}"))
         else:
-            self.note_phase(machine_id, "created", self._clock.unix_s())
+            for name, time_s in {"created": self._clock.unix_s(), **machine.phases}.items():
+                self.note_phase(machine_id, name, time_s)
             self._engine.post(events.MachineCreated(machine_id, machine.provider_machine_id))
 
     async def _create_or_adopt(self, spec: MachineSpec) -> ProviderMachine:
@@ -245,6 +224,8 @@ class Fleet:
         except ProviderError as error:
             machine = await self._provider.get(spec.machine_id)
             if machine is None or machine.state not in _COMING_UP:
+                raise
+            if error.is_permanent:
                 raise
             log.warning("machine %s exists although its creation failed (%s); it is kept", spec.machine_id, error)
             return machine
@@ -304,3 +285,10 @@ def pool_shape(pool: Pool) -> Shape:
     cpus = 1.0 if pool.num_cpus is None else pool.num_cpus
     amounts |= {CPU: round(cpus * UNIT), GPU: (pool.num_gpus or 0) * UNIT, MEMORY: pool.memory_bytes}
     return make_shape(amounts)
+
+
+def pool_record(pool: Pool) -> PoolRecord:
+    """What the core is told of a pool."""
+    return PoolRecord(
+        pool.name, pool_shape(pool), pool.min, pool.most, pool.buffer, pool.idle_shutdown_s, pool.single_use
+    )

@@ -36,6 +36,25 @@ def tasks(cluster: Cluster, clock: CoreClock, request: client_pb2.ListTasksReque
     return client_pb2.ListTasksReply(tasks=[_task(cluster, clock, view) for view in views], next_page_token=token)
 
 
+def pools(cluster: Cluster) -> list[client_pb2.PoolInfo]:
+    """All pools."""
+    return [
+        client_pb2.PoolInfo(
+            name=view.record.name,
+            machine=resources_message(view.record.shape),
+            min=view.record.min,
+            max=view.record.max,
+            coming=view.coming,
+            ready=view.ready,
+            idle=view.idle,
+            going=view.going,
+            problem=cut_text(view.problem, _REASON_BYTES_MAX),
+            hopeless=view.is_hopeless,
+        )
+        for view in cluster.pools()
+    ]
+
+
 def _limit(page_size: int) -> int:
     return min(page_size, PAGE_MAX) if page_size else PAGE_DEFAULT
 
@@ -44,6 +63,7 @@ def _machine(view: MachineView, boot: Boot | None) -> client_pb2.MachineInfo:
     info = client_pb2.MachineInfo(
         machine_id=view.machine_id,
         state=view.state,
+        pool=view.pool,
         generation=view.generation,
         total=resources_message(view.total),
         available=resources_message(view.available),

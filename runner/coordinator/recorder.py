@@ -27,6 +27,7 @@ _KIND_LOG = client_pb2.EVENT_KIND_LOG
 _KIND_LOG_GAP = client_pb2.EVENT_KIND_LOG_GAP
 _KIND_CHECKPOINT = client_pb2.EVENT_KIND_CHECKPOINT
 _KIND_MACHINE = client_pb2.EVENT_KIND_MACHINE
+_KIND_FLEET = client_pb2.EVENT_KIND_FLEET
 
 
 class LogEntry(NamedTuple):
@@ -127,6 +128,11 @@ class Recorder:
         event.state = note.state
         event.text = note.reason
         event.phases = msgpack.packb(phases)
+        self._log.append(event, "", is_run=True)
+
+    def pool_trouble(self, note: commands.NotePool) -> None:
+        """A pool has fewer machines than it should."""
+        event = client_pb2.Event(kind=_KIND_FLEET, time_s=self._clock.unix_s(), name=note.pool, text=note.text)
         self._log.append(event, "", is_run=True)
 
     def forget(self, task_id: TaskId) -> None:

@@ -18,7 +18,7 @@ from runner.coordinator.config import CoordinatorConfig, CoordinatorReady
 from runner.coordinator.effects import Effects
 from runner.coordinator.engine import CoreClock, Engine
 from runner.coordinator.event_log import EventLog
-from runner.coordinator.fleet import Fleet, pool_shape
+from runner.coordinator.fleet import Fleet, pool_record
 from runner.coordinator.fleet_service import FleetService, JoinService
 from runner.coordinator.journal import Journal
 from runner.coordinator.machine_links import MachineLinks
@@ -56,7 +56,6 @@ def core_config(config: CoordinatorConfig) -> CoreConfig:
         lost_after_s=config.lost_after_s,
         boot_deadline_s=config.boot_deadline_s,
         client_lost_after_s=config.client_lost_after_s,
-        replace_lost=True,
         use_leases=not (config.embedded and config.provider == "local"),
     )
 
@@ -93,7 +92,6 @@ class Coordinator:
             config=config,
             cluster_id=state.cluster_id,
             ca_pem=state.authority.ca_pem,
-            take_numbers=self._journal.take_numbers,
         )
         self._recorder = Recorder(self._event_log, clock, self._tasks)
         self._client_service = ClientService(
@@ -105,6 +103,7 @@ class Coordinator:
             fleet=self._fleet,
             facts=self._facts(core_clock.now_s()),
             shut_down=self.stop,
+            take_numbers=self._journal.take_numbers,
         )
 
     def _facts(self, started_s: float) -> ClusterFacts:
@@ -167,10 +166,12 @@ class Coordinator:
         self.engine.start(effects, watch_stalls=core_config(config).use_leases)
         if self._had_past:
             self.engine.post(events.CoordinatorRestarted())
+        await self._fleet.prepare(config.pools)
         if not config.embedded:
             await self._fleet.sweep()
-        for pool in config.pools:
-            self._fleet.request(pool.first, pool_shape(pool))
+        records = tuple(map(pool_record, config.pools))
+        start = {pool.name: pool.first for pool in config.pools}
+        self.engine.post(events.PoolsConfigured(records, start, self._provider.name, self._fleet.warnings))
         await client_server.start()
         await fleet_server.start()
         return self._publish(port)

@@ -8,14 +8,19 @@ from typing import Any
 from runner.core import facts as f
 from runner.core.commands import CreateMachine, DestroyMachine, FenceAgent, NoteMachineState
 from runner.core.machine import COUNTED, Machine, MachineState
+from runner.core.pool import Pool
 from runner.core.resources import Resources
 from runner.core.state import BOOT, LEASE, State
+from runner.core.values import PoolRecord
 
 
 def _add(state: State, fact: f.MachineAdded) -> None:
     machine = Machine(
         fact.machine_id, state.machine_order, fact.shape, fact.provider, fact.now_s, Resources(fact.shape)
     )
+    machine.pool, machine.is_single_use = fact.pool, fact.is_single_use
+    if fact.pool in state.pools:
+        state.pools[fact.pool].counts[machine.state] += 1
     state.machine_order += 1
     state.machines[fact.machine_id] = machine
     state.count_capacity(fact.shape, 1)
@@ -32,7 +37,7 @@ def _move(state: State, fact: f.MachineMoved) -> None:
     to = MachineState(fact.state)
     state.move_machine(machine, to, fact.reason)
     if to is MachineState.CREATING:
-        state.commands.append(CreateMachine(machine.machine_id))
+        state.commands.append(CreateMachine(machine.machine_id, machine.shape, machine.pool))
     elif to is MachineState.LOST or to is MachineState.STOPPING:
         if machine.generation:
             state.commands.append(FenceAgent(machine.machine_id, machine.generation, fact.reason))
@@ -53,7 +58,7 @@ def _join(state: State, fact: f.MachineJoined) -> None:
     machine.generation = fact.generation
     machine.agent_instance_id = fact.agent_instance_id
     machine.host_id, machine.phases = fact.host_id, fact.phases
-    machine.heard_s = fact.now_s
+    machine.heard_s = machine.joined_s = fact.now_s
     machine.sent_functions.clear()
     machine.sent_packages.clear()
     _reshape(state, machine, fact)
@@ -79,13 +84,25 @@ def _reshape(state: State, machine: Machine, fact: f.MachineJoined) -> None:
     machine.resources = Resources(fact.shape)
 
 
-def _expect(state: State, fact: f.FleetExpected) -> None:
-    if fact.is_expected:
-        state.awaited.add(fact.instead_of)
-    else:
-        state.awaited.discard(fact.instead_of)
+def _set_pools(state: State, fact: f.PoolsSet) -> None:
+    if fact.is_configured:
+        state.configured = fact.pools
+    old, state.pools = state.pools, {}
+    for record in fact.pools:
+        pool = state.pools[record.name] = old.get(record.name) or _counted(state, record)
+        pool.record = record
+    state.is_elastic = any(pool.is_elastic for pool in state.pools.values())
     state.verdicts.clear()
-    state.is_placement_due = True
+    state.is_placement_due = state.is_plan_due = True
+
+
+def _counted(state: State, record: PoolRecord) -> Pool:
+    """A pool of a name that machines of an earlier one may carry."""
+    pool = Pool(record)
+    for machine in state.machines.values():
+        if machine.pool == record.name:
+            pool.counts[machine.state] += 1
+    return pool
 
 
 def lease_s(state: State) -> float:
@@ -98,5 +115,5 @@ FLEET_FACTS: dict[type[Any], Callable[[State, Any], None]] = {
     f.MachineNamed: _name,
     f.MachineMoved: _move,
     f.MachineJoined: _join,
-    f.FleetExpected: _expect,
+    f.PoolsSet: _set_pools,
 }

@@ -121,6 +121,8 @@ def _assign(state: State, fact: f.AttemptAssigned) -> None:
         state.next_slot = fact.slot + 1
         machine.resources.take(slot.shape, slot.gpu_ids)
         state.dirty_machines[machine] = None
+        machine.has_served = True
+        state.note_idleness(machine)
     task.machine, task.slot = machine, slot
     task.expected_s = expected_duration_s(task)
     slot.tasks.append(task)
@@ -243,6 +245,7 @@ def _leave_slot(state: State, task: Task) -> None:
         )
         machine.resources.give(held, slot.gpu_ids)
         state.dirty_machines[machine] = None
+        state.note_idleness(machine)
     machine.awake.pop(task.task_id, None)
     task.machine = task.slot = None
     task.block = Block.NONE

@@ -9,6 +9,7 @@ from runner.core import invariants, queries, snapshot
 from runner.core.commands import Command
 from runner.core.decide_clients import CLIENT_EVENTS, unknown_object
 from runner.core.decide_fleet import FLEET_EVENTS
+from runner.core.decide_pools import replan
 from runner.core.decide_tasks import TASK_EVENTS, current
 from runner.core.events import Event
 from runner.core.facts import Fact
@@ -17,7 +18,7 @@ from runner.core.state import State
 from runner.core.task import TRANSITIONS
 from runner.core.turn import APPLY, Turn
 from runner.core.values import CoreConfig, FailureRecord, ValueRecord
-from runner.core.views import MachineView, TaskView
+from runner.core.views import MachineView, PoolView, TaskView
 from runner.ids import ClientId, FunctionId, MachineId, ObjectId, TaskId
 
 EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {**CLIENT_EVENTS, **FLEET_EVENTS, **TASK_EVENTS}
@@ -45,12 +46,26 @@ class Cluster:
     def handle(self, event: Event, now_s: float) -> Decision:
         """Decide about one event at core time `now_s`; the facts have been applied when it returns."""
         state = self._state
+        state.now_s = now_s
         turn = Turn(state, now_s)
         EVENTS[type(event)](turn, event)
         if state.is_placement_due or state.dirty_machines or state.dirty_slots:
             self._scheduler.run(turn)
+        if state.is_plan_due:
+            self._replan(turn)
         commands, state.commands = state.commands, []
         return Decision(turn.facts, commands)
+
+    def _replan(self, turn: Turn) -> None:
+        state = self._state
+        if (
+            not state.pools or not state.is_fleet_known
+        ):  # pools of an earlier start are asked about when this one has spoken
+            state.is_plan_due = False
+            return
+        replan(turn)
+        if state.is_placement_due or state.dirty_machines:
+            self._scheduler.run(turn)
 
     def replay(self, facts: Iterable[Fact]) -> None:
         """Apply journalled facts, in order, to a new cluster. Decides nothing and commands nothing."""
@@ -131,6 +146,17 @@ class Cluster:
 
     def machines(self, *, after: str = "", limit: int = 100) -> tuple[list[MachineView], str]:
         return queries.machines_page(self._state, after, limit)
+
+    def pools(self) -> list[PoolView]:
+        return queries.pools(self._state)
+
+    def newest_machine(self) -> int:
+        """The order of the machine that was added last."""
+        return self._state.machine_order - 1
+
+    def machines_since(self, order: int, pool: str) -> list[MachineId]:
+        """The pool's machines that were added after the one of this order."""
+        return queries.machines_since(self._state, order, pool)
 
     def task_counts(self) -> dict[str, int]:
         """Number of tasks by state label, without zeros."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.core.values import CheckpointRecord, FailureRecord, SegmentRecord, ValueRecord
+from runner.core.values import CheckpointRecord, FailureRecord, SegmentRecord, Shape, ValueRecord
 from runner.ids import ClientId, FunctionId, MachineId, ObjectId, TaskId
 
 
@@ -87,16 +87,8 @@ class FenceAgent:
 @dataclass(frozen=True, slots=True)
 class CreateMachine:
     machine_id: MachineId
-
-
-@dataclass(frozen=True, slots=True)
-class ReplaceMachine:
-    """A machine that should be there was lost or did not boot.
-
-    Answered, in its name, by MachinesRequested, or by FleetClosed when that is hopeless.
-    """
-
-    machine_id: MachineId
+    shape: Shape
+    pool: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +140,14 @@ class NoteMachineState:
 
 
 @dataclass(frozen=True, slots=True)
+class NotePool:
+    """For people: a pool has fewer machines than it should, and why."""
+
+    pool: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetTask:
     """No ref to it is left and it is no run: its events, logs and checkpoints may go."""
 
@@ -185,12 +185,12 @@ Command = (
     | ReplyCheckpoint
     | FenceAgent
     | CreateMachine
-    | ReplaceMachine
     | DestroyMachine
     | NotifyReady
     | NoteTaskState
     | NoteCheckpoint
     | NoteMachineState
+    | NotePool
     | ForgetTask
     | FreeSegment
     | DropCheckpoint

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop
+from math import inf
 from typing import Any
 
 from runner.core import events as e
 from runner.core import facts as f
 from runner.core.apply_fleet import lease_s
-from runner.core.commands import DestroyMachine, FenceAgent, ReplaceMachine
+from runner.core.commands import DestroyMachine, FenceAgent
 from runner.core.decide_clients import close_client
+from runner.core.decide_pools import POOL_EVENTS, boot_failed, machine_lost, one_fewer
 from runner.core.machine import BOOTING, ENDED, LIVE, Machine, MachineState
 from runner.core.settle import end_attempt, failure_of, requeue
-from runner.core.state import BACKOFF, BOOT, CLIENT, LEASE
+from runner.core.state import BACKOFF, BOOT, CLIENT, LEASE, SCALE
 from runner.core.task import TaskState
 from runner.core.turn import Turn
 from runner.core.values import FailureKind
@@ -26,7 +28,7 @@ def _requested(turn: Turn, event: e.MachinesRequested) -> None:
         if machine_id not in turn.state.machines:
             turn.record(f.MachineAdded(machine_id, event.shape, event.provider, turn.now_s))
             _move(turn, turn.state.machines[machine_id], MachineState.CREATING)
-    _expect_no_more(turn, event.instead_of)
+    _fleet_is_known(turn)
 
 
 def _created(turn: Turn, event: e.MachineCreated) -> None:
@@ -44,7 +46,8 @@ def _created(turn: Turn, event: e.MachineCreated) -> None:
 def _boot_failed(turn: Turn, event: e.MachineBootFailed) -> None:
     machine = turn.state.machines.get(event.machine_id)
     if machine is not None and machine.state in BOOTING:
-        _fail_boot(turn, machine, event.reason, is_replaced=not event.is_permanent)
+        _move(turn, machine, MachineState.BOOT_FAILED, event.reason)
+        boot_failed(turn, machine, event)
 
 
 def _registered(turn: Turn, event: e.MachineRegistered) -> None:
@@ -95,22 +98,13 @@ def _exited(turn: Turn, event: e.MachineExited) -> None:
         _lose(turn, machine, event.reason)
 
 
-def _fail_boot(turn: Turn, machine: Machine, reason: str, *, is_replaced: bool = True) -> None:
-    if is_replaced:
-        _replace(turn, machine)
-    _move(turn, machine, MachineState.BOOT_FAILED, reason)
-
-
-def _replace(turn: Turn, machine: Machine) -> None:
-    if turn.state.config.replace_lost:
-        # What only this machine could hold waits for the next one.
-        turn.record(f.FleetExpected(True, machine.machine_id))
-        turn.state.commands.append(ReplaceMachine(machine.machine_id))
+def _fail_boot(turn: Turn, machine: Machine, reason: str) -> None:
+    _boot_failed(turn, e.MachineBootFailed(machine.machine_id, reason))
 
 
 def _lose(turn: Turn, machine: Machine, reason: str) -> None:
     if machine.state is MachineState.READY:
-        _replace(turn, machine)
+        machine_lost(turn, machine, reason)
     _move(turn, machine, MachineState.LOST, reason)
     _lose_attempts(turn, machine, reason)
     _move(turn, machine, MachineState.DESTROYING)
@@ -127,12 +121,13 @@ def _removal(turn: Turn, event: e.MachineRemovalRequested) -> None:
     machine = turn.state.machines.get(event.machine_id)
     if machine is None:
         return
+    pool = turn.state.pools.get(machine.pool)
+    if pool is not None and not event.by_itself and machine.state in BOOTING | {MachineState.READY}:
+        one_fewer(turn, pool)
     if machine.state in BOOTING:
         _move(turn, machine, MachineState.STOPPING, "removed while it booted")
     elif machine.state in LIVE:
         if machine.state is MachineState.READY:
-            if event.by_itself:
-                _replace(turn, machine)
             _move(turn, machine, MachineState.DRAINING, "told to end" if event.by_itself else "removal requested")
         if event.force:
             for task in machine.attempts():
@@ -204,11 +199,17 @@ def _client_due(turn: Turn, id_: str, _due_s: float) -> None:
         close_client(turn, client)
 
 
+def _plan_due(turn: Turn, _id: str, _due_s: float) -> None:
+    turn.state.plan_timer_s = inf
+    turn.state.is_plan_due = True
+
+
 _TIMERS: dict[int, Callable[[Turn, str, float], None]] = {
     BACKOFF: _backoff_due,
     BOOT: _boot_due,
     LEASE: _lease_due,
     CLIENT: _client_due,
+    SCALE: _plan_due,
 }
 
 
@@ -216,9 +217,7 @@ _TIMERS: dict[int, Callable[[Turn, str, float], None]] = {
 def _restarted(turn: Turn, _event: e.CoordinatorRestarted) -> None:
     """The old fleet is gone with the old process; nobody is to blame, so nothing is charged."""
     state = turn.state
-    for lost in sorted(state.awaited):
-        _expect_no_more(turn, lost)  # who was to ask for them is gone too
-    turn.record(f.FleetExpected(True))
+    state.is_fleet_known = False
     reason = "the coordinator restarted"
     for machine in list(state.machines.values()):
         if machine.state not in ENDED:
@@ -236,14 +235,12 @@ def _restarted(turn: Turn, _event: e.CoordinatorRestarted) -> None:
             turn.record(f.ClientLeased(client.client_id, until_s))
 
 
-def _fleet_closed(turn: Turn, event: e.FleetClosed) -> None:
-    for lost in [event.instead_of] if event.instead_of else sorted(turn.state.awaited):
-        _expect_no_more(turn, lost)
-
-
-def _expect_no_more(turn: Turn, instead_of: str) -> None:
-    if instead_of in turn.state.awaited:
-        turn.record(f.FleetExpected(False, instead_of))
+def _fleet_is_known(turn: Turn) -> None:
+    state = turn.state
+    if not state.is_fleet_known:
+        state.is_fleet_known = True
+        state.verdicts.clear()
+        state.is_placement_due = True
 
 
 FLEET_EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {
@@ -258,5 +255,5 @@ FLEET_EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {
     e.LoopStalled: _stalled,
     e.ClockAdvanced: _clock,
     e.CoordinatorRestarted: _restarted,
-    e.FleetClosed: _fleet_closed,
+    **POOL_EVENTS,
 }

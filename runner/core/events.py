@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from runner.core.values import CheckpointRecord, FailureRecord, Shape, TaskRecord, ValueRecord
+from runner.core.values import CheckpointRecord, FailureRecord, PoolRecord, Shape, TaskRecord, ValueRecord
 from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId
 
 
@@ -109,12 +109,36 @@ class CancelRequested:
 # ---- machines ----
 @dataclass(frozen=True, slots=True)
 class MachinesRequested:
-    """Somebody wants these machines; ids are made by the shell and double as provider names."""
+    """Somebody wants these machines beside the pools: nobody replaces them, and they stay until they are removed."""
 
     machine_ids: tuple[MachineId, ...]
     shape: Shape
     provider: str
-    instead_of: str = ""  # the lost machine whose successor this is
+
+
+@dataclass(frozen=True, slots=True)
+class PoolsConfigured:
+    """A coordinator has started with these pools."""
+
+    pools: tuple[PoolRecord, ...]
+    start: Mapping[str, int]  # by pool: how many machines to boot at once
+    provider: str
+    warnings: tuple[str, ...] = ()  # what the provider says of them
+
+
+@dataclass(frozen=True, slots=True)
+class MachinesWanted:
+    """Somebody adds this many machines to a pool, for good."""
+
+    pool: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetChanged:
+    """Whether `max_cost` is used up: then nothing more is booted."""
+
+    is_spent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +154,7 @@ class MachineBootFailed:
     machine_id: MachineId
     reason: str
     is_permanent: bool = False  # another one would fail in the same way
+    is_capacity: bool = False  # the provider has no room for it now
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,13 +283,6 @@ class CoordinatorRestarted:
     """The journal was replayed in a new process and the old fleet is gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class FleetClosed:
-    """No machine will ever be added again, or none for this lost one."""
-
-    instead_of: str = ""
-
-
 Event = (
     ClientConnected
     | ClientDisconnected
@@ -280,6 +298,9 @@ Event = (
     | ObjectsResolved
     | CancelRequested
     | MachinesRequested
+    | PoolsConfigured
+    | MachinesWanted
+    | BudgetChanged
     | MachineCreated
     | MachineBootFailed
     | MachineRegistered
@@ -297,5 +318,4 @@ Event = (
     | CheckpointSaved
     | ClockAdvanced
     | CoordinatorRestarted
-    | FleetClosed
 )

@@ -15,6 +15,7 @@ from runner.core.values import (
     CheckpointRecord,
     FailureKind,
     FailureRecord,
+    PoolRecord,
     SegmentRecord,
     Shape,
     TaskRecord,
@@ -169,6 +170,8 @@ class MachineAdded(NamedTuple):
     shape: Shape
     provider: str
     now_s: float
+    pool: str = ""  # empty: added by hand; nobody replaces it, and it stays
+    is_single_use: bool = False
 
 
 class MachineNamed(NamedTuple):
@@ -192,14 +195,11 @@ class MachineJoined(NamedTuple):
     now_s: float
 
 
-class FleetExpected(NamedTuple):
-    """Whether machines that nobody has asked for yet may still come: while so, nothing is unschedulable.
+class PoolsSet(NamedTuple):
+    """The pools from now on, all of them."""
 
-    For each machine that was lost on its own: its successor. Without a name: those of a start.
-    """
-
-    is_expected: bool
-    instead_of: str = ""
+    pools: tuple[PoolRecord, ...]
+    is_configured: bool  # said at a start, not by somebody who adds or removes machines
 
 
 Fact = (
@@ -230,7 +230,7 @@ Fact = (
     | MachineNamed
     | MachineMoved
     | MachineJoined
-    | FleetExpected
+    | PoolsSet
 )
 
 # ---- journal form: [tag, field, ...]. Tags and field positions are for ever; new fields go last, with defaults.
@@ -290,6 +290,10 @@ def _task(row: Any) -> TaskRecord:
     return TaskRecord(**named)
 
 
+def _pools(rows: Any) -> tuple[PoolRecord, ...]:
+    return tuple(PoolRecord(name, _shape(shape), *rest) for name, shape, *rest in rows)
+
+
 _Thaw = Callable[[Any], Any]
 _KINDS: dict[int, tuple[type[Any], tuple[tuple[int, _Thaw], ...]]] = {
     1: (ClientSeen, ()),
@@ -319,6 +323,6 @@ _KINDS: dict[int, tuple[type[Any], tuple[tuple[int, _Thaw], ...]]] = {
     25: (MachineNamed, ()),
     26: (MachineMoved, ()),
     27: (MachineJoined, ((3, _shape), (5, dict))),
-    28: (FleetExpected, ()),
+    29: (PoolsSet, ((0, _pools),)),
 }
 _TAGS: dict[type[Any], int] = {kind: tag for tag, (kind, _) in _KINDS.items()}

@@ -132,5 +132,11 @@ def _check_counts(state: State) -> None:
     assert all(counts[kind] == count for kind, count in state.task_counts.items())
     capacity = Counter(machine.shape for machine in state.machines.values() if machine.state in COUNTED)
     assert capacity == state.capacity
+    for name, pool in state.pools.items():
+        mine = [machine for machine in state.machines.values() if machine.pool == name]
+        counted = Counter(machine.state for machine in mine)
+        assert all(counted[kind] == count for kind, count in pool.counts.items() if kind is not MachineState.DESTROYED)
+        assert pool.ready + pool.coming <= pool.record.max, f"pool {name} has more machines than its maximum"
+        assert set(pool.idle) == {m for m in mine if m.state is MachineState.READY and not m.slots}
     draining = [m for m in state.machines.values() if m.state is MachineState.DRAINING and not m.slots]
     assert not draining, "an empty draining machine stops"

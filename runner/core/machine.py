@@ -86,6 +86,10 @@ class Machine:
     provider: str
     requested_s: float
     resources: Resources
+    pool: str = ""
+    is_single_use: bool = False
+    has_served: bool = False  # an attempt was assigned
+    joined_s: float = 0.0
     state: MachineState = MachineState.REQUESTED
     generation: int = 0
     agent_instance_id: str = ""
@@ -105,6 +109,8 @@ class Machine:
 
     def can_take(self, shape: Shape) -> bool:
         """Whether a new allocation may start here now; resuming attempts go first."""
+        if self.is_single_use and self.has_served:
+            return False
         return self.state is MachineState.READY and not self.awake and self.resources.fits(shape)
 
     def attempts(self) -> list[Task]:

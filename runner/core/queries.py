@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, takewhile
 
 from runner.core.machine import BOOTING, LIVE, Machine, MachineState
 from runner.core.resources import describe, missing
 from runner.core.state import State
 from runner.core.task import Task, TaskState
 from runner.core.values import FailureRecord, ValueRecord
-from runner.core.views import MachineView, TaskView
-from runner.ids import ObjectId, TaskId
+from runner.core.views import MachineView, PoolView, TaskView
+from runner.ids import MachineId, ObjectId, TaskId
 
 _NAMES_SHOWN = 3
 
@@ -68,7 +68,21 @@ def machine_view(machine: Machine) -> MachineView:
         machine.reason,
         machine.requested_s,
         len(machine.attempts()),
+        machine.pool,
     )
+
+
+def pools(state: State) -> list[PoolView]:
+    return [
+        PoolView(p.record, p.coming, p.ready, len(p.idle), p.going, p.problem, p.is_hopeless)
+        for p in state.pools.values()
+    ]
+
+
+def machines_since(state: State, order: int, pool: str) -> list[MachineId]:
+    """The pool's machines that were added after the one of this order."""
+    added = takewhile(lambda machine: machine.order > order, reversed(state.machines.values()))
+    return [machine.machine_id for machine in added if machine.pool == pool][::-1]
 
 
 def machines_page(state: State, after: str, limit: int) -> tuple[list[MachineView], str]:
@@ -137,6 +151,9 @@ def _no_room(state: State, task: Task) -> str:
         )
     if booting:
         return f"needs {describe(shape)}; {booting} machines that can hold it are booting"
+    for pool in state.pools.values():
+        if pool.problem and not missing(shape, dict(pool.record.shape)):
+            return f"needs {describe(shape)}; pool {pool.record.name} cannot grow now: {pool.problem}"
     return f"needs {describe(shape)}; no machine that can hold it has been requested yet"
 
 

@@ -29,6 +29,13 @@ class Scheduler:
         for machine in list(state.dirty_machines):
             if machine.awake:
                 _resume(turn, machine)
+            if (
+                machine.is_single_use
+                and machine.has_served
+                and machine.state is MachineState.READY
+                and not machine.slots
+            ):
+                turn.record(MachineMoved(machine.machine_id, MachineState.DRAINING, "it has served its one task"))
             if machine.state is MachineState.DRAINING and not machine.slots:
                 turn.record(MachineMoved(machine.machine_id, MachineState.STOPPING, "drained"))
         self._flush(state)
@@ -101,20 +108,30 @@ def is_feasible(state: State, shape: Shape) -> bool:
     if verdict is None:
         if len(state.verdicts) >= _VERDICTS_MAX:
             state.verdicts.clear()
-        verdict = bool(state.awaited) or any(not missing(shape, dict(total)) for total in state.capacity)
+        verdict = not state.is_fleet_known or any(not missing(shape, dict(total)) for total in _totals(state))
         state.verdicts[shape] = verdict
     return verdict
+
+
+def _totals(state: State) -> set[Shape]:
+    """The shapes of machines that there are or may be."""
+    growable = () if state.is_budget_spent else (p.record.shape for p in state.pools.values() if p.can_ever_grow)
+    return {*state.capacity, *growable}
 
 
 def unschedulable(state: State, task: Task) -> FailureRecord:
     """What it needs, what is missing, and what the cluster has."""
     shape = task.record.shape
     text = f"task {task.task_id} needs {describe(shape)}, which no machine of this cluster can ever hold"
-    if state.capacity:
-        lacks = min((missing(shape, dict(total)) for total in state.capacity), key=len)
-        has = "; ".join(f"{count} x ({describe(total)})" for total, count in sorted(state.capacity.items()))
-        text += f"; missing: {', '.join(lacks)}; the cluster has {has}"
+    totals = _totals(state)
+    if totals:
+        lacks = min((missing(shape, dict(total)) for total in totals), key=len)
+        have = [f"{count} x ({describe(total)})" for total, count in sorted(state.capacity.items())]
+        have += [f"machines of ({describe(total)}) on demand" for total in sorted(totals - set(state.capacity))]
+        text += f"; missing: {', '.join(lacks)}; the cluster has {'; '.join(have)}"
     else:
         reasons = [machine.reason for machine in state.machines.values() if machine.reason]
         text += ": it has no machines left" + (f" (the last: {reasons[-1]})" if reasons else "")
+    if state.is_budget_spent:
+        text += "; max_cost is used up, so none is booted"
     return failure_of(task, FailureKind.UNSCHEDULABLE, text)

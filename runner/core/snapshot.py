@@ -27,7 +27,8 @@ def snapshot(state: State) -> dict[str, Any]:
         "turns": dict(state.queues.turns),
         "counts": {kind.label: count for kind, count in state.task_counts.items()},
         "capacity": dict(state.capacity),
-        "awaited": sorted(state.awaited),
+        "pools": [(pool.record, {s: n for s, n in pool.counts.items() if n}) for pool in state.pools.values()],
+        "configured": state.configured,
         "next_slot": state.next_slot,
     }
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappush
+from math import inf
 from typing import Any
 
 from runner.core.clients import Client, Function
 from runner.core.commands import Command, DropCheckpoint, ForgetTask, FreeSegment, NoteMachineState, NoteTaskState
 from runner.core.machine import COUNTED, Machine, MachineState, Slot
 from runner.core.objects import ObjectTable
+from runner.core.pool import Pool
 from runner.core.queues import Queues
 from runner.core.task import Task, TaskState
-from runner.core.values import CoreConfig, Shape
+from runner.core.values import CoreConfig, PoolRecord, Shape
 from runner.ids import ClientId, FunctionId, MachineId, TaskId
 
 # Kinds of timers.
-BACKOFF, BOOT, LEASE, CLIENT = 1, 2, 3, 4
+BACKOFF, BOOT, LEASE, CLIENT, SCALE = 1, 2, 3, 4, 5
 
 
 class State:
@@ -41,9 +43,19 @@ class State:
         self.task_counts = dict.fromkeys(TaskState, 0)
         self.task_order = 0
         self.next_slot = 1
-        self.awaited: set[str] = {""}  # whose successors nobody has asked for yet; "" stands for a start's machines
+        self.pools: dict[str, Pool] = {}
+        self.is_elastic = False  # whether what waits changes how many machines there are
+        self.configured: tuple[PoolRecord, ...] = ()  # as the last start said; machines may have been added since
         self.capacity: dict[Shape, int] = {}  # machines by shape that count for feasibility
         self.verdicts: dict[Shape, bool] = {}  # cache of feasibility
+        # ---- of this coordinator, not of the journal ----
+        self.now_s = 0.0  # of the event being handled
+        self.provider = ""
+        self.is_fleet_known = False  # what machines there will be; until then nothing is unschedulable
+        self.is_budget_spent = False
+        self.is_plan_due = False
+        self.planned_s = -inf
+        self.plan_timer_s = inf
         self.timers: list[tuple[float, int, str]] = []  # heap; entries may be out of date
         self.commands: list[Command] = []
         self.dirty_machines: dict[Machine, None] = {}
@@ -64,6 +76,8 @@ class State:
         # Behind others of its shape it cannot be placed if they could not.
         if self.queues.add(task, first=first):
             self.is_placement_due = True
+        if self.is_elastic:
+            self.is_plan_due = True
 
     def note_task(self, task: Task, **more: Any) -> None:
         """Tell watchers where the task is now."""
@@ -107,12 +121,28 @@ class State:
     # ---- machines ----
     def move_machine(self, machine: Machine, to: MachineState, reason: str = "") -> None:
         was_counted = machine.state in COUNTED
+        pool = self.pools.get(machine.pool)
+        if pool is not None:
+            pool.counts[machine.state] -= 1
+            pool.counts[to] += 1
         machine.move(to, reason)
+        self.note_idleness(machine)
         if was_counted != (to in COUNTED):
             self.count_capacity(machine.shape, -1 if was_counted else 1)
         self.dirty_machines[machine] = None
-        self.is_placement_due = True
+        self.is_placement_due = self.is_plan_due = True
         self.commands.append(NoteMachineState(machine.machine_id, to.label, machine.generation, reason))
+
+    def note_idleness(self, machine: Machine) -> None:
+        """What it runs, or its state, has changed."""
+        pool = self.pools.get(machine.pool)
+        if pool is not None:
+            if self.is_elastic:
+                self.is_plan_due = True
+            if machine.state is not MachineState.READY or machine.slots:
+                pool.idle.pop(machine, None)
+            else:
+                pool.idle.setdefault(machine, self.now_s)
 
     def count_capacity(self, shape: Shape, change: int) -> None:
         count = self.capacity.get(shape, 0) + change

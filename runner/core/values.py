@@ -62,6 +62,18 @@ class ValueRecord(NamedTuple):
     segment: SegmentRecord | None = None
 
 
+class PoolRecord(NamedTuple):
+    """Machines of one kind, and how many of them there may be."""
+
+    name: str
+    shape: Shape  # of one machine
+    min: int
+    max: int
+    buffer: int = 0  # idle ones kept while there is work
+    idle_shutdown_s: float = 30.0
+    is_single_use: bool = False  # a machine serves one task and goes
+
+
 class CheckpointRecord(NamedTuple):
     step: int
     uri: str
@@ -104,6 +116,5 @@ class CoreConfig:
     poison_after: int = 3  # executors killed by one task before it fails whatever its retries
     chain_depth_max: int = 16  # attempts queued on a machine behind one slot
     chain_target_s: float = 0.02  # expected work queued behind one slot
-    replace_lost: bool = False  # ask for another machine when one is lost or does not boot
     destroyed_kept: int = 1_000  # of machines that are gone, how many the listings show
     use_leases: bool = True  # False: the pipe of embedded local machines tells

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from runner.core.values import CheckpointRecord, FailureRecord, Shape
+from runner.core.values import CheckpointRecord, FailureRecord, PoolRecord, Shape
 from runner.ids import ClientId, FunctionId, MachineId, TaskId
 
 
@@ -38,3 +38,14 @@ class MachineView(NamedTuple):
     reason: str
     requested_s: float  # core time
     running_tasks: int
+    pool: str
+
+
+class PoolView(NamedTuple):
+    record: PoolRecord
+    coming: int
+    ready: int
+    idle: int
+    going: int
+    problem: str
+    is_hopeless: bool

@@ -139,6 +139,8 @@ class Board:
         self.now_s = max(self.now_s, event.time_s)
         if event.kind == "machine":
             self._machine(event)
+        elif event.kind == "fleet":
+            self.log.append(LogLine(event.time_s, "fleet", printable(event.text)))
         elif event.task_id:
             row = self.rows.setdefault(event.task_id, Row(event.task_id, event.name or event.task_id))
             handler = getattr(self, f"_{event.kind}", None)

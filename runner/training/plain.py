@@ -19,6 +19,8 @@ def plain_text(event: RunEvent, board: Board, metrics: Sequence[str], epochs: in
     if event.kind == "machine":
         what = _machine(event)
         return f"machine {event.machine_id}: {what}" if what else ""
+    if event.kind == "fleet":
+        return f"fleet: {printable(event.text)}"
     row = board.rows.get(event.task_id)
     if row is None:
         return ""

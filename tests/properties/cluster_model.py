@@ -21,7 +21,9 @@ from runner.core.values import (
     CoreConfig,
     FailureKind,
     FailureRecord,
+    PoolRecord,
     SegmentRecord,
+    Shape,
     TaskRecord,
     ValueRecord,
     make_shape,
@@ -32,7 +34,7 @@ F = FunctionId("f")
 CLIENTS = [ClientId("c-0"), ClientId("c-1")]
 # The session of an executor: it holds refs and submits children.
 SESSION, EXECUTOR = ClientId("x-0"), ExecutorId("x-0")
-MACHINES = [MachineId(f"m-{i}") for i in range(4)]
+MACHINES = [MachineId(f"x-{i}") for i in range(4)]
 BIG = make_shape({CPU: 4 * UNIT, GPU: 2 * UNIT})
 SMALL = make_shape({CPU: 2 * UNIT})
 ONE = make_shape({CPU: UNIT})
@@ -76,8 +78,9 @@ class ClusterModel(RuleBasedStateMachine):
         self.freed: set[str] = set()
         self.puts = 0
         self.dark: set[MachineId] = set()  # draining or worse: must get nothing new
-        self.replacing: list[MachineId] = []  # lost ones whose successors are still to be asked for
-        self.replaced = 0
+        self.asked: dict[MachineId, Shape] = {}  # what pools have asked for
+        self.served: set[MachineId] = set()  # of machines for single use
+        self.pools: tuple[PoolRecord, ...] = ()
 
     # ---- feeding and obeying ----
     def feed(self, event: e.Event) -> list[c.Command]:
@@ -95,6 +98,9 @@ class ClusterModel(RuleBasedStateMachine):
                 assert task_id not in self.ended, "a settled task never runs again"
                 assert task_id not in self.cancelled, "a cancelled task is never tried again"
                 assert machine_id not in self.dark, "a drained machine gets nothing new"
+                if self.cluster._state.machines[machine_id].is_single_use:
+                    assert machine_id not in self.served, "a machine for single use serves one task"
+                    self.served.add(machine_id)
                 limit = next(task.max_retries for task in self.tasks if task.task_id == task_id)
                 assert self.crashes[task_id] <= limit or limit < 0, "retries are charged"
                 assert self.crashes[task_id] < self.config.poison_after, "a poisonous task is not tried again"
@@ -112,9 +118,9 @@ class ClusterModel(RuleBasedStateMachine):
                 self.blocked.discard((machine_id, generation, task_id, attempt))
             case c.FenceAgent(machine_id, generation):
                 self.running = {f: None for f in self.running if f[:2] != (machine_id, generation)}
-            case c.ReplaceMachine(machine_id):
-                assert machine_id not in self.replacing, "one successor for each"
-                self.replacing.append(machine_id)
+            case c.CreateMachine(machine_id, shape, pool) if pool:
+                assert machine_id not in self.asked, "asked for once"
+                self.asked[machine_id] = shape
             case c.NoteMachineState(machine_id, state):
                 (self.dark.discard if state == "ready" else self.dark.add)(machine_id)
             case c.NoteTaskState(task_id, state=state) if state in SETTLED:

@@ -17,7 +17,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from runner.core import events as e
 from runner.core.cluster import Cluster
 from runner.core.facts import decode, encode
-from runner.core.values import CoreConfig, TaskRecord, ValueRecord
+from runner.core.values import CoreConfig, PoolRecord, TaskRecord, ValueRecord
 from runner.ids import ClientId, MachineId, ObjectId, TaskId, return_id
 from tests.properties.cluster_model import (
     BIG,
@@ -41,21 +41,30 @@ class ClusterMachine(ClusterModel):
     # ---- clients ----
     @initialize(
         use_leases=st.booleans(),
-        replace_lost=st.booleans(),
+        least=st.integers(0, 2),
+        most=st.integers(0, 3),
+        is_single_use=st.booleans(),
         poison_after=st.integers(1, 6),
         shape=st.sampled_from([BIG, SMALL, ONE]),
     )
-    def begin(self, use_leases: bool, replace_lost: bool, poison_after: int, shape: Any) -> None:
+    def begin(
+        self, use_leases: bool, least: int, most: int, is_single_use: bool, poison_after: int, shape: Any
+    ) -> None:
         self.config = CoreConfig(
             lost_after_s=10.0,
             boot_deadline_s=20.0,
             client_lost_after_s=15.0,
             use_leases=use_leases,
-            replace_lost=replace_lost,
             poison_after=poison_after,
             chain_depth_max=3,
         )
         self.cluster = Cluster(self.config)
+        most = max(least, most)
+        self.pools = (
+            PoolRecord("small", ONE, least, most, 1, 5.0, is_single_use),
+            PoolRecord("big", BIG, 0, 1, 0, 2.0),
+        )
+        self.configure()
         self.connect(CLIENTS[0])
         self.connect(CLIENTS[1])
         self.boot(MACHINES[0], shape, "agent-0")
@@ -132,19 +141,33 @@ class ClusterMachine(ClusterModel):
         else:
             self.boot(machine_id, shape, f"agent-{kind % 2}")
 
-    @precondition(lambda self: self.replacing)
-    @rule(data=st.data(), shape=st.sampled_from([BIG, SMALL, ONE]), kind=st.integers(0, 4))
-    def replace(self, data: st.DataObject, shape: Any, kind: int) -> None:
-        lost = data.draw(st.sampled_from(self.replacing))
-        self.replacing.remove(lost)
-        if kind == 0:
-            self.feed(e.FleetClosed(lost))
-            return
-        self.replaced += 1
-        successor = MachineId(f"m-successor-{self.replaced}")
-        self.feed(e.MachinesRequested((successor,), shape, "fake", lost))
-        if kind > 1:
-            self.feed(e.MachineRegistered(successor, "agent", shape, "h"))
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data(), kind=st.integers(0, 14))
+    def pool_machine(self, data: st.DataObject, kind: int) -> None:
+        """What the provider and the agents say of machines that the pools asked for."""
+        machine_id, shape = data.draw(st.sampled_from(list(self.asked.items())))
+        if kind <= 2:
+            self.feed(e.MachineBootFailed(machine_id, "no", is_permanent=kind == 0, is_capacity=kind == 1))
+        elif kind == 3:
+            self.feed(e.MachineExited(machine_id, "killed"))
+        elif kind <= 6:
+            self.feed(e.MachineDestroyed(machine_id))
+        elif kind == 7:
+            self.feed(e.MachineRemovalRequested(machine_id, force=False, by_itself=data.draw(st.booleans())))
+        elif kind == 8:
+            self.feed(e.MachineCreated(machine_id, f"pid-{machine_id}"))
+        else:
+            self.feed(e.MachineRegistered(machine_id, "agent", shape, "h"))
+
+    @rule(kind=st.integers(0, 3), count=st.integers(1, 2))
+    def owner(self, kind: int, count: int) -> None:
+        if kind <= 1:
+            self.feed(e.BudgetChanged(is_spent=bool(kind)))
+        elif sum(pool.record.max for pool in self.cluster.pools()) < 6:
+            self.feed(e.MachinesWanted("small", count))
+
+    def configure(self) -> None:
+        self.feed(e.PoolsConfigured(self.pools, {"small": 1}, "fake"))
 
     def boot(self, machine_id: MachineId, shape: Any, instance: str) -> None:
         view = self.cluster.machine(machine_id)
@@ -191,18 +214,17 @@ class ClusterMachine(ClusterModel):
 
     def restart(self) -> None:
         self.cluster = self.replayed()
-        self.replacing.clear()
         self.feed(e.CoordinatorRestarted())
         self.running.clear()
-        self.boot(MachineId(f"m-again-{len(self.facts)}"), BIG, "agent")
+        self.configure()
+        self.boot(MachineId(f"x-again-{len(self.facts)}"), BIG, "agent")
 
     # ---- always ----
     @invariant()
     def core_is_consistent(self) -> None:
         self.cluster.check()
-        assert self.cluster._state.awaited - {""} == set(self.replacing), (
-            "each successor is awaited until it is asked for"
-        )
+        for view in self.cluster.pools():
+            assert view.ready + view.coming <= view.record.max, "the fleet never exceeds its maximum"
         by_id = self.cluster._state.objects.by_id
         for obj in by_id.values():
             inner = () if obj.value is None else obj.value.contained
@@ -228,7 +250,7 @@ class ClusterMachine(ClusterModel):
 
     def settle_all(self) -> None:
         """Liveness: with a healthy machine and time, every task settles."""
-        healthy = MachineId("m-last")
+        healthy = MachineId("x-last")
         self.feed(e.MachinesRequested((healthy,), BIG, "fake"))
         self.feed(e.MachineRegistered(healthy, "agent", BIG, "h"))
         for _ in range(300):

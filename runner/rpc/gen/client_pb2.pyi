@@ -18,6 +18,7 @@ class EventKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EVENT_KIND_LOG_GAP: _ClassVar[EventKind]
     EVENT_KIND_CHECKPOINT: _ClassVar[EventKind]
     EVENT_KIND_MACHINE: _ClassVar[EventKind]
+    EVENT_KIND_FLEET: _ClassVar[EventKind]
 EVENT_KIND_UNSPECIFIED: EventKind
 EVENT_KIND_STATE: EventKind
 EVENT_KIND_ATTEMPT: EventKind
@@ -26,6 +27,7 @@ EVENT_KIND_LOG: EventKind
 EVENT_KIND_LOG_GAP: EventKind
 EVENT_KIND_CHECKPOINT: EventKind
 EVENT_KIND_MACHINE: EventKind
+EVENT_KIND_FLEET: EventKind
 
 class SessionRequest(_message.Message):
     __slots__ = ("hello", "frame")
@@ -254,7 +256,7 @@ class ListMachinesReply(_message.Message):
     def __init__(self, machines: _Optional[_Iterable[_Union[MachineInfo, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class MachineInfo(_message.Message):
-    __slots__ = ("machine_id", "state", "generation", "total", "available", "provider", "provider_machine_id", "pid", "host_id", "phases", "reason", "running_tasks")
+    __slots__ = ("machine_id", "state", "generation", "total", "available", "provider", "provider_machine_id", "pid", "host_id", "phases", "reason", "running_tasks", "pool")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -274,6 +276,7 @@ class MachineInfo(_message.Message):
     PHASES_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     RUNNING_TASKS_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
     machine_id: str
     state: str
     generation: int
@@ -286,7 +289,32 @@ class MachineInfo(_message.Message):
     phases: _containers.ScalarMap[str, float]
     reason: str
     running_tasks: int
-    def __init__(self, machine_id: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., available: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider: _Optional[str] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., host_id: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., running_tasks: _Optional[int] = ...) -> None: ...
+    pool: str
+    def __init__(self, machine_id: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., available: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider: _Optional[str] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., host_id: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., running_tasks: _Optional[int] = ..., pool: _Optional[str] = ...) -> None: ...
+
+class PoolInfo(_message.Message):
+    __slots__ = ("name", "machine", "min", "max", "coming", "ready", "idle", "going", "problem", "hopeless")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_FIELD_NUMBER: _ClassVar[int]
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    COMING_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    IDLE_FIELD_NUMBER: _ClassVar[int]
+    GOING_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    HOPELESS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    machine: _types_pb2.Resources
+    min: int
+    max: int
+    coming: int
+    ready: int
+    idle: int
+    going: int
+    problem: str
+    hopeless: bool
+    def __init__(self, name: _Optional[str] = ..., machine: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., min: _Optional[int] = ..., max: _Optional[int] = ..., coming: _Optional[int] = ..., ready: _Optional[int] = ..., idle: _Optional[int] = ..., going: _Optional[int] = ..., problem: _Optional[str] = ..., hopeless: bool = ...) -> None: ...
 
 class ListTasksRequest(_message.Message):
     __slots__ = ("state", "name", "runs_only", "page_size", "page_token")
@@ -343,7 +371,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusReply(_message.Message):
-    __slots__ = ("cluster_id", "peer", "embedded", "uptime_s", "total", "available", "tasks_by_state", "machines_by_state", "objects", "clients", "pid", "state_dir")
+    __slots__ = ("cluster_id", "peer", "embedded", "uptime_s", "total", "available", "tasks_by_state", "machines_by_state", "objects", "clients", "pid", "state_dir", "pools")
     class TasksByStateEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -370,6 +398,7 @@ class GetStatusReply(_message.Message):
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     STATE_DIR_FIELD_NUMBER: _ClassVar[int]
+    POOLS_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     peer: _types_pb2.Peer
     embedded: bool
@@ -382,17 +411,20 @@ class GetStatusReply(_message.Message):
     clients: int
     pid: int
     state_dir: str
-    def __init__(self, cluster_id: _Optional[str] = ..., peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., embedded: bool = ..., uptime_s: _Optional[float] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., available: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., tasks_by_state: _Optional[_Mapping[str, int]] = ..., machines_by_state: _Optional[_Mapping[str, int]] = ..., objects: _Optional[int] = ..., clients: _Optional[int] = ..., pid: _Optional[int] = ..., state_dir: _Optional[str] = ...) -> None: ...
+    pools: _containers.RepeatedCompositeFieldContainer[PoolInfo]
+    def __init__(self, cluster_id: _Optional[str] = ..., peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., embedded: bool = ..., uptime_s: _Optional[float] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., available: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., tasks_by_state: _Optional[_Mapping[str, int]] = ..., machines_by_state: _Optional[_Mapping[str, int]] = ..., objects: _Optional[int] = ..., clients: _Optional[int] = ..., pid: _Optional[int] = ..., state_dir: _Optional[str] = ..., pools: _Optional[_Iterable[_Union[PoolInfo, _Mapping]]] = ...) -> None: ...
 
 class AddMachinesRequest(_message.Message):
-    __slots__ = ("count", "resources", "request_id")
+    __slots__ = ("count", "resources", "request_id", "pool")
     COUNT_FIELD_NUMBER: _ClassVar[int]
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
     count: int
     resources: _types_pb2.Resources
     request_id: str
-    def __init__(self, count: _Optional[int] = ..., resources: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    pool: str
+    def __init__(self, count: _Optional[int] = ..., resources: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., request_id: _Optional[str] = ..., pool: _Optional[str] = ...) -> None: ...
 
 class AddMachinesReply(_message.Message):
     __slots__ = ("machine_ids",)

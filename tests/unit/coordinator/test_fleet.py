@@ -1,18 +1,27 @@
-"""How long lost machines are replaced, and what is kept of requests."""
+"""What the fleet's shell does with a provider that refuses, lags and forgets."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from runner.coordinator.config import CoordinatorConfig
-from runner.coordinator.fleet import Fleet
+from runner.coordinator.fleet import Fleet, pool_record
 from runner.core import events
 from runner.core.values import CPU, UNIT, make_shape
+from runner.errors import AuthenticationError
 from runner.ids import ClusterId, MachineId
-from runner.providers.fake import FakeProvider
+from runner.pools import Pool
+from runner.providers.base import BootConfig, MachineSpec, ProviderMachine
+from runner.providers.fake import FakeProvider, ProviderFaults
 from runner.testing import FakeClock
+
+ONE = make_shape({CPU: UNIT})
+M1 = MachineId("m-1")
 
 
 class Posted:
@@ -20,81 +29,102 @@ class Posted:
 
     def __init__(self) -> None:
         self.events: list[Any] = []
+        self.news = asyncio.Event()
 
     def post(self, event: Any) -> None:
         self.events.append(event)
+        self.news.set()
 
-    def closed(self) -> list[str]:
-        return [event.instead_of for event in self.events if isinstance(event, events.FleetClosed)]
-
-
-class Numbers:
-    def __init__(self) -> None:
-        self.last = 0
-
-    def take(self, _name: str, count: int) -> range:
-        self.last += count
-        return range(self.last - count + 1, self.last + 1)
+    async def next(self) -> Any:
+        async with asyncio.timeout(5):
+            while not self.events:
+                self.news.clear()
+                await self.news.wait()
+        return self.events.pop(0)
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def posted() -> Posted:
-    return Posted()
-
-
-@pytest.fixture
-def fleet(clock: FakeClock, posted: Posted) -> Fleet:
+@contextlib.asynccontextmanager
+async def running(provider: FakeProvider, clock: FakeClock) -> AsyncIterator[tuple[Fleet, Posted]]:
+    posted = Posted()
     engine: Any = posted
-    return Fleet(
-        engine=engine,
-        provider=FakeProvider(clock),
-        clock=clock,
-        config=CoordinatorConfig(home="/nowhere"),
-        cluster_id=ClusterId("c"),
-        ca_pem=b"",
-        take_numbers=Numbers().take,
-    )
+    config = CoordinatorConfig(home="/nowhere", pools=(Pool(min=1, size="large"),))
+    fleet = Fleet(engine=engine, provider=provider, clock=clock, config=config, cluster_id=ClusterId("c"), ca_pem=b"")
+    tasks = asyncio.ensure_future(fleet.run())
+    await asyncio.sleep(0)
+    try:
+        yield fleet, posted
+    finally:
+        await fleet.close()
+        await tasks
 
 
-def lose(fleet: Fleet, clock: FakeClock, after_s: float, *, registered: bool, cpus: int = 1) -> MachineId:
-    (machine_id,) = fleet.request(1, make_shape({CPU: cpus * UNIT}))
-    if registered:
-        fleet.note_phase(machine_id, "registered", clock.unix_s())
-    clock.advance(after_s)
-    fleet.replace(machine_id)
-    return machine_id
+def a_spec(name: str) -> MachineSpec:
+    boot = BootConfig("127.0.0.1:9", b"", "token", MachineId(name), ClusterId("c"))
+    return MachineSpec(ClusterId("c"), MachineId(name), ONE, boot)
 
 
-def test_machines_that_never_register_are_not_asked_for_for_ever(fleet, clock, posted):
-    lost = [lose(fleet, clock, 120.0, registered=False) for _ in range(6)]
-    assert posted.closed() == lost[5:]
+async def test_a_machine_is_created_once_with_its_pools_size_and_a_token_of_its_own():
+    clock, specs = FakeClock(), []
+
+    class Watched(FakeProvider):
+        async def create(self, spec: MachineSpec) -> ProviderMachine:
+            specs.append(spec)
+            return await FakeProvider.create(self, spec)
+
+    provider = Watched(clock)
+    async with running(provider, clock) as (fleet, posted):
+        for name in ("m-1", "m-2", "m-1"):
+            fleet.create(MachineId(name), ONE, "default")
+        assert {(await posted.next()).machine_id for _ in range(2)} == {"m-1", "m-2"}
+        assert [(spec.machine_id, spec.pool, spec.size) for spec in specs] == [
+            ("m-1", "default", "large"),
+            ("m-2", "default", "large"),
+        ]
+        tokens = {spec.boot.join_token for spec in specs}
+        assert len(tokens) == 2
+        with pytest.raises(AuthenticationError):
+            fleet.admit(M1, specs[1].boot.join_token, b"key")
 
 
-def test_a_machine_that_served_begins_the_count_anew(fleet, clock, posted):
-    for _ in range(4):
-        for _ in range(4):
-            lose(fleet, clock, 1.0, registered=True)
-        lose(fleet, clock, 60.0, registered=True)
-    assert posted.closed() == []
+async def test_a_create_whose_reply_is_lost_is_adopted():
+    clock = FakeClock()
+    provider = FakeProvider(clock, ProviderFaults(reply_lost=1.0))
+    async with running(provider, clock) as (fleet, posted):
+        fleet.create(M1, ONE, "default")
+        event = await posted.next()
+        assert isinstance(event, events.MachineCreated)
+        assert event.provider_machine_id == "fake-1"
 
 
-def test_shapes_are_counted_by_themselves(fleet, clock, posted):
-    for _ in range(5):
-        lose(fleet, clock, 120.0, registered=False, cpus=1)
-        lose(fleet, clock, 600.0, registered=True, cpus=4)
-    assert posted.closed() == []
-    last = lose(fleet, clock, 120.0, registered=False, cpus=1)
-    assert posted.closed() == [last]
+async def test_no_room_is_told_apart_from_other_refusals():
+    clock = FakeClock()
+    async with running(FakeProvider(clock, machines_max=0), clock) as (fleet, posted):
+        fleet.create(M1, ONE, "default")
+        event = await posted.next()
+        assert isinstance(event, events.MachineBootFailed)
+        assert (event.is_capacity, event.is_permanent) == (True, False)
+        assert "no capacity: all 0 machines exist" in event.reason
 
 
-def test_repeats_of_a_request_are_known_within_bounds(fleet):
-    first = fleet.request(2, request_id="r-0")
-    assert fleet.request(2, request_id="r-0") == first
-    for number in range(1, 1001):
-        fleet.request(0, request_id=f"r-{number}")
-    assert len(fleet._requests) == 1000
+async def test_what_the_provider_warns_of_before_the_boot_is_kept():
+    clock = FakeClock()
+    async with running(FakeProvider(clock, machines_max=3), clock) as (fleet, _):
+        await fleet.prepare([Pool(min=8)])
+        assert fleet.warnings == ("8 machines are wanted; there is room for 3",)
+
+
+async def test_a_sweep_ends_what_has_no_row_and_nothing_else():
+    clock = FakeClock()
+    provider = FakeProvider(clock)
+    async with running(provider, clock) as (fleet, posted):
+        fleet.create(M1, ONE, "default")
+        await posted.next()
+        provider.put_orphan(a_spec("m-9"))
+        await fleet.sweep()
+        assert (await posted.next()) == events.MachineDestroyed(MachineId("m-9"))
+        assert [machine.name for machine in await provider.list(ClusterId("c"))] == ["m-1"]
+
+
+def test_a_pool_as_the_core_knows_it():
+    record = pool_record(Pool(name="gpu", min=1, max=4, buffer=1, idle_shutdown_s=9, num_cpus=2, memory="1GiB"))
+    assert record == ("gpu", make_shape({CPU: 2 * UNIT, "memory": 1 << 30}), 1, 4, 1, 9, False)

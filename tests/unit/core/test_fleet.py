@@ -25,7 +25,7 @@ def test_a_boot_from_request_to_ready() -> None:
     assert s.request("m-1", cpus(1)) == [
         c.NoteMachineState(M1, "requested", 0),
         c.NoteMachineState(M1, "creating", 0),
-        c.CreateMachine(M1),
+        c.CreateMachine(M1, cpus(1), ""),
     ]
     assert s.request("m-1", cpus(1)) == []
     assert s.feed(e.MachineCreated(M1, "pid-7")) == [c.NoteMachineState(M1, "booting", 0)]
@@ -95,16 +95,6 @@ def test_a_boot_can_fail_in_every_way() -> None:
     s.request("m-6", cpus(1))
     assert of(c.DestroyMachine, s.feed(e.MachineRemovalRequested(MachineId("m-6"), False)))
     assert state_of(s, MachineId("m-6")) == "stopping"
-
-
-@pytest.mark.parametrize("is_permanent", [False, True])
-def test_a_machine_that_can_never_boot_is_not_replaced(is_permanent: bool) -> None:
-    s = Script(CoreConfig(replace_lost=True))
-    s.request("m-1", cpus(1))
-    s.submit("t-1")
-    replaced = of(c.ReplaceMachine, s.feed(e.MachineBootFailed(M1, "this host has none", is_permanent)))
-    assert replaced == ([] if is_permanent else [c.ReplaceMachine(M1)])
-    assert s.state("t-1") == ("failed" if is_permanent else "queued")
 
 
 def test_events_about_unknown_machines_change_nothing() -> None:
@@ -337,61 +327,3 @@ def test_of_machines_that_are_gone_the_newest_are_remembered() -> None:
     again = Cluster(s.config)
     again.replay(s.facts)
     assert again.snapshot() == s.cluster.snapshot()
-
-
-# ---- replacement ----
-def test_a_lost_machine_is_replaced_and_its_work_waits_for_that() -> None:
-    s = Script(CoreConfig(replace_lost=True), m_1=cpus(1))
-    s.submit("t-1")
-    commands = s.feed(e.MachineExited(M1, "killed"))
-    assert of(c.ReplaceMachine, commands) == [c.ReplaceMachine(M1)]
-    assert s.state("t-1") == "queued"
-    s.feed(e.MachinesRequested((MachineId("m-2"),), cpus(1), "fake", M1))
-    assert started(s.register("m-2", cpus(1))) == [("t-1", 2, "m-2", 2)]
-
-
-def test_when_there_will_be_no_other_machine_the_work_fails() -> None:
-    s = Script(CoreConfig(replace_lost=True), m_1=cpus(1))
-    s.submit("t-1")
-    s.feed(e.MachineExited(M1, "killed"))
-    s.feed(e.FleetClosed())
-    assert s.state("t-1") == "failed"
-
-
-def test_one_successor_does_not_stand_for_another() -> None:
-    s = Script(CoreConfig(replace_lost=True), m_1=cpus(1), m_2=cpus(4))
-    s.submit("t-1", shape=cpus(4))
-    s.feed(e.MachineExited(M1, "killed"))
-    s.feed(e.MachineExited(M2, "killed"))
-    s.feed(e.MachinesRequested((MachineId("m-3"),), cpus(1), "fake", M1))
-    assert s.state("t-1") == "queued", "the larger machine's successor is still due"
-    s.feed(e.FleetClosed(M2))
-    assert s.state("t-1") == "failed"
-
-
-def test_a_restart_awaits_its_own_machines_only() -> None:
-    s = Script(CoreConfig(replace_lost=True), m_1=cpus(4))
-    s.submit("t-1", shape=cpus(4))
-    s.feed(e.MachineExited(M1, "killed"))
-    s.feed(e.CoordinatorRestarted())
-    assert s.state("t-1") == "queued"
-    s.request("m-2", cpus(1))
-    assert s.state("t-1") == "failed"
-
-
-def test_a_machine_that_was_told_to_end_is_replaced_before_it_goes() -> None:
-    s = Script(CoreConfig(replace_lost=True), m_1=cpus(1))
-    s.submit("t-1")
-    s.submit("t-2")
-    commands = s.feed(e.MachineRemovalRequested(M1, force=False, by_itself=True))
-    assert of(c.ReplaceMachine, commands) == [c.ReplaceMachine(M1)]
-    assert started(s.feed(e.AttemptReturned(*s.fence("t-1")))) == []
-    assert (s.state("t-1"), s.state("t-2")) == ("queued", "queued")
-    assert of(c.ReplaceMachine, s.feed(e.MachineExited(M1, "exited with code 0"))) == []
-
-
-def test_a_removed_machine_is_not_replaced() -> None:
-    s = Script(CoreConfig(replace_lost=True), m_1=cpus(1), m_2=cpus(1))
-    s.submit("t-1")
-    s.feed(e.MachineRemovalRequested(M1, force=False))
-    assert of(c.ReplaceMachine, s.feed(e.MachineExited(M1, "gone while it drained"))) == []

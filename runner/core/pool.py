@@ -1,0 +1,146 @@
+"""A pool's record: its machines by state, which of them are idle, and why it may be unable to grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import inf
+
+from runner.core.machine import BOOTING, Machine, MachineState
+from runner.core.scaling import PoolLoad
+from runner.core.values import PoolRecord
+
+# A machine that served shorter than this, or not at all, died of something that its successor may die of too.
+SHORT_LIFE_S = 10.0
+# So many waves of boots in a row that came to nothing; then no more are asked for.
+FAILURES_MAX = 5
+# Where the provider itself refuses, it may be away for some time: this long it is asked again.
+OUTAGE_S = 600.0
+_BACKOFF_FIRST_S = 0.25
+_BACKOFF_MAX_S = 30.0
+_SHORTAGE_FIRST_S = 30.0
+_SHORTAGE_MAX_S = 600.0
+_GONE = MachineState.DESTROYED
+_GOING = frozenset(MachineState) - BOOTING - {MachineState.READY, _GONE}
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """`record` and the machines are durable; the rest is what this coordinator has seen and is told anew by events."""
+
+    record: PoolRecord
+    counts: dict[MachineState, int] = field(default_factory=lambda: dict.fromkeys(MachineState, 0))
+    idle: dict[Machine, float] = field(default_factory=dict)  # ready ones without work and since when, longest first
+    start: int = 0  # machines that a start asks for; 0 once they have been there
+    # ---- trouble ----
+    problem: str = ""  # for people: why it cannot have what it wants
+    is_hopeless: bool = False
+    limit: float = inf  # machines that can be had until `limit_until_s`
+    limit_until_s: float = inf
+    shortages: int = 0  # in a row
+    short_by: int = 0  # machines that were refused for want of room, since people were told last
+    failures: int = 0  # waves of boots that came to nothing
+    failing_since_s: float = 0.0
+    wave_s: float = -inf  # when the last one failed: boots requested earlier belong to it
+    retry_at_s: float = -inf
+    timer_s: float = inf  # of its newest timer
+
+    @property
+    def coming(self) -> int:
+        return sum(self.counts[state] for state in BOOTING)
+
+    @property
+    def ready(self) -> int:
+        return self.counts[MachineState.READY]
+
+    @property
+    def going(self) -> int:
+        return sum(self.counts[state] for state in _GOING)
+
+    @property
+    def can_ever_grow(self) -> bool:
+        """Whether it may have a machine, now or later."""
+        return self.record.max > 0 and not self.is_hopeless
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether what waits changes how many machines it has."""
+        return self.record.max > self.record.min or self.record.is_single_use
+
+    def load(self, now_s: float) -> PoolLoad:
+        """What the plan looks at."""
+        record = self.record
+        staying = self.coming + self.ready
+        most = record.max if now_s >= self.limit_until_s else min(record.max, self.limit)
+        if self.is_hopeless or now_s < self.retry_at_s:
+            most = min(most, staying + self.going)
+        least = min(max(record.min, self.start), record.max)
+        return PoolLoad(
+            record.shape,
+            least,
+            int(most),
+            record.buffer,
+            record.is_single_use,
+            self.coming,
+            self.ready,
+            len(self.idle),
+            self.going,
+        )
+
+    # ---- what goes wrong ----
+    def refused(self, reason: str) -> None:
+        """A boot failed for good: what is there is what can be had."""
+        self.problem = reason
+        self.limit, self.limit_until_s = self.coming + self.ready, inf
+        self.is_hopeless = not self.limit
+
+    def short(self, reason: str, now_s: float) -> None:
+        """The provider has no room for more now."""
+        self.problem = reason
+        self.short_by += 1
+        self.limit = self.coming + self.ready
+        if now_s >= self.limit_until_s or self.limit_until_s == inf:
+            pause_s = min(_SHORTAGE_FIRST_S * 2.0**self.shortages, _SHORTAGE_MAX_S)
+            self.shortages += 1
+            self.limit_until_s = now_s + pause_s
+
+    def take_shortage(self) -> int:
+        """How many of the machines that were asked for cannot be had, once that is known of all; then 0 until it happens again."""
+        if self.coming:
+            return 0
+        short_by, self.short_by = self.short_by, 0
+        return short_by
+
+    def failed(self, machine: Machine, reason: str, now_s: float) -> bool:
+        """A boot came to nothing, or its machine died young; whether a wave of them has just begun to fail."""
+        was_created = machine.provider_machine_id != ""
+        if machine.requested_s <= self.wave_s:
+            return False
+        self.failures += 1
+        self.problem = reason
+        if self.failures == 1:
+            self.failing_since_s = now_s
+        self.wave_s = now_s
+        self.retry_at_s = now_s + min(_BACKOFF_FIRST_S * (2.0**self.failures - 1.0), _BACKOFF_MAX_S)
+        is_outage = not was_created and now_s - self.failing_since_s < OUTAGE_S
+        self.is_hopeless = self.failures > FAILURES_MAX and not is_outage
+        return True
+
+    def lived(self) -> None:
+        """A machine has served: boots work."""
+        self.failures = 0
+        self.retry_at_s = self.wave_s = -inf
+        if self.limit_until_s == inf and self.limit == inf:
+            self.problem = ""
+
+    def next_due_s(self, now_s: float) -> float:
+        """When time alone may change the plan."""
+        due_s = [at_s for at_s in (self.retry_at_s, self.limit_until_s) if now_s < at_s < inf]
+        if self.idle and self.is_elastic:
+            due_s.append(max(now_s, next(iter(self.idle.values())) + self.record.idle_shutdown_s))
+        return min(due_s, default=inf)
+
+    def idle_too_long(self, now_s: float) -> Iterable[Machine]:
+        """Longest idle first."""
+        limit_s = self.record.idle_shutdown_s
+        return [machine for machine, since_s in self.idle.items() if since_s + limit_s <= now_s]

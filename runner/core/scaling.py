@@ -1,0 +1,104 @@
+"""How many machines a fleet should have: one pure function of what there is and what waits.
+
+It never asks for more than a pool's `max`, asks for no fewer when more waits, and asks for nothing that it would give
+back under the same demand (tests/properties/test_scaling.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import ceil
+from typing import NamedTuple
+
+from runner.core.resources import missing
+from runner.core.values import GPU, UNIT, Shape
+
+# Tasks that need nothing countable: any number of them fits on one machine.
+_UNBOUNDED = 1_000_000
+
+
+class PoolLoad(NamedTuple):
+    """One pool as it is now."""
+
+    shape: Shape  # of one machine
+    min: int
+    max: int  # machines that may exist, as far as is known now
+    buffer: int
+    is_single_use: bool
+    coming: int  # asked for, not ready yet
+    ready: int
+    idle: int  # of the ready ones
+    going: int  # on their way out; they still exist
+
+
+class Plan(NamedTuple):
+    """For one pool: how many machines to ask for, and how many idle ones have no reason to stay."""
+
+    grow: int
+    spare: int
+
+
+def plan(pools: Sequence[PoolLoad], demand: Mapping[Shape, int]) -> list[Plan]:
+    """`demand`: tasks by shape that wait for room; what is ready now has none for them.
+
+    Each task counts as the part of a machine that it fills, so needs are a lower bound where shapes do not pack; the rest
+    shows as demand once those machines are full.
+    """
+    used = _spread(pools, demand)
+    return [_plan_one(pool, ceil(need)) for pool, need in zip(pools, used, strict=True)]
+
+
+def _plan_one(pool: PoolLoad, need: int) -> Plan:
+    busy = pool.ready - pool.idle
+    buffer = pool.buffer if busy or need else 0
+    missing_spares = max(0, buffer - pool.idle)
+    staying = pool.ready + pool.coming
+    wanted = max(need + missing_spares - pool.coming, pool.min - staying, 0)
+    room = max(0, pool.max - staying - pool.going)
+    spare = min(pool.idle - buffer, staying - pool.min)
+    return Plan(min(wanted, room), max(0, spare))
+
+
+def _spread(pools: Sequence[PoolLoad], demand: Mapping[Shape, int]) -> list[Fraction]:
+    """How many machines of each pool, beyond those that are ready, the waiting tasks would fill."""
+    used = [Fraction(0)] * len(pools)
+    # The order must not depend on the numbers: else more of one shape could mean fewer machines.
+    for shape in sorted(demand):
+        left = Fraction(demand[shape])
+        for index in _preference(pools, shape):
+            per_machine = capacity_for(pools[index], shape)
+            room = max(0, pools[index].max - pools[index].ready - pools[index].going) - used[index]
+            taken = min(left / per_machine, room)
+            used[index] += taken
+            left -= taken * per_machine
+            if not left:
+                break
+    return used
+
+
+def _preference(pools: Sequence[PoolLoad], shape: Shape) -> list[int]:
+    """The pools that can hold it: those without GPUs and other scarce things first, then in the order given."""
+    able = [index for index, pool in enumerate(pools) if capacity_for(pool, shape)]
+    asked = {name for name, _ in shape}
+    return sorted(able, key=lambda index: (_scarce(pools[index].shape, asked), index))
+
+
+def _scarce(total: Shape, asked: set[str]) -> int:
+    return sum(2 if name == GPU else 1 for name, _ in total if name not in asked and name not in {"CPU", "memory"})
+
+
+def capacity_for(pool: PoolLoad, shape: Shape) -> int:
+    """How many such tasks one machine of the pool holds at once; 0: it never can."""
+    total = dict(pool.shape)
+    if missing(shape, total):
+        return 0
+    if pool.is_single_use:
+        return 1
+    fits = _UNBOUNDED
+    for name, amount in shape:
+        if name == GPU and amount < UNIT:
+            fits = min(fits, (total[name] // UNIT) * (UNIT // amount))
+        else:
+            fits = min(fits, total[name] // amount)
+    return fits
