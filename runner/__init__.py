@@ -23,6 +23,7 @@ from runner.client.api import (
     init,
     is_initialized,
     map,  # noqa: A004  its name, as in every executor
+    mark_phase,
     nodes,
     put,
     remote,
@@ -54,6 +55,7 @@ __all__ = [
     "init",
     "is_initialized",
     "map",
+    "mark_phase",
     "nodes",
     "put",
     "remote",

@@ -15,6 +15,7 @@ from runner import config
 from runner.errors import BadOptionsError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T")
 
 
 def home_option(command: _F) -> _F:
@@ -45,6 +46,12 @@ def settings(home: Path | None = None) -> config.Settings:
     loaded = config.load()
     logging.basicConfig(level=loaded.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     return loaded if home is None else dataclasses.replace(loaded, home=home.absolute())
+
+
+def inherited(name: str, value: _T | None) -> _T | None:
+    """`value`, or what the command around this one was given for the option `name`."""
+    around = click.get_current_context().parent
+    return value if value is not None or around is None else around.params.get(name)
 
 
 def checked_address(address: str | None) -> str | None:

@@ -7,11 +7,14 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from runner.core.values import MEMORY, UNIT
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 # A pipe or a file has no width: lines are not folded there.
 _WIDTH_UNFOLDED = 10_000
@@ -25,11 +28,8 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
     """A plain table on stdout; columns named in `right` are aligned there."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-
-    from runner import config
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
@@ -37,6 +37,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     for row in rows:
         # Text, because names of runs may hold brackets, which are markup in plain strings.
         table.add_row(*(Text(cell) for cell in row))
+    print_rich(table)
+
+
+def print_rich(table: RenderableType) -> None:
+    """Something of rich's on stdout: in colour and folded on a terminal, plain elsewhere."""
+    from rich.console import Console
+
+    from runner import config
+
     if sys.stdout.isatty():
         Console(file=sys.stdout, no_color=config.load().no_color, highlight=False).print(table)
         return

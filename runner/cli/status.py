@@ -8,6 +8,7 @@ import click
 
 from runner.cli import output
 from runner.cli.options import address_option, checked_address, home_option, json_option, settings
+from runner.coordinator.estimate import dollars
 
 # More than these are counted, not listed: people read the first screen, programs ask for pages.
 PENDING_MAX = 20
@@ -60,9 +61,32 @@ async def read_status(connection: Any) -> dict[str, Any]:
         "tasks": dict(sorted(reply.tasks_by_state.items())),
         "objects": reply.objects,
         "clients": reply.clients,
+        "cost": _cost(reply.cost) if reply.HasField("cost") else None,
         "pending": [_pending(task) for task in pending[:PENDING_MAX]],
         "pending_total": sum(reply.tasks_by_state.get(state, 0) for state in _PENDING_STATES),
     }
+
+
+def _cost(cost: Any) -> dict[str, Any]:
+    return {
+        "spent": cost.spent,
+        "per_hour": cost.per_hour,
+        "spent_by_pool": dict(sorted(cost.spent_by_pool.items())),
+        "unpriced_machines": cost.unpriced_machines,
+        "max_cost": cost.max_cost or None,
+        "is_budget_spent": cost.is_budget_spent,
+    }
+
+
+def cost_text(cost: dict[str, Any]) -> str:
+    """What has been spent, at which rate, and how far from the bound that is."""
+    parts = [f"{dollars(cost['spent'])} so far, {dollars(cost['per_hour'])} per hour"]
+    if cost["max_cost"]:
+        near = ": too near for more machines" if cost["is_budget_spent"] else ""
+        parts.append(f"of at most {dollars(cost['max_cost'])}{near}")
+    if cost["unpriced_machines"]:
+        parts.append(f"without {output.plural(cost['unpriced_machines'], 'machine')} whose price is not known")
+    return ", ".join(parts)
 
 
 def _pending(task: Any) -> dict[str, Any]:
@@ -91,6 +115,8 @@ def _print(status: dict[str, Any]) -> None:
         for name, of in status["resources"].items()
     )
     click.echo(f"in use    {used or 'nothing'}")
+    if status["cost"]:
+        click.echo(f"cost      {cost_text(status['cost'])}")
     click.echo(f"tasks     {output.count_text(status['tasks'])}")
     click.echo(f"clients   {status['clients']}, {output.plural(status['objects'], 'object')}")
     if not status["pending"]:

@@ -1,4 +1,4 @@
-"""What `get` and `wait` accept."""
+"""What `get`, `wait` and `mark_phase` accept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from runner.errors import BadOptionsError
 from runner.objects.refs import ObjectRef
+from runner.rpc.phases import NAME_CHARS_MAX, RESERVED
 
 
 def check_get(refs: Any) -> None:
@@ -32,6 +33,20 @@ def check_wait(refs: Any, num_returns: int) -> None:
         raise BadOptionsError("wait() was given the same ref twice.")
     if not 0 < num_returns <= len(refs):
         raise BadOptionsError(f"num_returns={num_returns} cannot work: expected 1 to {len(refs)}, the number of refs.")
+
+
+def check_phase(name: Any) -> None:
+    """Refuse what cannot be the name of a phase.
+
+    Raises:
+        BadOptionsError: says what is wrong.
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= NAME_CHARS_MAX or not name.isprintable() or "+" in name:
+        raise BadOptionsError(
+            f"mark_phase({name!r}) cannot work: expected a name of 1 to {NAME_CHARS_MAX} printable characters, no '+'."
+        )
+    if name in RESERVED:
+        raise BadOptionsError(f"mark_phase({name!r}) cannot work: runner itself tells of that phase. Use another name.")
 
 
 def _check_items(function: str, refs: list[Any] | tuple[Any, ...]) -> None:

@@ -30,6 +30,9 @@ class TaskContext(Protocol):
     def report(self, values: Mapping[str, Any], *, step: int | None, checkpoint: Any) -> None:
         """Send metrics and keep a checkpoint; blocks while the buffer is full."""
 
+    def mark_phase(self, name: str) -> None:
+        """Tell that the machine has come to a phase of its boot."""
+
     def get_checkpoint(self) -> Any:
         """What the last committed checkpoint holds, or None."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from runner.clock import Clock
 from runner.coordinator import listings, transfer
+from runner.coordinator.cost_keeper import CostKeeper
 from runner.coordinator.engine import CoreClock, Engine
 from runner.coordinator.event_log import EventLog
 from runner.coordinator.fleet import Fleet
@@ -56,6 +57,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
         sessions: Sessions,
         event_log: EventLog,
         fleet: Fleet,
+        costs: CostKeeper,
         facts: ClusterFacts,
         shut_down: Callable[[str], None],
         take_numbers: Callable[[str, int], range],
@@ -66,6 +68,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
         self._sessions = sessions
         self._event_log = event_log
         self._fleet = fleet
+        self._costs = costs
         self._facts = facts
         self._shut_down = shut_down
         self._take_numbers = take_numbers
@@ -165,7 +168,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
         self, request: client_pb2.ListMachinesRequest, context: Context
     ) -> client_pb2.ListMachinesReply:
         """One page of machines."""
-        return listings.machines(self._engine.cluster, self._fleet, request)
+        return listings.machines(self._engine.cluster, self._fleet, self._costs, request)
 
     async def ListTasks(self, request: client_pb2.ListTasksRequest, context: Context) -> client_pb2.ListTasksReply:
         """One page of tasks in order of submission."""
@@ -189,6 +192,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
             pid=os.getpid(),
             state_dir=self._facts.state_dir,
             pools=listings.pools(cluster),
+            cost=self._costs.message(),
         )
 
     # ---- changing ----

@@ -1,15 +1,21 @@
-"""What machines have cost until now: a ledger of who ran when at which price. Pure: time comes as an argument."""
+"""What machines have cost until now: a ledger of who ran when at which price. Time comes as an argument."""
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from runner.coordinator.estimate import RESERVE_S
 from runner.providers.prices import Price
 
+log = logging.getLogger(__name__)
+
+COSTS_NAME = "costs.json"  # in the cluster's state directory
 # Of machines that are gone, this many are remembered one by one.
 _GONE_MAX = 1_000
 
@@ -114,6 +120,10 @@ class Ledger:
             del self._gone[next(iter(self._gone))]
 
     # ---- what it comes to ----
+    def knows(self, machine_id: str) -> bool:
+        """Whether this machine was priced, or is gone."""
+        return machine_id in self._entries or machine_id in self._gone
+
     def of_machine(self, machine_id: str, now_s: float) -> float | None:
         """What this machine has cost; None: not known."""
         entry = self._entries.get(machine_id)
@@ -177,3 +187,16 @@ class Budget:
 def dearest(prices: Iterable[Price | None]) -> float:
     """The highest known price an hour; 0.0 for none."""
     return max((price.running for price in prices if price is not None), default=0.0)
+
+
+def read_costs(state_dir: Path) -> dict[str, Any] | None:
+    """What a cluster's machines have cost, as its coordinator has written it last; None: nothing is known to be charged."""
+    try:
+        told: dict[str, Any] = json.loads((state_dir / COSTS_NAME).read_text(encoding="utf-8"))
+        Ledger.from_dict(told["ledger"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.error("%s cannot be read (%s): costs before now are not known", state_dir / COSTS_NAME, error)
+        return None
+    return told

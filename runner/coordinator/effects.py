@@ -9,6 +9,7 @@ from typing import Any
 
 from runner.coordinator import conversion
 from runner.coordinator.artefacts import Artefacts
+from runner.coordinator.cost_keeper import CostKeeper
 from runner.coordinator.event_log import EventLog
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.machine_links import MachineLinks
@@ -41,6 +42,7 @@ class Effects:
         recorder: Recorder,
         event_log: EventLog,
         fleet: Fleet,
+        costs: CostKeeper,
         *,
         host_id: str,
         store_path: str,
@@ -51,6 +53,7 @@ class Effects:
         self._recorder = recorder
         self._event_log = event_log
         self._fleet = fleet
+        self._costs = costs
         self._host_id = host_id
         self._store_path = store_path
         self._artefacts = Artefacts(artefact_path)
@@ -77,7 +80,7 @@ class Effects:
             commands.CreateMachine: lambda c: fleet.create(c.machine_id, c.shape, c.pool),
             commands.DestroyMachine: self._destroy_machine,
             commands.NotifyReady: lambda c: sessions.notify(c.client_id, c.object_id, c.value, c.failure),
-            commands.NoteMachineState: self._forget_machine,
+            commands.NoteMachineState: self._machine_moved,
             commands.ForgetTask: self._forget_task,
             commands.FreeSegment: self._free_segment,
             commands.DropCheckpoint: lambda c: self._artefacts.drop(c.checkpoint.uri),
@@ -173,7 +176,8 @@ class Effects:
         self._sessions.machine_gone(c.machine_id)
         self._fleet.destroy(c.machine_id, c.reason)
 
-    def _forget_machine(self, c: commands.NoteMachineState) -> None:
+    def _machine_moved(self, c: commands.NoteMachineState) -> None:
+        self._costs.machine_state(c.machine_id, c.state)
         if c.state == "destroyed":
             self._links.forget(c.machine_id)
             self._fleet.forget(c.machine_id)

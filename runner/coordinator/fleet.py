@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,8 @@ class Boot:
     pid: int = 0  # of the agent
     generation: int = 0
     reply: fleet_pb2.RegisterReply | None = None
+    size: str = ""  # what the provider has booted, and where; known once it is created
+    region: str = ""
 
 
 class Fleet:
@@ -72,6 +74,7 @@ class Fleet:
         self._sizes = {pool.name: pool.size for pool in config.pools}
         self.address = ""  # where machines find the Join service; known once the port is bound
         self.fleet_address = ""
+        self.on_created: Callable[[Boot], None] = lambda _: None  # before anybody else hears of it
         self.warnings: tuple[str, ...] = ()  # of the provider, about what was asked for
         provider.on_exit(self._machine_exited)
 
@@ -215,6 +218,8 @@ class Fleet:
         else:
             for name, time_s in {"created": self._clock.unix_s(), **machine.phases}.items():
                 self.note_phase(machine_id, name, time_s)
+            boot.size, boot.region = machine.size, machine.region
+            self.on_created(boot)
             self._engine.post(events.MachineCreated(machine_id, machine.provider_machine_id))
 
     async def _create_or_adopt(self, spec: MachineSpec) -> ProviderMachine:

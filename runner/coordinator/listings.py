@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from runner.coordinator.conversion import checkpoint_message, failure_message, resources_message
+from runner.coordinator.cost_keeper import CostKeeper
 from runner.coordinator.engine import CoreClock
 from runner.coordinator.fleet import Boot, Fleet, since_requested
 from runner.core.cluster import Cluster
@@ -17,10 +18,12 @@ _LINES_MAX = 2
 _REASON_BYTES_MAX = 2000  # holds the last words of a machine
 
 
-def machines(cluster: Cluster, fleet: Fleet, request: client_pb2.ListMachinesRequest) -> client_pb2.ListMachinesReply:
+def machines(
+    cluster: Cluster, fleet: Fleet, costs: CostKeeper, request: client_pb2.ListMachinesRequest
+) -> client_pb2.ListMachinesReply:
     """One page of machines."""
     views, token = cluster.machines(after=request.page_token, limit=_limit(request.page_size))
-    infos = [_machine(view, fleet.boot(view.machine_id)) for view in views]
+    infos = [_machine(view, fleet.boot(view.machine_id), costs.of_machine(view.machine_id)) for view in views]
     return client_pb2.ListMachinesReply(machines=infos, next_page_token=token)
 
 
@@ -59,7 +62,7 @@ def _limit(page_size: int) -> int:
     return min(page_size, PAGE_MAX) if page_size else PAGE_DEFAULT
 
 
-def _machine(view: MachineView, boot: Boot | None) -> client_pb2.MachineInfo:
+def _machine(view: MachineView, boot: Boot | None, cost: float | None) -> client_pb2.MachineInfo:
     info = client_pb2.MachineInfo(
         machine_id=view.machine_id,
         state=view.state,
@@ -73,8 +76,13 @@ def _machine(view: MachineView, boot: Boot | None) -> client_pb2.MachineInfo:
         reason=cut_text(view.reason, _REASON_BYTES_MAX),
         running_tasks=view.running_tasks,
         pid=0 if boot is None else boot.pid,
+        size="" if boot is None else boot.size,
+        region="" if boot is None else boot.region,
+        cost=cost,
     )
-    for name, seconds in since_requested(view.phases).items():
+    # What the agent told when it registered is kept for ever; what it told later only as long as it is there.
+    phases = view.phases if boot is None else {**view.phases, **boot.phases}
+    for name, seconds in since_requested(phases).items():
         info.phases[name] = seconds
     return info
 

@@ -59,7 +59,7 @@ class StateDir:
 
     def keep_settings(self, settings: Mapping[str, Any]) -> None:
         """What a start that takes this cluster up again goes on with."""
-        _write_private(self.path / SETTINGS_NAME, json.dumps(settings, indent=2).encode() + b"\n")
+        write_private(self.path / SETTINGS_NAME, json.dumps(settings, indent=2).encode() + b"\n")
 
     def close(self, *, keep: bool, keep_store: bool) -> None:
         """Release it. Without `keep` the whole directory goes; the object store goes unless `keep_store`."""
@@ -85,8 +85,8 @@ class StateDir:
         if key.exists() and ca.exists():
             return Authority.load(ca.read_bytes(), key.read_bytes())
         authority = Authority.create()
-        _write_private(key, authority.key_pem)
-        _write_private(ca, authority.ca_pem)
+        write_private(key, authority.key_pem)
+        write_private(ca, authority.ca_pem)
         return authority
 
     def _token(self, given: str) -> str:
@@ -94,7 +94,7 @@ class StateDir:
         if not given and path.exists():
             return read_secret(path, "the cluster's state")
         token = given or new_token()
-        _write_private(path, token.encode())
+        write_private(path, token.encode())
         return token
 
     def _store(self) -> Path:
@@ -138,7 +138,7 @@ def _lock_file(path: Path) -> int:
     return fd
 
 
-def _write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes) -> None:
     """Whole or not at all, and never readable by others."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -12,9 +12,11 @@ from typing import Any
 
 import grpc.aio
 
+from runner import config as settings
 from runner.clock import Clock
 from runner.coordinator.client_service import ClientService, ClusterFacts
 from runner.coordinator.config import CoordinatorConfig, CoordinatorReady
+from runner.coordinator.cost_keeper import CostKeeper
 from runner.coordinator.effects import Effects
 from runner.coordinator.engine import CoreClock, Engine
 from runner.coordinator.event_log import EventLog
@@ -27,11 +29,11 @@ from runner.coordinator.reports import Reports
 from runner.coordinator.sessions import Sessions
 from runner.coordinator.state_dir import StateDir
 from runner.coordinator.task_index import TaskIndex
-from runner.core import events, facts
+from runner.core import commands, events, facts
 from runner.core.cluster import Cluster
 from runner.core.values import CoreConfig
 from runner.errors import AddressInUseError
-from runner.ids import ClusterId
+from runner.ids import ClusterId, MachineId
 from runner.providers.base import Provider
 from runner.rpc.channels import client_port_credentials, fleet_port_credentials, server_options
 from runner.rpc.gen import client_pb2_grpc, fleet_pb2_grpc
@@ -94,6 +96,8 @@ class Coordinator:
             ca_pem=state.authority.ca_pem,
         )
         self._recorder = Recorder(self._event_log, clock, self._tasks)
+        self._costs = self._make_costs()
+        self._fleet.on_created = lambda boot: self._costs.placed(boot.machine_id, boot.size, boot.region)
         self._client_service = ClientService(
             engine=self.engine,
             core_clock=core_clock,
@@ -101,9 +105,25 @@ class Coordinator:
             sessions=self._sessions,
             event_log=self._event_log,
             fleet=self._fleet,
+            costs=self._costs,
             facts=self._facts(core_clock.now_s()),
             shut_down=self.stop,
             take_numbers=self._journal.take_numbers,
+        )
+
+    def _make_costs(self) -> CostKeeper:
+        def pool_of(machine_id: MachineId) -> str:
+            machine = self.cluster.machine(machine_id)
+            return "" if machine is None else machine.pool
+
+        return CostKeeper(
+            config=self._config,
+            state_dir=self._state.path,
+            prices_file=settings.load().prices_file,
+            clock=self._clock,
+            pool_of=pool_of,
+            on_budget=lambda is_spent: self.engine.post(events.BudgetChanged(is_spent)),
+            tell=lambda text: self._recorder.pool_trouble(commands.NotePool("", text)),
         )
 
     def _facts(self, started_s: float) -> ClusterFacts:
@@ -130,7 +150,7 @@ class Coordinator:
             AddressInUseError: a port is taken.
         """
         servers: list[Any] = []
-        fleet_tasks = asyncio.ensure_future(self._fleet.run())
+        fleet_tasks = asyncio.gather(self._fleet.run(), self._costs.run())
         try:
             ready = await self._start(servers)
             yield ready
@@ -159,6 +179,7 @@ class Coordinator:
             self._recorder,
             self._event_log,
             self._fleet,
+            self._costs,
             host_id=host_id(),
             store_path=str(state.store),
             artefact_path=str(state.artefacts),
@@ -215,7 +236,7 @@ class Coordinator:
         fleet_pb2_grpc.add_JoinServicer_to_server(join, client_server)
         fleet_pb2_grpc.add_FleetServicer_to_server(FleetService(self.engine, self._links, reports), fleet_server)
 
-    async def _take_down(self, servers: list[Any], fleet_tasks: asyncio.Future[None]) -> None:
+    async def _take_down(self, servers: list[Any], fleet_tasks: asyncio.Future[tuple[None, None]]) -> None:
         """Machines first, so that nothing runs on unwatched; then the streams; then the files."""
         log.info("stopping: %s", self.stop_reason or "end of the block")
         is_standing = not self._config.embedded
@@ -226,6 +247,7 @@ class Coordinator:
             self._links.exit_all(self.stop_reason or "the cluster ends")
             await asyncio.sleep(_FAREWELL_S)
         await self._fleet.close()
+        self._costs.close(are_machines_gone=True)
         self._client_service.close()
         self._sessions.close()
         self._links.close()

@@ -7,7 +7,20 @@
 from __future__ import annotations
 
 from runner.training.board import Board, MachineRow, Point, Row
-from runner.training.results import PhaseTimes, Results
+from runner.training.results import Results
+from runner.training.timings import PhaseTimes, Timings, timings
 from runner.training.watch import Interrupted, run_script, watch
 
-__all__ = ["Board", "Interrupted", "MachineRow", "PhaseTimes", "Point", "Results", "Row", "run_script", "watch"]
+__all__ = [
+    "Board",
+    "Interrupted",
+    "MachineRow",
+    "PhaseTimes",
+    "Point",
+    "Results",
+    "Row",
+    "Timings",
+    "run_script",
+    "timings",
+    "watch",
+]

@@ -7,21 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from runner.training.board import Board, MachineRow, Row
+from runner.training.timings import PhaseTimes, Timings, timings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-
-class PhaseTimes(NamedTuple):
-    """How long machines took for one phase of booting."""
-
-    phase: str
-    p50_s: float
-    p95_s: float
-    machines: int
 
 
 @dataclass(frozen=True)
@@ -58,27 +50,17 @@ class Results:
         """Runs that ended without a result, cancelled ones included."""
         return [row for row in self.runs if row.state != "done"]
 
+    def timings(self) -> Timings:
+        """How long the machines took for each phase of their boot, and for what they loaded after it."""
+        return timings(machine.phases for machine in self.machines)
+
     def boot_phases(self) -> list[PhaseTimes]:
-        """p50 and p95 of the seconds spent in each phase, over all machines seen.
+        """The phases of `timings` in one list.
 
         "ready" is the whole boot, from the request to the registration; phases after it (a template that imports
         torch, say) overlap with work.
         """
-        boot: dict[str, list[float]] = {}
-        later: dict[str, list[float]] = {}
-        for machine in self.machines:
-            previous_s = 0.0
-            for phase, at_s in machine.phases.items():
-                is_boot = at_s <= machine.ready_s
-                if phase != "requested":
-                    (boot if is_boot else later).setdefault(phase, []).append(at_s - previous_s)
-                previous_s = at_s
-        ready = [machine.ready_s for machine in self.machines if machine.phases]
-        phases = {**boot, **({"ready": ready} if ready else {}), **later}
-        return [
-            PhaseTimes(name, percentile(values, 0.5), percentile(values, 0.95), len(values))
-            for name, values in phases.items()
-        ]
+        return self.timings().all
 
     def table(self, by: str = "accuracy") -> RenderableType:
         """The ranking as something that rich prints."""
@@ -90,7 +72,7 @@ class Results:
         """The boot phases as something that rich prints."""
         from runner.training.tables import phases_table
 
-        return phases_table(self.boot_phases())
+        return phases_table(self.timings())
 
     def save_csv(self, path: str | Path) -> Path:
         """One line per report: run, attempt-cut curve, every metric any run reported."""
@@ -130,12 +112,3 @@ def _sort_key(value: float | None, *, ascending: bool) -> tuple[bool, float]:
     if value is None or math.isnan(value):
         return True, 0.0
     return False, value if ascending else -value
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` of `values` lie, between neighbours by straight line."""
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from runner.core.values import FailureKind
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
 from runner.rpc.limits import ITEM_BYTES_MAX
+from runner.rpc.phases import MARKED_MAX
 from runner.worker import agent_events as ev
 from runner.worker.agent_events import Key
 from runner.worker.agent_executors import Handle
@@ -29,6 +30,7 @@ class Output:
 
     def __init__(self, machine_id: str) -> None:
         self._machine_id = machine_id
+        self._marked: set[str] = set()  # phases that user code has told of
         self.buffer: ReportBuffer[fleet_pb2.ReportItem] = ReportBuffer()
         self.wake: Callable[[], None] = lambda: None
         self.wake_later: Callable[[], None] = lambda: None  # in a few milliseconds: nobody waits for it
@@ -163,6 +165,12 @@ class Output:
     def phase(self, name: str, time_s: float) -> None:
         """A boot phase was reached at this unix time."""
         self._add(fleet_pb2.ReportItem(phase=fleet_pb2.BootPhase(name=name, time_s=time_s)), _ITEM_BYTES)
+
+    def mark_phase(self, name: str, time_s: float) -> None:
+        """User code has come to a phase: the first word on each name counts, and only so many names."""
+        if name not in self._marked and len(self._marked) < MARKED_MAX:
+            self._marked.add(name)
+            self.phase(name, time_s)
 
     def _add_lines(self, handle: Handle, stream: str, lines: list[str], size_bytes: int) -> None:
         assert handle.attempt is not None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from runner.clock import Clock
+from runner.rpc.phases import FIRST_TASK, TEMPLATE_READY
 from runner.worker import agent_events as ev
 from runner.worker.agent_events import ExitCause
 from runner.worker.agent_executors import Executors, Handle
@@ -111,6 +112,7 @@ class AgentShell:
             Kind.METRICS: self._metrics,
             Kind.CHECKPOINT: lambda handle, frame: self.output.checkpoint(handle, frame),
             Kind.SESSION: lambda handle, frame: self.output.relay(handle, frame[1]),
+            Kind.PHASE: lambda _, frame: self.output.mark_phase(frame[1], frame[2]),
         }
 
     # ---- the machine ----
@@ -197,7 +199,7 @@ class AgentShell:
         handle.attempt, handle.serial, handle.next_index = attempt, command.serial, 1
         if not self._has_run:
             self._has_run = True
-            self.output.phase("first_task", self._clock.unix_s())
+            self.output.phase(FIRST_TASK, self._clock.unix_s())
         frames = []
         if not handle.is_set_up:
             handle.is_set_up = True
@@ -319,7 +321,7 @@ class AgentShell:
             self.handle(ev.SpawnFailed(frame[1], frame[2]))
             self.executors.remove(frame[1])
         elif kind == Kind.READY:
-            self.output.phase("+".join(["template_ready", *sorted(modules)]), self._clock.unix_s())
+            self.output.phase("+".join([TEMPLATE_READY, *sorted(modules)]), self._clock.unix_s())
             if modules:
                 self.handle(ev.LayerReady(modules))
 

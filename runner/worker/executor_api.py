@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import threading
+import time
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import IO, Any
@@ -87,6 +88,10 @@ class RunningTask:
             if checkpoint is not None:
                 self._await_commit()
                 self._save(number, checkpoint)
+
+    def mark_phase(self, name: str) -> None:
+        """The machine has come to this phase of its boot; the agent takes the first word on each name."""
+        self._sock.send(Kind.PHASE, name, time.time())
 
     def get_checkpoint(self) -> Any:
         """What the newest checkpoint of this task holds, or None."""

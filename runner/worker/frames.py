@@ -19,6 +19,7 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 | METRICS | serial, step, values | executor -> agent |
 | CHECKPOINT | serial, step, uri, sha256, size_bytes | executor -> agent |
 | SESSION | SessionRequest | executor -> agent |
+| PHASE | name, unix seconds | executor -> agent: user code has marked a phase of the machine's boot |
 | SPAWN | number | agent -> template; with socket, stdout, stderr and cancel page |
 | SIGNAL | number, signal, whole_group | agent -> template: only the parent can signal without hitting a reused pid |
 | LAYER | modules, [cluster_id, machine_id] | agent -> template or zygote; with the new template's control socket |
@@ -68,6 +69,7 @@ class Kind(enum.IntEnum):
     METRICS = 24
     CHECKPOINT = 25
     SESSION = 26
+    PHASE = 27
     SPAWN = 40
     SIGNAL = 41
     LAYER = 42
@@ -102,6 +104,7 @@ _LENGTHS: dict[int, int] = {
     Kind.METRICS: 4,
     Kind.CHECKPOINT: 6,
     Kind.SESSION: 2,
+    Kind.PHASE: 3,
     Kind.SPAWN: 2,
     Kind.SIGNAL: 4,
     Kind.LAYER: 3,

@@ -256,7 +256,7 @@ class ListMachinesReply(_message.Message):
     def __init__(self, machines: _Optional[_Iterable[_Union[MachineInfo, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class MachineInfo(_message.Message):
-    __slots__ = ("machine_id", "state", "generation", "total", "available", "provider", "provider_machine_id", "pid", "host_id", "phases", "reason", "running_tasks", "pool")
+    __slots__ = ("machine_id", "state", "generation", "total", "available", "provider", "provider_machine_id", "pid", "host_id", "phases", "reason", "running_tasks", "pool", "size", "region", "cost")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -277,6 +277,9 @@ class MachineInfo(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     RUNNING_TASKS_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
     machine_id: str
     state: str
     generation: int
@@ -290,7 +293,10 @@ class MachineInfo(_message.Message):
     reason: str
     running_tasks: int
     pool: str
-    def __init__(self, machine_id: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., available: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider: _Optional[str] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., host_id: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., running_tasks: _Optional[int] = ..., pool: _Optional[str] = ...) -> None: ...
+    size: str
+    region: str
+    cost: float
+    def __init__(self, machine_id: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., available: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider: _Optional[str] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., host_id: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., running_tasks: _Optional[int] = ..., pool: _Optional[str] = ..., size: _Optional[str] = ..., region: _Optional[str] = ..., cost: _Optional[float] = ...) -> None: ...
 
 class PoolInfo(_message.Message):
     __slots__ = ("name", "machine", "min", "max", "coming", "ready", "idle", "going", "problem", "hopeless")
@@ -371,7 +377,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusReply(_message.Message):
-    __slots__ = ("cluster_id", "peer", "embedded", "uptime_s", "total", "available", "tasks_by_state", "machines_by_state", "objects", "clients", "pid", "state_dir", "pools")
+    __slots__ = ("cluster_id", "peer", "embedded", "uptime_s", "total", "available", "tasks_by_state", "machines_by_state", "objects", "clients", "pid", "state_dir", "pools", "cost")
     class TasksByStateEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -399,6 +405,7 @@ class GetStatusReply(_message.Message):
     PID_FIELD_NUMBER: _ClassVar[int]
     STATE_DIR_FIELD_NUMBER: _ClassVar[int]
     POOLS_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     peer: _types_pb2.Peer
     embedded: bool
@@ -412,7 +419,31 @@ class GetStatusReply(_message.Message):
     pid: int
     state_dir: str
     pools: _containers.RepeatedCompositeFieldContainer[PoolInfo]
-    def __init__(self, cluster_id: _Optional[str] = ..., peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., embedded: bool = ..., uptime_s: _Optional[float] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., available: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., tasks_by_state: _Optional[_Mapping[str, int]] = ..., machines_by_state: _Optional[_Mapping[str, int]] = ..., objects: _Optional[int] = ..., clients: _Optional[int] = ..., pid: _Optional[int] = ..., state_dir: _Optional[str] = ..., pools: _Optional[_Iterable[_Union[PoolInfo, _Mapping]]] = ...) -> None: ...
+    cost: Cost
+    def __init__(self, cluster_id: _Optional[str] = ..., peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., embedded: bool = ..., uptime_s: _Optional[float] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., available: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., tasks_by_state: _Optional[_Mapping[str, int]] = ..., machines_by_state: _Optional[_Mapping[str, int]] = ..., objects: _Optional[int] = ..., clients: _Optional[int] = ..., pid: _Optional[int] = ..., state_dir: _Optional[str] = ..., pools: _Optional[_Iterable[_Union[PoolInfo, _Mapping]]] = ..., cost: _Optional[_Union[Cost, _Mapping]] = ...) -> None: ...
+
+class Cost(_message.Message):
+    __slots__ = ("spent", "per_hour", "spent_by_pool", "unpriced_machines", "max_cost", "is_budget_spent")
+    class SpentByPoolEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    SPENT_FIELD_NUMBER: _ClassVar[int]
+    PER_HOUR_FIELD_NUMBER: _ClassVar[int]
+    SPENT_BY_POOL_FIELD_NUMBER: _ClassVar[int]
+    UNPRICED_MACHINES_FIELD_NUMBER: _ClassVar[int]
+    MAX_COST_FIELD_NUMBER: _ClassVar[int]
+    IS_BUDGET_SPENT_FIELD_NUMBER: _ClassVar[int]
+    spent: float
+    per_hour: float
+    spent_by_pool: _containers.ScalarMap[str, float]
+    unpriced_machines: int
+    max_cost: float
+    is_budget_spent: bool
+    def __init__(self, spent: _Optional[float] = ..., per_hour: _Optional[float] = ..., spent_by_pool: _Optional[_Mapping[str, float]] = ..., unpriced_machines: _Optional[int] = ..., max_cost: _Optional[float] = ..., is_budget_spent: bool = ...) -> None: ...
 
 class AddMachinesRequest(_message.Message):
     __slots__ = ("count", "resources", "request_id", "pool")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from runner.cli import machines, output, status, up
+from runner.cli import machines, output, status, timings, up
 from runner.coordinator.config import CoordinatorConfig, CoordinatorReady
 from runner.core.values import UNIT
 from runner.pools import fixed_pool
@@ -40,6 +40,8 @@ def test_a_table_in_a_pipe_is_plain_and_not_folded(capsys):
 class Stub:
     """Answers as a coordinator with one running and 30 queued tasks would."""
 
+    cost: client_pb2.Cost | None = None
+
     async def GetStatus(self, request, timeout):
         return client_pb2.GetStatusReply(
             cluster_id="5f2a9c01d3e4",
@@ -53,6 +55,7 @@ class Stub:
             clients=1,
             pid=4711,
             state_dir="/home/u/.runner/clusters/5f2a9c01d3e4",
+            cost=self.cost,
         )
 
     async def ListTasks(self, request, timeout):
@@ -116,7 +119,7 @@ async def test_status_json_has_stable_keys(connection):
     shown = json.loads(json.dumps(await status.read_status(connection)))
     assert list(shown) == [
         "cluster_id", "address", "embedded", "uptime_s", "runner_version", "python_version", "protocol", "pid",
-        "state_dir", "resources", "machines", "tasks", "objects", "clients", "pending", "pending_total",
+        "state_dir", "resources", "machines", "tasks", "objects", "clients", "cost", "pending", "pending_total",
     ]  # fmt: skip
     assert shown["resources"]["CPU"] == {"total": 4.0, "available": 1.0}
     assert list(shown["pending"][0]) == ["task_id", "name", "function_name", "state", "submitted_s", "why_waiting"]
@@ -133,10 +136,49 @@ async def test_machines_text_and_json(connection, capsys):
         "m-2      lost       0       local             silent for 61 s",
     ]
     assert list(listed[0]) == [
-        "machine_id", "state", "generation", "total", "available", "running_tasks", "provider", "provider_machine_id",
-        "pid", "host_id", "phases_s", "reason",
+        "machine_id", "state", "generation", "total", "available", "running_tasks", "pool", "provider",
+        "provider_machine_id", "pid", "host_id", "phases_s", "size", "region", "cost", "reason",
     ]  # fmt: skip
     assert listed[0]["phases_s"] == {"created": 0.01, "registered": 0.25}
+
+
+async def test_status_tells_the_cost_where_there_is_one(connection, capsys):
+    assert (await status.read_status(connection))["cost"] is None
+    connection.stub.cost = client_pb2.Cost(spent=1.234, per_hour=11.7338, spent_by_pool={"default": 1.234})
+    status._print(await status.read_status(connection))
+    assert capsys.readouterr().out.splitlines()[5] == "cost      $1.23 so far, $11.73 per hour"
+    connection.stub.cost = client_pb2.Cost(spent=19.9, max_cost=20.0, is_budget_spent=True, unpriced_machines=1)
+    shown = await status.read_status(connection)
+    assert status.cost_text(shown["cost"]) == (
+        "$19.90 so far, $0.00 per hour, of at most $20.00: too near for more machines, "
+        "without 1 machine whose price is not known"
+    )
+    assert shown["cost"]["spent_by_pool"] == {}
+
+
+async def test_machines_of_a_provider_show_pool_size_region_cost_and_one_line_of_why(capsys):
+    info = client_pb2.MachineInfo(
+        machine_id="m-1",
+        state="boot_failed",
+        provider="fly",
+        pool="gpu",
+        size="performance-4x",
+        region="iad",
+        cost=0.031,
+        reason="boot of machine m-1 failed: exit status 1\n  line one\n  line two",
+    )
+    listed = machines._as_map(info)
+    machines._print([listed])
+    assert capsys.readouterr().out.splitlines() == [
+        "MACHINE  STATE        TASKS  POOL  PROVIDER  SIZE            REGION    COST  NOTE",
+        "m-1      boot_failed      0  gpu   fly       performance-4x  iad     $0.031  boot of machine m-1 failed: exit status 1 …",
+    ]
+    assert listed["reason"].endswith("line two")
+    assert listed["cost"] == 0.031
+
+
+async def test_timings_are_read_by_pool(connection):
+    assert await timings.read_phases(connection) == [("", {"registered": 0.25, "created": 0.01})]
 
 
 READY = CoordinatorReady(

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from runner.training import Board, Results
-from runner.training.results import percentile
 from runner.training.sparkline import sparkline
+from runner.training.timings import percentile
 from tests.unit.training.stories import Event, booting, four_running, half_epochs, queued, settled
 
 

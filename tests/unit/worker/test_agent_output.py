@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from runner.core.values import FailureKind
 from runner.rpc.gen import fleet_pb2, types_pb2
+from runner.rpc.phases import MARKED_MAX
 from runner.worker import agent_events as ev
 from runner.worker.agent_events import Attempt, Environment
 from runner.worker.agent_executors import Handle
@@ -145,3 +146,14 @@ def test_requests_after_an_end_that_waits_follow_its_report() -> None:
     output.let_go(it)
     output.relay(it, b"")
     assert kinds(output) == ["ended", "relay", "relay"]
+
+
+def test_only_the_first_word_on_a_phase_counts_and_only_so_many_phases() -> None:
+    output = Output("m-1")
+    for name, time_s in (("weights on CPU", 5.0), ("weights on CPU", 6.0), ("model on GPU", 7.0)):
+        output.mark_phase(name, time_s)
+    told = [(item.phase.name, item.phase.time_s) for item in items(output)]
+    assert told == [("weights on CPU", 5.0), ("model on GPU", 7.0)]
+    for number in range(100):
+        output.mark_phase(f"step {number}", 8.0)
+    assert len(items(output)) == MARKED_MAX - 2
