@@ -68,4 +68,10 @@ async def _shut_down(connection: Any) -> None:
 
 
 def _stopped(info: ClusterInfo) -> None:
+    from runner.coordinator.costs import read_costs
+    from runner.coordinator.estimate import total_text
+
     click.echo(f"cluster {info.cluster_id} at {info.address} has stopped")
+    told = read_costs(Path(info.state_dir))
+    if told is not None:
+        click.echo(total_text(told["spent"], told["unpriced_machines"]))

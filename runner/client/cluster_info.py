@@ -58,6 +58,14 @@ def resources(session: Session, *, available: bool) -> dict[str, float]:
     return from_units(status.available.amounts if available else status.total.amounts)
 
 
+def read_cost(session: Session, timeout_s: float) -> client_pb2.Cost | None:
+    """What the cluster's machines have cost until now; None where they are free."""
+    status = client_transport(session).request(
+        "GetStatus", client_pb2.GetStatusRequest(), client_pb2.GetStatusReply, timeout_s
+    )
+    return status.cost if status.HasField("cost") else None
+
+
 def _node(machine: client_pb2.MachineInfo) -> Node:
     return Node(
         machine_id=machine.machine_id,

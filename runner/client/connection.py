@@ -14,7 +14,7 @@ from runner import config
 from runner.client import embedded
 from runner.client.context import current_task, session_or_none, set_session
 from runner.client.fleet_options import estimate
-from runner.errors import BadOptionsError, UsageError
+from runner.errors import BadOptionsError, RunnerError, UsageError
 
 if TYPE_CHECKING:
     from runner.client.fleet_options import FleetOptions
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _CONNECT_S_MAX = 10.0
 _FLUSH_S = 5.0
 _LOGS_S = 3.0
+_COST_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class _Opened:
     session: Session
     printer: LogPrinter | None
     coordinator: embedded.EmbeddedCoordinator | None
+    is_charged: bool = False  # its machines cost money: what they came to is told at the end
 
 
 _lock = threading.RLock()
@@ -126,6 +128,8 @@ def shutdown() -> None:
                 opened.session.flush(_FLUSH_S)
             if opened.printer is not None:
                 opened.printer.close(_LOGS_S)
+            if opened.is_charged and opened.session.failure is None:
+                _tell_cost(opened.session)
         finally:
             # Also when Ctrl-C comes in between: the cluster must end.
             try:
@@ -155,17 +159,38 @@ def _open(fleet: FleetOptions, access: AccessOptions) -> ClientSession:
 
 def _open_embedded(settings: config.Settings, fleet: FleetOptions, access: AccessOptions) -> ClientSession:
     wanted = {"home": str(settings.home), "lost_after_s": float(access.lost_after_s), **fleet.to_config()}
-    for line in estimate(wanted, settings.prices_file):
-        print(line, file=sys.stderr, flush=True)  # noqa: T201  a person should see it before it begins
+    told = estimate(wanted, settings.prices_file)
+    for line in told:
+        _tell(line)
     started = embedded.start(wanted, access.timeout_s, _import_all)
     try:
         from runner.rpc.clusters import Target
 
         target = Target(started.ready.address, started.ready.ca_pem, started.ready.token)
-        return _connect(target, access, access.timeout_s, started)
+        handle = _connect(target, access, access.timeout_s, started)
     except BaseException:
         started.close()
         raise
+    assert _opened is not None
+    _opened.is_charged = bool(told)
+    return handle
+
+
+def _tell(text: str) -> None:
+    print(f"runner: {text}", file=sys.stderr, flush=True)  # noqa: T201  for the person, whatever logging is set to
+
+
+def _tell_cost(session: Session) -> None:
+    from runner.client.cluster_info import read_cost
+    from runner.coordinator.estimate import total_text
+
+    try:
+        cost = read_cost(session, _COST_S)
+    except RunnerError as error:
+        _tell(f"what the machines have cost is not known: {error}")
+    else:
+        if cost is not None:
+            _tell(total_text(cost.spent, cost.unpriced_machines))
 
 
 def _connect(

@@ -130,8 +130,8 @@ def estimate(config: Mapping[str, Any], prices_file: Path | None) -> list[str]:
     Raises:
         BadOptionsError: `max_cost` could not be kept, or the file of prices is wrong.
     """
-    if config["provider"] == "local":
-        return []
+    if config["provider"] == "local" and prices_file is None:
+        return []  # and the table is not loaded in vain
     from runner.coordinator.estimate import check_max_cost, estimate_lines, price_pools
 
     priced = price_pools(config["provider"], config["pools"], config["provider_options"], prices_file)

@@ -101,6 +101,14 @@ def check_max_cost(priced: Sequence[PoolPrice], max_cost: float | None) -> None:
         )
 
 
+def total_text(spent: float, unpriced_machines: int) -> str:
+    """What it came to in the end."""
+    known = f"the machines have cost {dollars(spent)}"
+    if not unpriced_machines:
+        return known
+    return f"{known}, without {unpriced_machines} machine{'s' * (unpriced_machines > 1)} whose price is not known"
+
+
 def dollars(amount: float) -> str:
     """`$5.95`; of small amounts two digits: `$0.0031`."""
     if amount == 0 or amount >= 0.1:
