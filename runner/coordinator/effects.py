@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from runner.coordinator import conversion
 from runner.coordinator.artefacts import Artefacts
+from runner.coordinator.bulk import Bulk
 from runner.coordinator.cost_keeper import CostKeeper
 from runner.coordinator.event_log import EventLog
 from runner.coordinator.fleet import Fleet
@@ -17,6 +18,7 @@ from runner.coordinator.recorder import LogEntry, Recorder
 from runner.coordinator.sessions import Sessions
 from runner.core import commands
 from runner.errors import InternalError
+from runner.ids import MachineId
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.rpc.limits import ITEM_BYTES_MAX
 
@@ -43,6 +45,7 @@ class Effects:
         event_log: EventLog,
         fleet: Fleet,
         costs: CostKeeper,
+        bulk: Bulk,
         *,
         host_id: str,
         store_path: str,
@@ -54,6 +57,7 @@ class Effects:
         self._event_log = event_log
         self._fleet = fleet
         self._costs = costs
+        self._bulk = bulk
         self._host_id = host_id
         self._store_path = store_path
         self._artefacts = Artefacts(artefact_path)
@@ -190,8 +194,10 @@ class Effects:
             if os.path.dirname(segment.path) == self._store_path:
                 with contextlib.suppress(OSError):
                     os.unlink(segment.path)
-            return
-        for machine_id, generation in self._fleet.machines_on(segment.host_id):
+            holders: Iterable[tuple[MachineId, int]] = self._bulk.released(segment.path)
+        else:
+            holders = self._fleet.machines_on(segment.host_id)
+        for machine_id, generation in holders:
             command = fleet_pb2.AgentCommand(free_segment=fleet_pb2.FreeSegment(path=segment.path))
             self._links.send(machine_id, generation, command)
 

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from runner.coordinator.bulk import Bulk
 from runner.coordinator.config import CoordinatorConfig
 from runner.coordinator.engine import Engine
 from runner.coordinator.fleet import Boot, Fleet
@@ -98,12 +100,13 @@ class JoinService(fleet_pb2_grpc.JoinServicer):
 
 
 class FleetService(fleet_pb2_grpc.FleetServicer):
-    """The two streams of each machine."""
+    """The two streams of each machine, and the files of those on other hosts."""
 
-    def __init__(self, engine: Engine, links: MachineLinks, reports: Reports) -> None:
+    def __init__(self, engine: Engine, links: MachineLinks, reports: Reports, bulk: Bulk) -> None:
         self._engine = engine
         self._links = links
         self._reports = reports
+        self._bulk = bulk
 
     async def Assignments(self, request: fleet_pb2.AssignmentsRequest, context: Context) -> None:
         """Drain the machine's outbox. A newer stream of the same machine ends this one."""
@@ -130,6 +133,24 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
                 raise ProtocolViolationError(f"machine {link.machine_id} reported as {report.machine_id}")
             self._reports.take(link, report)
         return fleet_pb2.ReportReply()
+
+    async def Upload(
+        self, request_iterator: AsyncIterator[fleet_pb2.UploadPart], context: Context
+    ) -> fleet_pb2.UploadReply:
+        """Take in one file of a machine on another host."""
+        parts = aiter(request_iterator)
+        first = await anext(parts, None)
+        if first is None or not first.HasField("header"):
+            raise ProtocolViolationError("an upload must say first what it is")
+        self._admit(context, MachineId(first.header.machine_id), first.header.generation)
+        return await self._bulk.receive(first.header, parts)
+
+    async def Download(self, request: fleet_pb2.DownloadRequest, context: Context) -> None:
+        """Send one file to a machine on another host."""
+        self._admit(context, MachineId(request.machine_id), request.generation)
+        async with contextlib.aclosing(self._bulk.send(request)) as parts:
+            async for part in parts:
+                await context.write(part)
 
     def _admit(self, context: Context, machine_id: MachineId, generation: int) -> MachineLink:
         """The link that this connection may speak for.

@@ -14,6 +14,7 @@ import grpc.aio
 
 from runner import config as settings
 from runner.clock import Clock
+from runner.coordinator.bulk import Bulk
 from runner.coordinator.client_service import ClientService, ClusterFacts
 from runner.coordinator.config import CoordinatorConfig, CoordinatorReady
 from runner.coordinator.cost_keeper import CostKeeper
@@ -98,6 +99,13 @@ class Coordinator:
         self._recorder = Recorder(self._event_log, clock, self._tasks)
         self._costs = self._make_costs()
         self._fleet.on_created = lambda boot: self._costs.placed(boot.machine_id, boot.size, boot.region)
+        self._bulk = Bulk(
+            self.cluster,
+            host_id=host_id(),
+            store_path=str(state.store),
+            artefact_path=str(state.artefacts),
+            reserve_bytes=config.disk_reserve_bytes,
+        )
         self._client_service = ClientService(
             engine=self.engine,
             core_clock=core_clock,
@@ -180,6 +188,7 @@ class Coordinator:
             self._event_log,
             self._fleet,
             self._costs,
+            self._bulk,
             host_id=host_id(),
             store_path=str(state.store),
             artefact_path=str(state.artefacts),
@@ -234,7 +243,8 @@ class Coordinator:
         )
         client_pb2_grpc.add_ClientServicer_to_server(self._client_service, client_server)
         fleet_pb2_grpc.add_JoinServicer_to_server(join, client_server)
-        fleet_pb2_grpc.add_FleetServicer_to_server(FleetService(self.engine, self._links, reports), fleet_server)
+        fleet_service = FleetService(self.engine, self._links, reports, self._bulk)
+        fleet_pb2_grpc.add_FleetServicer_to_server(fleet_service, fleet_server)
 
     async def _take_down(self, servers: list[Any], fleet_tasks: asyncio.Future[tuple[None, None]]) -> None:
         """Machines first, so that nothing runs on unwatched; then the streams; then the files."""
@@ -249,6 +259,7 @@ class Coordinator:
         await self._fleet.close()
         self._costs.close(are_machines_gone=True)
         self._client_service.close()
+        self._bulk.close()
         self._sessions.close()
         self._links.close()
         for server in servers:

@@ -29,34 +29,44 @@ class Store:
             StoreFullError: no space is left; nothing stays behind.
         """
         path = os.path.join(self.path, f"{object_id}-{secrets.token_hex(4)}")
-        building = f"{path}.tmp"
-        size_bytes = serialized.total_bytes
-        try:
-            fd = os.open(building, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                # First reserve: a store that is full says so here, not by a signal at some later write.
-                os.posix_fallocate(fd, 0, size_bytes)
-                _write_all(fd, serialized)
-            finally:
-                os.close(fd)
-            os.rename(building, path)
-        except BaseException as error:
-            _unlink_quietly(building)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM):
-                raise self._full(object_id, size_bytes) from error
-            raise
-        return path, size_bytes
+        write_segment(path, serialized)
+        return path, serialized.total_bytes
 
-    def _full(self, object_id: str, size_bytes: int) -> StoreFullError:
+
+def write_segment(path: str, serialized: Serialized) -> None:
+    """Write one value to `path`, whole or not at all.
+
+    Raises:
+        StoreFullError: no space is left; nothing stays behind.
+    """
+    building = f"{path}.tmp"
+    try:
+        fd = os.open(building, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            free = os.statvfs(self.path)
-            free_bytes = free.f_bavail * free.f_frsize
-        except OSError:
-            free_bytes = 0
-        return StoreFullError(
-            f"The object store {self.path} has no room for {object_id}: it needs {size_bytes} bytes,"
-            f" {free_bytes} are free. Drop refs that are no longer needed or give the host more shared memory."
-        )
+            # First reserve: a store that is full says so here, not by a signal at some later write.
+            os.posix_fallocate(fd, 0, serialized.total_bytes)
+            _write_all(fd, serialized)
+        finally:
+            os.close(fd)
+        os.rename(building, path)
+    except BaseException as error:
+        _unlink_quietly(building)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM):
+            raise _full(path, serialized.total_bytes) from error
+        raise
+
+
+def _full(path: str, size_bytes: int) -> StoreFullError:
+    folder, name = os.path.split(path)
+    try:
+        free = os.statvfs(folder)
+        free_bytes = free.f_bavail * free.f_frsize
+    except OSError:
+        free_bytes = 0
+    return StoreFullError(
+        f"The object store {folder} has no room for {name.rpartition('-')[0]}: it needs {size_bytes} bytes,"
+        f" {free_bytes} are free. Drop refs that are no longer needed or give the host more shared memory."
+    )
 
 
 def open_segment(path: str, size_bytes: int) -> memoryview:

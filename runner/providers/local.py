@@ -395,18 +395,21 @@ def _read_tail(path: Path) -> tuple[str, ...]:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """This provider has none.
+    """The only one is `apart`, see runner.providers.apart.
 
     Raises:
-        BadOptionsError: there is one.
+        BadOptionsError: there is another one.
     """
-    if options:
-        raise BadOptionsError(f"provider 'local' has no options; {', '.join(sorted(options))} cannot be used")
+    for name in options:
+        if name != "apart":
+            raise BadOptionsError(f"provider 'local' has no option {name!r}; it has one: apart")
 
 
 def make(place: Place) -> LocalProvider:
     """See runner.providers.registry."""
-    return LocalProvider(
+    from runner.providers.apart import ApartProvider
+
+    return (ApartProvider if place.options.get("apart") else LocalProvider)(
         place.zygote,
         cluster_id=place.cluster_id,
         log_dir=place.log_dir,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from runner.clock import SystemClock
 from runner.config import mark_inside
-from runner.errors import RunnerError
+from runner.errors import ClusterError, RunnerError
+from runner.objects.machine_folders import MachineFolders
 from runner.rpc.gen import fleet_pb2
 from runner.rpc.phases import DRAINING
 from runner.rpc.version import host_id
@@ -22,7 +23,9 @@ from runner.worker import agent_events as ev
 from runner.worker.agent_events import StopReason
 from runner.worker.agent_shell import AgentShell
 from runner.worker.agent_stream import AgentStream
+from runner.worker.agent_transfers import Transfers
 from runner.worker.frames import Kind, encode
+from runner.worker.local_store import LocalStore
 from runner.worker.process import become_subreaper, children_of
 from runner.worker.template import Template
 
@@ -48,6 +51,7 @@ class Agent:
         self._clock = SystemClock()
         self._loop = asyncio.get_running_loop()
         self._exit: asyncio.Future[str] = self._loop.create_future()
+        self.folders: MachineFolders | None = None  # of a machine that shares no files with the coordinator
         self.shell = AgentShell(boot, self._clock, template, zygote, self._end)
         self._stream = AgentStream(boot, self._clock, self.shell.output.buffer, self._on_commands, self._reconnected)
         self.shell.output.wake = self._stream.wake
@@ -98,19 +102,34 @@ class Agent:
         return {"started": self._started_unix_s, "agent_up": time.time()}
 
     def _begin(self, reply: fleet_pb2.RegisterReply) -> None:
-        os.makedirs(reply.store_path, mode=0o700, exist_ok=True)
-        self.shell.start(
-            {
-                "machine_id": self._boot.machine_id,
-                "cluster_id": reply.cluster_id,
-                "embedded": self._boot.embedded,
-                "store_path": reply.store_path,
-                "artefact_path": reply.artefact_path,
-                "host_id": host_id(),
-            }
-        )
+        our_host_id = self._boot.host_id or host_id()
+        store_path, artefact_path, transfers = reply.store_path, reply.artefact_path, None
+        if our_host_id == reply.peer.host_id:
+            os.makedirs(store_path, mode=0o700, exist_ok=True)
+        else:
+            self.folders = folders = self._make_folders()
+            store_path, artefact_path = folders.store, folders.artefacts
+            store = LocalStore(store_path, folders.store_bytes_max)
+            transfers = Transfers(self._stream.bulk_client(), store, artefact_path, self.shell.output)
+        told = {
+            "machine_id": self._boot.machine_id,
+            "cluster_id": reply.cluster_id,
+            "embedded": self._boot.embedded,
+            "store_path": store_path,
+            "artefact_path": artefact_path,
+            "host_id": our_host_id,
+        }
+        self.shell.start(told, transfers)
         self._may_drain = self._is_own_process
         self._loop.call_later(reply.heartbeat_s, self._beat, reply.heartbeat_s)
+
+    def _make_folders(self) -> MachineFolders:
+        try:
+            return MachineFolders(self._boot.cluster_id, self._boot.machine_id)
+        except OSError as error:
+            raise ClusterError(
+                f"machine {self._boot.machine_id} cannot make its folders for values and checkpoints: {error}"
+            ) from error
 
     def _beat(self, heartbeat_s: float) -> None:
         self._loop.call_later(heartbeat_s, self._beat, heartbeat_s)
@@ -210,6 +229,8 @@ async def _serve(boot: BootConfig, template: socket.socket, life_fd: int | None,
         status = 1
     agent.shell.close()
     _kill_children()
+    if agent.folders is not None:
+        agent.folders.remove()
     # gRPC's threads have nothing left to say, and waiting for them takes longer than the machine has.
     logging.shutdown()
     os._exit(status)

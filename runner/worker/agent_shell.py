@@ -32,6 +32,7 @@ from runner.worker.templates import BASE, Modules
 
 if TYPE_CHECKING:
     from runner.providers.base import BootConfig
+    from runner.worker.agent_transfers import Transfers
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class AgentShell:
         self._zygote_link = None if zygote is None else self._layer_source
         self._on_command = self._command_table()
         self._on_frame = self._frame_table()
+        self._transfers: Transfers | None = None
 
     def _command_table(self) -> dict[type, Callable[[Any], None]]:
         return {
@@ -130,9 +132,15 @@ class AgentShell:
         if due_s is not None and due_s < self._timer_s:
             self._set_timer(due_s, now_s)
 
-    def start(self, told: dict[str, Any]) -> None:
-        """Registered: `told` is what every executor is told about the cluster."""
-        self.executors.settings = told
+    def start(self, told: dict[str, Any], transfers: Transfers | None = None) -> None:
+        """Registered: `told` is what every executor is told about the cluster.
+
+        `transfers`: how files move when this machine shares none with the coordinator.
+        """
+        self.executors.settings = told | {"is_apart": transfers is not None}
+        if transfers is not None:
+            self._transfers = transfers
+            self._on_frame |= transfers.frames()
         self.handle(ev.Registered())
         self.preload(self._boot.preload)
         self._loop.call_later(POLL_S, self._watch_memory)
@@ -153,10 +161,13 @@ class AgentShell:
         """The coordinator's word on a checkpoint."""
         for handle in self.executors.by_number.values():
             if handle.attempt is not None and handle.attempt.key == key:
-                handle.link.send(encode(Kind.COMMITTED, handle.serial, step, is_accepted, reason))
+                handle.link.send(encode(Kind.COMMITTED, handle.serial, step, is_accepted, reason, ""))
 
     def free_segment(self, path: str) -> None:
-        """Remove a segment of the store. The path is as some peer told it: nothing elsewhere is touched."""
+        """Remove a segment of the store, or a copy. The path is as some peer told it: nothing elsewhere is touched."""
+        if self._transfers is not None:
+            self._transfers.free(path)
+            return
         if os.path.dirname(path) != self.executors.settings["store_path"]:
             log.error("%s is not in the store; left alone", path)
             return
@@ -226,6 +237,8 @@ class AgentShell:
         if handle is not None and handle.attempt is not None:
             self.executors.finish_lines(handle)
             self.output.tell_dropped(handle)
+            if self._transfers is not None:
+                self._transfers.over(handle)
             handle.attempt = None
         self.output.ended(command, handle)
         if handle is not None:
@@ -250,6 +263,8 @@ class AgentShell:
         handle = self.executors.remove(number)
         self._limited.pop(number, None)
         if handle is not None:
+            if self._transfers is not None:
+                self._transfers.over(handle)
             self.output.let_go(handle)
             self.output.executor_gone(handle.executor_id)
 

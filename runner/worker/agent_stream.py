@@ -20,18 +20,19 @@ from runner.errors import (
     RunnerError,
 )
 from runner.ids import random_id
-from runner.rpc.channels import RECONNECT_BACKOFF_S_MAX, client_channel, fleet_channel
+from runner.rpc.channels import client_channel, fleet_channel
 from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc, types_pb2
 from runner.rpc.security import make_csr
 from runner.rpc.status import from_rpc_error
 from runner.rpc.version import check_peer, local_peer
+from runner.worker.backoff import Backoff
+from runner.worker.bulk import BulkClient, Identity
 from runner.worker.report_buffer import ReportBuffer
 
 if TYPE_CHECKING:
     from runner.providers.base import BootConfig
 
 REGISTER_S = 10.0  # one try
-BACKOFF_FIRST_S = 0.05
 GATHER_S = 0.001
 LATER_S = 0.005
 # Reports follow each other at least this far apart: under load a frame then carries many items instead of one or two,
@@ -102,7 +103,7 @@ class AgentStream:
         boot = self._boot
         self._key_pem, csr_pem = make_csr(boot.machine_id)
         request = fleet_pb2.RegisterRequest(
-            peer=local_peer(),
+            peer=self._peer(),
             machine_id=boot.machine_id,
             join_token=boot.join_token,
             csr_pem=csr_pem,
@@ -128,6 +129,18 @@ class AgentStream:
                     check_peer(reply.peer, who="the coordinator")
                     self._registration = reply
                     return reply  # type: ignore[no-any-return]
+
+    def _peer(self) -> types_pb2.Peer:
+        peer = local_peer()
+        peer.host_id = self._boot.host_id or peer.host_id
+        return peer
+
+    def bulk_client(self) -> BulkClient:
+        """For files, over a connection beside the streams'; after `register`."""
+        assert self._registration is not None, "register first"
+        reply = self._registration
+        channel = fleet_channel(reply.fleet_address, self._boot.ca_pem, self._key_pem, reply.certificate_pem)
+        return BulkClient(channel, reply.fleet_address, Identity(self._boot.machine_id, reply.generation))
 
     async def run(self) -> RunnerError:
         """Serve until the coordinator refuses this machine; returns what it said."""
@@ -233,22 +246,6 @@ class AgentStream:
         if pause_s > 0:
             await asyncio.sleep(pause_s)
         self._written_s = self._loop.time()
-
-
-class Backoff:
-    """Growing pauses between tries; at most RECONNECT_BACKOFF_S_MAX."""
-
-    def __init__(self) -> None:
-        self._next_s = BACKOFF_FIRST_S
-
-    def reset(self) -> None:
-        """It works again."""
-        self._next_s = BACKOFF_FIRST_S
-
-    async def pause(self) -> None:
-        """Wait before the next try."""
-        await asyncio.sleep(self._next_s)
-        self._next_s = min(2 * self._next_s, RECONNECT_BACKOFF_S_MAX)
 
 
 def _is_passing(error: RunnerError) -> bool:

@@ -15,6 +15,7 @@ import time
 import traceback
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from runner.client import context, fork_guard
@@ -26,16 +27,17 @@ from runner.objects import arguments, refs
 from runner.objects.functions import load_function
 from runner.objects.serialization import deserialize
 from runner.objects.store import Store
-from runner.objects.values import from_wire
+from runner.objects.values import from_wire, to_wire
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.rpc.limits import cut_text
 from runner.worker.executor_api import RunningTask
+from runner.worker.executor_files import AgentFiles
 from runner.worker.executor_socket import ExecutorSocket
 from runner.worker.executor_transport import RelayedTransport
 from runner.worker.frames import INTERRUPTED, LEFT_CHILDREN, Frame, Kind
 from runner.worker.interrupts import CancelPage, InterruptGate, TaskInterrupt
 from runner.worker.process import become_subreaper, has_child
-from runner.worker.returns import drop_returns, fill_returns
+from runner.worker.returns import Place, drop_returns, fill_returns
 from runner.worker.spawn_support import pickle_by_value, replace_main
 from runner.worker.threads import use_threads
 
@@ -74,16 +76,21 @@ class Executor:
         self._settings = settings
         self._functions: dict[str, tuple[str, bytes]] = {}
         self._loaded: dict[str, Callable[..., Any]] = {}
-        self._store = Store(settings["store_path"])
         self._host_id: str = settings["host_id"]
+        # None: what lies on this host can be read by the coordinator, and the other way round.
+        self._files = AgentFiles(channel) if settings["is_apart"] else None
+        store = Store(settings["store_path"])
+        self._place: Place = partial(to_wire, store=store, host_id=self._host_id)
+        if self._files is not None:
+            self._place = self._files.place
         self._task: RunningTask | None = None
         self._keep: list[Any] = []  # refs in a result, until it is told
-        self._transport = RelayedTransport(channel, settings["executor_id"])
+        self._transport = RelayedTransport(channel, settings["executor_id"], self._files)
         info = SessionInfo(
             client_id=settings["executor_id"],
             cluster_id=settings["cluster_id"],
             host_id=self._host_id,
-            store_path=settings["store_path"],
+            store_path="" if settings["is_apart"] else settings["store_path"],
             embedded=settings["embedded"],
             is_executor=True,
         )
@@ -113,7 +120,7 @@ class Executor:
         assignment = fleet_pb2.Assignment.FromString(payload)
         spec = types_pb2.TaskSpec.FromString(assignment.spec)
         self._transport.begin(serial)
-        task = RunningTask(self._channel, self._gate, serial, assignment, spec, self._settings)
+        task = RunningTask(self._channel, self._gate, serial, assignment, spec, self._settings, self._files)
         self._task = task
         ended = fleet_pb2.AttemptEnded(key=assignment.key)
         was_interrupted = False
@@ -123,9 +130,15 @@ class Executor:
             try:
                 self._gate.open(serial)
                 self._call(assignment, spec, ended)
+                task.settle()
+            except BaseException as error:
+                if not isinstance(error, TaskInterrupt):  # one that is to end waits for nothing
+                    task.settle(is_failed=True)
+                raise
             finally:
                 was_interrupted = self._gate.shut()
         except BaseException as error:
+            drop_returns(ended, self._host_id)
             _fill_failure(ended, error, spec)
         task.finish()
         context.set_task(None)
@@ -152,7 +165,7 @@ class Executor:
         result = function(*args, **kwargs)
         del args, kwargs
         values = _split(result, spec)
-        fill_returns(ended, values, TaskId(spec.task_id), self._store, self._host_id, self._keep)
+        fill_returns(ended, values, TaskId(spec.task_id), self._place, self._keep)
 
     def _load(self, function_id: str) -> Callable[..., Any]:
         function = self._loaded.get(function_id)
@@ -233,7 +246,6 @@ def _split(result: Any, spec: types_pb2.TaskSpec) -> list[Any]:
 
 
 def _fill_failure(ended: fleet_pb2.AttemptEnded, error: BaseException, spec: types_pb2.TaskSpec) -> None:
-    drop_returns(ended)
     trace = error.__traceback__
     for _ in range(2):  # the executor's own frames
         trace = trace.tb_next if trace is not None and trace.tb_next is not None else trace
@@ -248,8 +260,9 @@ def _fill_failure(ended: fleet_pb2.AttemptEnded, error: BaseException, spec: typ
 
 
 def _fill_setup_failure(ended: fleet_pb2.AttemptEnded, error: Exception, function_name: str) -> None:
-    if isinstance(error, ObjectLostError):
-        kind = types_pb2.FAILURE_KIND_OBJECT_LOST
+    if isinstance(error, ObjectLostError | StoreFullError):
+        is_lost = isinstance(error, ObjectLostError)
+        kind = types_pb2.FAILURE_KIND_OBJECT_LOST if is_lost else types_pb2.FAILURE_KIND_STORE_FULL
         message = str(error)
     else:
         kind = types_pb2.FAILURE_KIND_SETUP

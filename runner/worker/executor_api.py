@@ -18,12 +18,14 @@ import msgpack
 
 from runner.client.waiting import Waiter
 from runner.core.values import UNIT
-from runner.errors import ClusterError, NotScalarError, ObjectLostError, StoreFullError, UsageError
+from runner.errors import ClusterError, NotScalarError, ObjectLostError, RunnerError, StoreFullError, UsageError
 from runner.ids import random_id
 from runner.rpc.gen import fleet_pb2, types_pb2
+from runner.worker.executor_files import AgentFiles, typed_error
 from runner.worker.executor_socket import ExecutorSocket
 from runner.worker.frames import Frame, Kind
 from runner.worker.interrupts import InterruptGate
+from runner.worker.local_store import attempt_folder
 
 _INT64_MAX = 2**63 - 1
 VALUES_BYTES_MAX = 1 << 20
@@ -40,17 +42,23 @@ class RunningTask:
         assignment: fleet_pb2.Assignment,
         spec: types_pb2.TaskSpec,
         settings: Mapping[str, Any],
+        files: AgentFiles | None = None,
     ) -> None:
+        """`files`: how checkpoints move where this machine shares no files with the coordinator."""
         self._sock = sock
         self._gate = gate
         self._serial = serial
         self._spec = spec
-        self._artefact_path: str = settings["artefact_path"]
+        self._files = files
+        self._folder = os.path.join(settings["artefact_path"], spec.task_id)
+        if files is not None:
+            self._folder = attempt_folder(settings["artefact_path"], (spec.task_id, assignment.key.attempt))
+        self._kept = ""  # files: the local copy of the last checkpoint of this attempt that was committed
         self._checkpoint = assignment.checkpoint if assignment.HasField("checkpoint") else None
         self._last_step = self._checkpoint.step if self._checkpoint is not None else -1
         self._lock = threading.Lock()  # one report at a time
         self._commit: Waiter | None = None  # of the checkpoint that was sent last
-        self._refusal = ""
+        self._refusal: RunnerError | None = None
         self.is_over = False
         self.task_id: str = spec.task_id
         self.task_name: str = spec.name
@@ -98,33 +106,54 @@ class RunningTask:
         if self._checkpoint is None:
             return None
         with self._lock:
-            return _load(self._checkpoint, self.task_id)
+            checkpoint, path = self._checkpoint, self._checkpoint.uri
+            if self._files is not None and checkpoint.attempt != self.attempt:
+                path = self._files.load(checkpoint)
+            return _load(checkpoint, self.task_id, path)
 
     def committed(self, frame: Frame) -> None:
         """The coordinator's word on the checkpoint that was sent last."""
         if frame[1] == self._serial and self._commit is not None:
+            uri = self._checkpoint.uri if self._checkpoint is not None else ""
             if not frame[3]:
-                self._refusal = frame[4] or "no reason was given"
-                if self._checkpoint is not None:
-                    with contextlib.suppress(OSError):  # nobody else knows of it
-                        os.unlink(self._checkpoint.uri)
+                text = f"task {self.task_id}: the last checkpoint was refused: {frame[4] or 'no reason was given'}"
+                self._refusal = typed_error(frame[5] or ClusterError.__name__, text)
+                _unlink(uri)  # nobody else knows of it
+            elif self._files is not None:
+                _unlink(self._kept)  # the one before it: the coordinator keeps the last one only, and so do we
+                self._kept = uri
             self._commit.finish()
 
     def finish(self) -> None:
         """User code is over; a checkpoint that is on its way is committed before the end is told, in order."""
         self.is_over = True
 
+    def settle(self, *, is_failed: bool = False) -> None:
+        """The function is over: where checkpoints must be brought to the coordinator first, wait for the last one.
+
+        Raises:
+            RunnerError: it was refused, and the function has not failed anyway.
+        """
+        if self._files is None:
+            return
+        with self._lock:
+            try:
+                self._await_commit()
+            except RunnerError:
+                if not is_failed:
+                    raise
+
     def _await_commit(self) -> None:
         if self._commit is None:
             return
         self._sock.wait(self._commit, None)
         self._commit = None
-        if self._refusal:
-            refusal, self._refusal = self._refusal, ""
-            raise ClusterError(f"task {self.task_id}: the last checkpoint was refused: {refusal}")
+        if self._refusal is not None:
+            refusal, self._refusal = self._refusal, None
+            raise refusal
 
     def _save(self, step: int, checkpoint: Any) -> None:
-        folder = os.path.join(self._artefact_path, self.task_id)
+        folder = self._folder
         # The one before it may have the same step, and stays what counts until this one is committed.
         path = os.path.join(folder, f"{random_id(f'{self.attempt}-{step}')}.ckpt")
         try:
@@ -243,9 +272,14 @@ def _write(path: str, checkpoint: Any) -> tuple[str, int]:
     return writer.digest.hexdigest(), writer.size_bytes
 
 
-def _load(checkpoint: types_pb2.Checkpoint, task_id: str) -> Any:
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _load(checkpoint: types_pb2.Checkpoint, task_id: str, path: str) -> Any:
     try:
-        with open(checkpoint.uri, "rb") as file:
+        with open(path, "rb") as file:
             data = file.read()
     except FileNotFoundError:
         raise ObjectLostError(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from runner.client.waiting import Waiter
 from runner.errors import ObjectLostError, StoreFullError
 from runner.rpc.gen import client_pb2, types_pb2
 from runner.rpc.version import local_peer
+from runner.worker.executor_files import AgentFiles
 from runner.worker.executor_socket import ExecutorSocket
 from runner.worker.frames import Frame, Kind
 from runner.worker.interrupts import TaskInterrupt
@@ -25,9 +26,11 @@ BLOCK_AFTER_S = 0.002
 class RelayedTransport:
     """Implements `runner.client.transport.Transport`."""
 
-    def __init__(self, sock: ExecutorSocket, executor_id: str) -> None:
+    def __init__(self, sock: ExecutorSocket, executor_id: str, files: AgentFiles | None) -> None:
+        """`files`: how large values move where this machine shares no files with the coordinator."""
         self._sock = sock
         self._executor_id = executor_id
+        self._files = files
         self._session: Session | None = None
         self._sending = threading.RLock()
         self._said_hello = False
@@ -47,6 +50,8 @@ class RelayedTransport:
     def begin(self, serial: int) -> None:
         """An attempt runs from now on."""
         self._serial = serial
+        if self._files is not None:
+            self._files.serial = serial
         self._is_waiting = self._is_blocked = False
 
     # ---- Transport ----
@@ -98,13 +103,18 @@ class RelayedTransport:
         self._sock.read_always()
 
     def fetch(self, object_id: str, segment: types_pb2.Segment) -> Buffer:
-        raise ObjectLostError(
-            f"object {object_id} lies in the memory of host {segment.host_id}, and this machine cannot read it; "
-            f"pass values above 100 KB only between machines of one host"
-        )
+        if self._files is None:
+            raise ObjectLostError(
+                f"object {object_id} lies in the memory of host {segment.host_id}, and this machine cannot read it"
+            )
+        return self._files.fetch(object_id, segment)
 
-    def upload(self, object_id: str, serialized: Serialized) -> NoReturn:
-        raise StoreFullError(f"object {object_id} ({serialized.total_bytes} bytes): this machine has no object store")
+    def upload(self, object_id: str, serialized: Serialized) -> types_pb2.Segment:
+        if self._files is None:
+            raise StoreFullError(
+                f"object {object_id} ({serialized.total_bytes} bytes): this machine has no object store"
+            )
+        return self._files.upload(object_id, serialized)
 
     def close(self, timeout_s: float) -> None:
         self.wake()

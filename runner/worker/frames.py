@@ -10,7 +10,8 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 | RUN | serial, Assignment | agent -> executor: run it; serials rise |
 | SESSION_REPLY | SessionReply | agent -> executor |
 | RESUME | serial | agent -> executor: you have your CPUs again |
-| COMMITTED | serial, step, accepted, reason | agent -> executor: the checkpoint is in the journal, or refused |
+| COMMITTED | serial, step, accepted, reason, error class | agent -> executor: the checkpoint is in the journal, or refused |
+| TRANSFERRED | request, answer, error class, message | agent -> executor: to one of the four below |
 | RECONNECTED | | agent -> executor: replies may have been lost, ask again |
 | EXIT | | agent -> executor: end when idle |
 | READY | pid | executor -> agent, template -> agent |
@@ -20,6 +21,10 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 | CHECKPOINT | serial, step, uri, sha256, size_bytes | executor -> agent |
 | SESSION | SessionRequest | executor -> agent |
 | PHASE | name, unix seconds | executor -> agent: user code has marked a phase of the machine's boot |
+| RESERVE | request, name, size_bytes | executor -> agent: where a large value may be written; answer: path |
+| UPLOAD | request, serial, object_id, path, size_bytes | executor -> agent: it is written; answer: the coordinator's segment |
+| FETCH | request, serial, object_id, source, size_bytes | executor -> agent: a large value; answer: path of a copy |
+| LOAD | request, serial, uri, size_bytes | executor -> agent: a checkpoint; answer: path of a copy |
 | SPAWN | number | agent -> template; with socket, stdout, stderr and cancel page |
 | SIGNAL | number, signal, whole_group | agent -> template: only the parent can signal without hitting a reused pid |
 | LAYER | modules, [cluster_id, machine_id] | agent -> template or zygote; with the new template's control socket |
@@ -62,6 +67,7 @@ class Kind(enum.IntEnum):
     COMMITTED = 7
     RECONNECTED = 8
     EXIT = 9
+    TRANSFERRED = 10
     READY = 20
     ENDED = 21
     BLOCKED = 22
@@ -70,6 +76,10 @@ class Kind(enum.IntEnum):
     CHECKPOINT = 25
     SESSION = 26
     PHASE = 27
+    RESERVE = 28
+    UPLOAD = 29
+    FETCH = 30
+    LOAD = 31
     SPAWN = 40
     SIGNAL = 41
     LAYER = 42
@@ -94,7 +104,8 @@ _LENGTHS: dict[int, int] = {
     Kind.RUN: 3,
     Kind.SESSION_REPLY: 2,
     Kind.RESUME: 2,
-    Kind.COMMITTED: 5,
+    Kind.COMMITTED: 6,
+    Kind.TRANSFERRED: 5,
     Kind.RECONNECTED: 1,
     Kind.EXIT: 1,
     Kind.READY: 2,
@@ -105,6 +116,10 @@ _LENGTHS: dict[int, int] = {
     Kind.CHECKPOINT: 6,
     Kind.SESSION: 2,
     Kind.PHASE: 3,
+    Kind.RESERVE: 4,
+    Kind.UPLOAD: 6,
+    Kind.FETCH: 6,
+    Kind.LOAD: 5,
     Kind.SPAWN: 2,
     Kind.SIGNAL: 4,
     Kind.LAYER: 3,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from runner.client.pickling_errors import not_serializable
 from runner.errors import BadOptionsError
 from runner.ids import TaskId, return_id
 from runner.objects.serialization import Serialized, serialize
-from runner.objects.store import Store
-from runner.objects.values import INLINE_MAX_BYTES, to_wire
-from runner.rpc.gen import fleet_pb2
+from runner.objects.values import INLINE_MAX_BYTES
+from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.rpc.limits import ITEM_BYTES_MAX
 
 # All returns of one attempt travel in one message: above this, what is larger than a segment's name goes to the store.
@@ -20,8 +19,14 @@ INLINE_BYTES_MAX = 1024 * 1024
 _SMALL_BYTES = 512
 
 
+class Place(Protocol):
+    """Encodes a value for the wire; where it is too large for a message, its bytes go to the store."""
+
+    def __call__(self, serialized: Serialized, object_id: str, *, inline_max_bytes: int) -> types_pb2.Value: ...
+
+
 def fill_returns(
-    ended: fleet_pb2.AttemptEnded, values: Sequence[Any], task_id: TaskId, store: Store, host_id: str, keep: list[Any]
+    ended: fleet_pb2.AttemptEnded, values: Sequence[Any], task_id: TaskId, place: Place, keep: list[Any]
 ) -> None:
     """Encode the values; refs inside them are added to `keep` and must live until the message is sent.
 
@@ -37,7 +42,7 @@ def fill_returns(
         serialized = _serialize(value)
         keep.append(serialized.contained_refs)
         limit_bytes = INLINE_MAX_BYTES if serialized.total_bytes <= room_bytes else _SMALL_BYTES
-        wire = to_wire(serialized, return_id(task_id, index), store, host_id, inline_max_bytes=limit_bytes)
+        wire = place(serialized, return_id(task_id, index), inline_max_bytes=limit_bytes)
         room_bytes -= len(wire.inline)
         returns.values.append(wire)
     size_bytes = ended.ByteSize()
@@ -48,10 +53,10 @@ def fill_returns(
         )
 
 
-def drop_returns(ended: fleet_pb2.AttemptEnded) -> None:
-    """Take back what was filled in so far: nobody will ever read it."""
+def drop_returns(ended: fleet_pb2.AttemptEnded, host_id: str) -> None:
+    """Take back what was filled in so far: nobody will ever read it. The coordinator does so with what is on its host."""
     for value in ended.returns.values:
-        if value.segment.path:
+        if value.segment.path and value.segment.host_id == host_id:
             try:
                 os.unlink(value.segment.path)
             except OSError:

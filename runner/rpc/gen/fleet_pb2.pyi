@@ -360,3 +360,67 @@ class BootPhase(_message.Message):
     name: str
     time_s: float
     def __init__(self, name: _Optional[str] = ..., time_s: _Optional[float] = ...) -> None: ...
+
+class UploadHeader(_message.Message):
+    __slots__ = ("machine_id", "generation", "key", "object_id", "checkpoint_step", "total_bytes")
+    MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_STEP_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    machine_id: str
+    generation: int
+    key: AttemptKey
+    object_id: str
+    checkpoint_step: int
+    total_bytes: int
+    def __init__(self, machine_id: _Optional[str] = ..., generation: _Optional[int] = ..., key: _Optional[_Union[AttemptKey, _Mapping]] = ..., object_id: _Optional[str] = ..., checkpoint_step: _Optional[int] = ..., total_bytes: _Optional[int] = ...) -> None: ...
+
+class UploadPart(_message.Message):
+    __slots__ = ("header", "data", "crc32", "sha256")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    header: UploadHeader
+    data: bytes
+    crc32: int
+    sha256: str
+    def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., data: _Optional[bytes] = ..., crc32: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class UploadReply(_message.Message):
+    __slots__ = ("segment", "uri")
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    URI_FIELD_NUMBER: _ClassVar[int]
+    segment: _types_pb2.Segment
+    uri: str
+    def __init__(self, segment: _Optional[_Union[_types_pb2.Segment, _Mapping]] = ..., uri: _Optional[str] = ...) -> None: ...
+
+class DownloadRequest(_message.Message):
+    __slots__ = ("machine_id", "generation", "key", "object_id", "checkpoint_uri", "offset")
+    MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_URI_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    machine_id: str
+    generation: int
+    key: AttemptKey
+    object_id: str
+    checkpoint_uri: str
+    offset: int
+    def __init__(self, machine_id: _Optional[str] = ..., generation: _Optional[int] = ..., key: _Optional[_Union[AttemptKey, _Mapping]] = ..., object_id: _Optional[str] = ..., checkpoint_uri: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class DownloadPart(_message.Message):
+    __slots__ = ("data", "crc32", "total_bytes", "sha256")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    crc32: int
+    total_bytes: int
+    sha256: str
+    def __init__(self, data: _Optional[bytes] = ..., crc32: _Optional[int] = ..., total_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...

@@ -119,6 +119,16 @@ class FleetStub(object):
                 request_serializer=runner_dot_v1_dot_fleet__pb2.AgentReport.SerializeToString,
                 response_deserializer=runner_dot_v1_dot_fleet__pb2.ReportReply.FromString,
                 _registered_method=True)
+        self.Upload = channel.stream_unary(
+                '/runner.v1.Fleet/Upload',
+                request_serializer=runner_dot_v1_dot_fleet__pb2.UploadPart.SerializeToString,
+                response_deserializer=runner_dot_v1_dot_fleet__pb2.UploadReply.FromString,
+                _registered_method=True)
+        self.Download = channel.unary_stream(
+                '/runner.v1.Fleet/Download',
+                request_serializer=runner_dot_v1_dot_fleet__pb2.DownloadRequest.SerializeToString,
+                response_deserializer=runner_dot_v1_dot_fleet__pb2.DownloadPart.FromString,
+                _registered_method=True)
 
 
 class FleetServicer(object):
@@ -139,6 +149,21 @@ class FleetServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Upload(self, request_iterator, context):
+        """One file from a machine that shares none with the coordinator: a large value or a checkpoint of an attempt that runs
+        there. Repeated from the start when it breaks: what had arrived is dropped.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Download(self, request, context):
+        """One file to such a machine, from any offset on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -151,6 +176,16 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.Report,
                     request_deserializer=runner_dot_v1_dot_fleet__pb2.AgentReport.FromString,
                     response_serializer=runner_dot_v1_dot_fleet__pb2.ReportReply.SerializeToString,
+            ),
+            'Upload': grpc.stream_unary_rpc_method_handler(
+                    servicer.Upload,
+                    request_deserializer=runner_dot_v1_dot_fleet__pb2.UploadPart.FromString,
+                    response_serializer=runner_dot_v1_dot_fleet__pb2.UploadReply.SerializeToString,
+            ),
+            'Download': grpc.unary_stream_rpc_method_handler(
+                    servicer.Download,
+                    request_deserializer=runner_dot_v1_dot_fleet__pb2.DownloadRequest.FromString,
+                    response_serializer=runner_dot_v1_dot_fleet__pb2.DownloadPart.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -207,6 +242,60 @@ class Fleet(object):
             '/runner.v1.Fleet/Report',
             runner_dot_v1_dot_fleet__pb2.AgentReport.SerializeToString,
             runner_dot_v1_dot_fleet__pb2.ReportReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Upload(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/runner.v1.Fleet/Upload',
+            runner_dot_v1_dot_fleet__pb2.UploadPart.SerializeToString,
+            runner_dot_v1_dot_fleet__pb2.UploadReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Download(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/runner.v1.Fleet/Download',
+            runner_dot_v1_dot_fleet__pb2.DownloadRequest.SerializeToString,
+            runner_dot_v1_dot_fleet__pb2.DownloadPart.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,198 @@
+"""Files of machines that share none with this host: large values and checkpoints, to and from here, in checked chunks.
+
+The decisions who may do what are made in the loop; reading, writing and hashing happen in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import NamedTuple
+
+from runner.coordinator.transfer import new_path, object_id_of
+from runner.core.cluster import Cluster
+from runner.core.values import FailureRecord, ValueRecord
+from runner.errors import ObjectLostError, ProtocolViolationError, UsageError
+from runner.ids import MachineId, ObjectId, TaskId, random_id, task_of
+from runner.objects.incoming import IncomingFile, in_thread, read_hashed
+from runner.rpc.gen import fleet_pb2, types_pb2
+
+SWEEP_S = 5.0
+
+# (machine, generation)
+Holder = tuple[MachineId, int]
+
+
+class Owner(NamedTuple):
+    """The attempt on whose behalf a machine asks."""
+
+    machine_id: MachineId
+    generation: int
+    task_id: TaskId
+    attempt: int
+
+
+class Bulk:
+    """What Upload and Download do. Its callers have checked certificate and generation."""
+
+    def __init__(
+        self, cluster: Cluster, *, host_id: str, store_path: str, artefact_path: str, reserve_bytes: int
+    ) -> None:
+        """`reserve_bytes`: what must stay free on the disk that artefacts share with the journal."""
+        self._cluster = cluster
+        self._host_id = host_id
+        self._store_path = store_path
+        self._artefact_path = artefact_path
+        self._reserve_bytes = reserve_bytes
+        self._holders: dict[str, set[Holder]] = {}  # which machines have a copy of a segment
+        self._unclaimed: dict[str, tuple[ObjectId, Owner]] = {}  # uploaded, but no object names them yet
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def released(self, path: str) -> set[Holder]:
+        """The segment is freed: the machines that have copies of it."""
+        return self._holders.pop(path, set())
+
+    def close(self) -> None:
+        """Sweep no more. Idempotent."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+
+    # ---- to here ----
+    async def receive(
+        self, header: fleet_pb2.UploadHeader, parts: AsyncIterator[fleet_pb2.UploadPart]
+    ) -> fleet_pb2.UploadReply:
+        """Take in one file.
+
+        Raises:
+            UsageError: the attempt is not, or no longer, that machine's.
+            StoreFullError: no room; nothing stays behind.
+            ProtocolViolationError: damaged, or not what was announced.
+        """
+        owner = self._owner(header.machine_id, header.generation, header.key)
+        is_object = header.WhichOneof("what") == "object_id"
+        path = self._object_path(header.object_id, owner) if is_object else self._checkpoint_path(header, owner)
+        what = header.object_id if is_object else f"the checkpoint of step {header.checkpoint_step} of {owner.task_id}"
+        # A store in shared memory takes nothing from the journal's disk.
+        reserve_bytes = self._reserve_bytes if _is_same_disk(path, self._artefact_path) else 0
+        async with IncomingFile(
+            path, header.total_bytes, what=what, reserve_bytes=reserve_bytes, is_hashed=True
+        ) as file:
+            sha256 = ""
+            async for part in parts:
+                if part.data:
+                    await file.add(part.data, part.crc32)
+                sha256 = part.sha256 or sha256
+            file.finish(sha256)
+            self._check(owner)  # it may have ended meanwhile, and its folder have been swept
+            file.publish()
+        if not is_object:
+            return fleet_pb2.UploadReply(uri=path)
+        self._holders[path] = {(owner.machine_id, owner.generation)}
+        self._unclaimed[path] = (ObjectId(header.object_id), owner)
+        self._sweep_soon()
+        segment = types_pb2.Segment(host_id=self._host_id, path=path, size_bytes=header.total_bytes)
+        return fleet_pb2.UploadReply(segment=segment)
+
+    def _object_path(self, text: str, owner: Owner) -> str:
+        object_id = object_id_of(text)
+        if task_of(object_id) not in (None, owner.task_id):
+            raise ProtocolViolationError(f"task {owner.task_id} cannot make object {object_id}")
+        return new_path(self._store_path, object_id)
+
+    def _checkpoint_path(self, header: fleet_pb2.UploadHeader, owner: Owner) -> str:
+        folder = os.path.join(self._artefact_path, object_id_of(owner.task_id))
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        return os.path.join(folder, f"{random_id(f'{owner.attempt}-{header.checkpoint_step}')}.ckpt")
+
+    # ---- from here ----
+    async def send(self, request: fleet_pb2.DownloadRequest) -> AsyncGenerator[fleet_pb2.DownloadPart, None]:
+        """One file from `offset` on; at the end the digest of what was sent.
+
+        Raises:
+            UsageError: the attempt is not that machine's, or the file not the attempt's to have.
+            ObjectLostError: it is gone.
+        """
+        owner = self._owner(request.machine_id, request.generation, request.key)
+        if request.WhichOneof("what") == "object_id":
+            path, total_bytes = self._segment(object_id_of(request.object_id))
+            self._holders.setdefault(path, set()).add((owner.machine_id, owner.generation))
+        else:
+            path, total_bytes = self._checkpoint(request.checkpoint_uri, owner)
+        try:
+            fd = await in_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise ObjectLostError(f"{path} is gone from the coordinator: {error.strerror}") from error
+        try:
+            position, digest = request.offset, hashlib.sha256()
+            while position < total_bytes:
+                data, crc32 = await in_thread(read_hashed, fd, position, digest)
+                if not data:
+                    raise ObjectLostError(f"{path} ends after {position} of {total_bytes} bytes")
+                position += len(data)
+                yield fleet_pb2.DownloadPart(data=data, crc32=crc32, total_bytes=total_bytes)
+            yield fleet_pb2.DownloadPart(total_bytes=total_bytes, sha256=digest.hexdigest())
+        finally:
+            os.close(fd)
+
+    def _segment(self, object_id: ObjectId) -> tuple[str, int]:
+        outcome = self._cluster.object_outcome(object_id)
+        if isinstance(outcome, FailureRecord):
+            raise ObjectLostError(f"object {object_id} has no value: {outcome.message}", task_id=outcome.task_id)
+        segment = None if outcome is None else outcome.segment
+        if segment is None:
+            raise UsageError(f"object {object_id} is not ready, or small: there is no file of it")
+        if segment.host_id != self._host_id or os.path.dirname(segment.path) != self._store_path:
+            raise ObjectLostError(f"object {object_id} lies on a host that the coordinator cannot read from")
+        return segment.path, segment.size_bytes
+
+    def _checkpoint(self, uri: str, owner: Owner) -> tuple[str, int]:
+        task = self._cluster.task(owner.task_id)
+        checkpoint = None if task is None else task.checkpoint
+        if checkpoint is None or checkpoint.uri != uri:
+            raise UsageError(f"{uri!r} is not the last committed checkpoint of task {owner.task_id}")
+        # The record is as a machine reported it.
+        path = os.path.normpath(uri)
+        if not path.startswith(self._artefact_path + os.sep):
+            raise UsageError(f"{uri!r} is not in the folder of artefacts")
+        return path, checkpoint.size_bytes
+
+    # ---- who asks ----
+    def _owner(self, machine_id: str, generation: int, key: fleet_pb2.AttemptKey) -> Owner:
+        owner = Owner(MachineId(machine_id), generation, TaskId(key.task_id), key.attempt)
+        self._check(owner)
+        return owner
+
+    def _check(self, owner: Owner) -> None:
+        if not self._cluster.is_current(*owner):
+            raise UsageError(
+                f"attempt {owner.attempt} of task {owner.task_id} is not, or no longer, assigned to generation"
+                f" {owner.generation} of machine {owner.machine_id}"
+            )
+
+    # ---- uploads that nobody came to name ----
+    def _sweep_soon(self) -> None:
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep_unclaimed)
+
+    def _sweep_unclaimed(self) -> None:
+        """An attempt names what it uploaded before or with its end; when it is over, what has no name never gets one."""
+        self._sweep = None
+        for path, (object_id, owner) in list(self._unclaimed.items()):
+            outcome = self._cluster.object_outcome(object_id)
+            is_named = isinstance(outcome, ValueRecord) and outcome.segment is not None and outcome.segment.path == path
+            if not is_named and self._cluster.is_current(*owner):
+                continue
+            del self._unclaimed[path]
+            if not is_named:
+                self._holders.pop(path, None)
+                with contextlib.suppress(OSError):  # named and freed since
+                    os.unlink(path)
+        if self._unclaimed:
+            self._sweep_soon()
+
+
+def _is_same_disk(path: str, other: str) -> bool:
+    return os.stat(os.path.dirname(path)).st_dev == os.stat(other).st_dev

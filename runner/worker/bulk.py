@@ -1,0 +1,137 @@
+"""Files between a machine and a coordinator on another host, over a connection of their own: heartbeats never queue behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NamedTuple, TypeVar
+
+import grpc
+import grpc.aio
+
+from runner.errors import CoordinatorUnreachableError, InternalError, ProtocolViolationError, RunnerError
+from runner.objects.incoming import IncomingFile, in_thread, read_hashed
+from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc
+from runner.rpc.status import from_rpc_error
+from runner.worker.agent_events import Key
+from runner.worker.backoff import Backoff
+
+# Files that move at the same time; each holds a chunk or two in memory.
+_CONCURRENT_MAX = 4
+# A connection may break as often as it likes; a file that arrives damaged may not.
+_DAMAGED_MAX = 3
+
+T = TypeVar("T")
+
+
+class Identity(NamedTuple):
+    """In whose name files move."""
+
+    machine_id: str
+    generation: int
+
+
+class BulkClient:
+    """Both calls retry over broken connections until they succeed, are refused or are cancelled."""
+
+    def __init__(self, channel: grpc.aio.Channel, address: str, identity: Identity) -> None:
+        self._channel = channel
+        self._stub: Any = fleet_pb2_grpc.FleetStub(channel)
+        self._address = address
+        self._identity = identity
+        self._room = asyncio.Semaphore(_CONCURRENT_MAX)
+
+    async def upload(
+        self, key: Key, path: str, size_bytes: int, *, object_id: str = "", step: int = 0
+    ) -> fleet_pb2.UploadReply:
+        """Bring a value, or with no `object_id` the checkpoint of `step`, to the coordinator.
+
+        Raises:
+            StoreFullError: it has no room.
+            RunnerError: refused.
+        """
+        header = fleet_pb2.UploadHeader(key=_key(key), total_bytes=size_bytes, **self._identity._asdict())
+        if object_id:
+            header.object_id = object_id
+        else:
+            header.checkpoint_step = step
+
+        async def once() -> fleet_pb2.UploadReply:
+            fd = await in_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                reply: fleet_pb2.UploadReply = await self._stub.Upload(_parts(fd, header))
+                return reply
+            finally:
+                os.close(fd)
+
+        return await self._retried(once)
+
+    async def download(self, key: Key, path: str, size_bytes: int, *, object_id: str = "", uri: str = "") -> None:
+        """Bring a value, or the committed checkpoint at `uri`, to `path`. After a cut it goes on where it was.
+
+        Raises:
+            ObjectLostError: it is gone.
+            StoreFullError: no room here.
+            RunnerError: refused.
+        """
+        request = fleet_pb2.DownloadRequest(key=_key(key), **self._identity._asdict())
+        if object_id:
+            request.object_id = object_id
+        else:
+            request.checkpoint_uri = uri
+        async with IncomingFile(path, size_bytes, what=object_id or uri, is_hashed=True) as file:
+
+            async def once() -> None:
+                request.offset = file.position
+                file.resumed()
+                sha256 = ""
+                async for part in self._stub.Download(request):
+                    if part.data:
+                        await file.add(part.data, part.crc32)
+                    sha256 = part.sha256
+                try:
+                    file.finish(sha256)
+                except ProtocolViolationError:
+                    file.rewind()
+                    raise
+
+            await self._retried(once)
+            file.publish()
+
+    async def close(self) -> None:
+        """End the connection; open calls end with it."""
+        await self._channel.close(None)
+
+    async def _retried(self, once: Callable[[], Awaitable[T]]) -> T:
+        backoff, damaged = Backoff(), 0
+        async with self._room:
+            while True:
+                try:
+                    return await once()
+                except grpc.aio.AioRpcError as exc:
+                    error = from_rpc_error(exc, self._address)
+                except (RunnerError, asyncio.InvalidStateError) as exc:
+                    error = exc if isinstance(exc, RunnerError) else CoordinatorUnreachableError("the connection broke")
+                if isinstance(error, InternalError):
+                    damaged += 1
+                if damaged >= _DAMAGED_MAX or not isinstance(error, CoordinatorUnreachableError | InternalError):
+                    raise error from None
+                await backoff.pause()
+
+
+async def _parts(fd: int, header: fleet_pb2.UploadHeader) -> AsyncIterator[fleet_pb2.UploadPart]:
+    yield fleet_pb2.UploadPart(header=header)
+    position, digest = 0, hashlib.sha256()
+    while position < header.total_bytes:
+        data, crc32 = await in_thread(read_hashed, fd, position, digest)
+        if not data:
+            break  # shorter than it was: the other end says so
+        position += len(data)
+        yield fleet_pb2.UploadPart(data=data, crc32=crc32)
+    yield fleet_pb2.UploadPart(sha256=digest.hexdigest())
+
+
+def _key(key: Key) -> fleet_pb2.AttemptKey:
+    return fleet_pb2.AttemptKey(task_id=key[0], attempt=key[1])
