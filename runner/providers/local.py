@@ -400,9 +400,11 @@ def check_options(options: Mapping[str, Any]) -> None:
     Raises:
         BadOptionsError: there is another one.
     """
-    for name in options:
-        if name != "apart":
-            raise BadOptionsError(f"provider 'local' has no option {name!r}; it has one: apart")
+    for name, value in options.items():
+        if name != "apart" or not isinstance(value, bool):
+            raise BadOptionsError(
+                f"provider 'local' takes apart=True or False and no other option, not {name}={value!r}"
+            )
 
 
 def make(place: Place) -> LocalProvider:

@@ -53,6 +53,7 @@ class RunningTask:
         self._folder = os.path.join(settings["artefact_path"], spec.task_id)
         if files is not None:
             self._folder = attempt_folder(settings["artefact_path"], (spec.task_id, assignment.key.attempt))
+        self._is_own = False  # the newest checkpoint is of this attempt
         self._kept = ""  # files: the local copy of the last checkpoint of this attempt that was committed
         self._checkpoint = assignment.checkpoint if assignment.HasField("checkpoint") else None
         self._last_step = self._checkpoint.step if self._checkpoint is not None else -1
@@ -107,7 +108,7 @@ class RunningTask:
             return None
         with self._lock:
             checkpoint, path = self._checkpoint, self._checkpoint.uri
-            if self._files is not None and checkpoint.attempt != self.attempt:
+            if self._files is not None and not self._is_own:
                 path = self._files.load(checkpoint)
             return _load(checkpoint, self.task_id, path)
 
@@ -169,6 +170,7 @@ class RunningTask:
         self._checkpoint = types_pb2.Checkpoint(
             step=step, uri=path, sha256=sha256, size_bytes=size_bytes, attempt=self.attempt
         )
+        self._is_own = True
         self._commit = Waiter((), 1, wake_on_failure=False)
         self._sock.send(Kind.CHECKPOINT, self._serial, step, path, sha256, size_bytes)
 
