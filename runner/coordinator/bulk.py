@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from runner.core.cluster import Cluster
 from runner.core.values import FailureRecord, ValueRecord
 from runner.errors import ObjectLostError, ProtocolViolationError, UsageError
 from runner.ids import MachineId, ObjectId, TaskId, random_id, task_of
-from runner.objects.incoming import IncomingFile, in_thread, read_hashed
+from runner.objects.file_chunks import IncomingFile, OutgoingFile
 from runner.rpc.gen import fleet_pb2, types_pb2
 
 SWEEP_S = 5.0
@@ -85,7 +84,7 @@ class Bulk:
                 if part.data:
                     await file.add(part.data, part.crc32)
                 sha256 = part.sha256 or sha256
-            file.finish(sha256)
+            await file.finish(sha256)
             self._check(owner)  # it may have ended meanwhile, and its folder have been swept
             file.publish()
         if not is_object:
@@ -121,21 +120,18 @@ class Bulk:
             self._holders.setdefault(path, set()).add((owner.machine_id, owner.generation))
         else:
             path, total_bytes = self._checkpoint(request.checkpoint_uri, owner)
-        try:
-            fd = await in_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError as error:
-            raise ObjectLostError(f"{path} is gone from the coordinator: {error.strerror}") from error
-        try:
-            position, digest = request.offset, hashlib.sha256()
-            while position < total_bytes:
-                data, crc32 = await in_thread(read_hashed, fd, position, digest)
-                if not data:
-                    raise ObjectLostError(f"{path} ends after {position} of {total_bytes} bytes")
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                file = await stack.enter_async_context(OutgoingFile(path))
+            except OSError as error:
+                raise ObjectLostError(f"{path} is gone from the coordinator: {error.strerror}") from error
+            position = request.offset
+            async for data, crc32 in file.chunks(position, total_bytes):
                 position += len(data)
                 yield fleet_pb2.DownloadPart(data=data, crc32=crc32, total_bytes=total_bytes)
-            yield fleet_pb2.DownloadPart(total_bytes=total_bytes, sha256=digest.hexdigest())
-        finally:
-            os.close(fd)
+            if position < total_bytes:
+                raise ObjectLostError(f"{path} ends after {position} of {total_bytes} bytes")
+            yield fleet_pb2.DownloadPart(total_bytes=total_bytes, sha256=file.sha256)
 
     def _segment(self, object_id: ObjectId) -> tuple[str, int]:
         outcome = self._cluster.object_outcome(object_id)

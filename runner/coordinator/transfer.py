@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator
 from runner.core.values import FailureRecord, ValueRecord
 from runner.errors import ObjectLostError, ProtocolViolationError, UsageError
 from runner.ids import ObjectId
-from runner.objects.incoming import CHUNK_BYTES, IncomingFile, in_thread, read_chunk
+from runner.objects.file_chunks import CHUNK_BYTES, IncomingFile, OutgoingFile
 from runner.rpc.gen import client_pb2, types_pb2
 
 # Ids become file names.
@@ -51,16 +52,13 @@ async def read_chunks(
     segment = outcome.segment
     if segment.host_id != our_host_id or os.path.dirname(segment.path) != store_path:
         raise ObjectLostError(f"object {object_id} lies on a host that the coordinator cannot read from")
-    try:
-        fd = await in_thread(os.open, segment.path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise ObjectLostError(f"object {object_id} is gone from the store: {exc.strerror}") from exc
-    try:
-        for start in range(offset, max(segment.size_bytes, offset + 1), CHUNK_BYTES):
-            part, crc32 = await in_thread(read_chunk, fd, start)
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            file = await stack.enter_async_context(OutgoingFile(segment.path))
+        except OSError as exc:
+            raise ObjectLostError(f"object {object_id} is gone from the store: {exc.strerror}") from exc
+        async for part, crc32 in file.chunks(offset, segment.size_bytes):
             yield client_pb2.Chunk(data=part, crc32=crc32, total_bytes=segment.size_bytes)
-    finally:
-        os.close(fd)
 
 
 async def receive(requests: AsyncIterator[client_pb2.UploadRequest], store_path: str) -> tuple[str, int]:
@@ -80,7 +78,7 @@ async def receive(requests: AsyncIterator[client_pb2.UploadRequest], store_path:
         async for request in requests:
             if request.data:
                 await file.add(request.data, request.crc32)
-        file.finish()
+        await file.finish()
         file.publish()
     return path, first.total_bytes
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,7 +10,7 @@ import grpc
 import grpc.aio
 
 from runner.errors import CoordinatorUnreachableError, InternalError, ProtocolViolationError, RunnerError
-from runner.objects.incoming import IncomingFile, in_thread, read_hashed
+from runner.objects.file_chunks import IncomingFile, OutgoingFile
 from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc
 from runner.rpc.status import from_rpc_error
 from runner.worker.agent_events import Key
@@ -59,12 +57,9 @@ class BulkClient:
             header.checkpoint_step = step
 
         async def once() -> fleet_pb2.UploadReply:
-            fd = await in_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                reply: fleet_pb2.UploadReply = await self._stub.Upload(_parts(fd, header))
+            async with OutgoingFile(path) as file:
+                reply: fleet_pb2.UploadReply = await self._stub.Upload(_parts(file, header))
                 return reply
-            finally:
-                os.close(fd)
 
         return await self._retried(once)
 
@@ -85,14 +80,14 @@ class BulkClient:
 
             async def once() -> None:
                 request.offset = file.position
-                file.resumed()
+                await file.resumed()
                 sha256 = ""
                 async for part in self._stub.Download(request):
                     if part.data:
                         await file.add(part.data, part.crc32)
                     sha256 = part.sha256
                 try:
-                    file.finish(sha256)
+                    await file.finish(sha256)
                 except ProtocolViolationError:
                     file.rewind()
                     raise
@@ -121,16 +116,11 @@ class BulkClient:
                 await backoff.pause()
 
 
-async def _parts(fd: int, header: fleet_pb2.UploadHeader) -> AsyncIterator[fleet_pb2.UploadPart]:
+async def _parts(file: OutgoingFile, header: fleet_pb2.UploadHeader) -> AsyncIterator[fleet_pb2.UploadPart]:
     yield fleet_pb2.UploadPart(header=header)
-    position, digest = 0, hashlib.sha256()
-    while position < header.total_bytes:
-        data, crc32 = await in_thread(read_hashed, fd, position, digest)
-        if not data:
-            break  # shorter than it was: the other end says so
-        position += len(data)
+    async for data, crc32 in file.chunks(0, header.total_bytes):
         yield fleet_pb2.UploadPart(data=data, crc32=crc32)
-    yield fleet_pb2.UploadPart(sha256=digest.hexdigest())
+    yield fleet_pb2.UploadPart(sha256=file.sha256)
 
 
 def _key(key: Key) -> fleet_pb2.AttemptKey:

@@ -275,13 +275,13 @@ async def test_what_would_eat_the_reserve_is_refused(tmp_path: Path, monkeypatch
         usage = namedtuple("usage", "total used free")
         reserve_bytes = 64 << 20
         monkeypatch.setattr(
-            "runner.objects.incoming.shutil.disk_usage", lambda _path: usage(0, 0, reserve_bytes + len(DATA) - 1)
+            "runner.objects.file_chunks.shutil.disk_usage", lambda _path: usage(0, 0, reserve_bytes + len(DATA) - 1)
         )
         with pytest.raises(StoreFullError, match="has no room for the checkpoint of step 5 of t-1"):
             await it.upload(checkpoint_step=5)
         assert it.saved() == []
         monkeypatch.setattr(
-            "runner.objects.incoming.shutil.disk_usage", lambda _path: usage(0, 0, reserve_bytes + len(DATA))
+            "runner.objects.file_chunks.shutil.disk_usage", lambda _path: usage(0, 0, reserve_bytes + len(DATA))
         )
         assert (await it.upload(checkpoint_step=5)).uri
 

@@ -1,4 +1,4 @@
-"""A file that arrives in checked chunks: reserved first, under another name until it is whole. File work runs in threads."""
+"""Files that leave and arrive in checked chunks. Reading, writing and hashing run in threads, one chunk ahead of the network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
@@ -32,17 +32,57 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
         raise
 
 
-def read_chunk(fd: int, start: int) -> tuple[bytes, int]:
-    """At most CHUNK_BYTES from `start` on, and their crc32; in a thread."""
-    data = os.pread(fd, CHUNK_BYTES, start)
-    return data, zlib.crc32(data)
+class OutgoingFile:
+    """A file that leaves in chunks: `async with` opens it, the next chunk is read while the one before is on its way.
 
+    Raises:
+        OSError: it cannot be opened; a symbolic link is not followed.
+    """
 
-def read_hashed(fd: int, start: int, digest: hashlib._Hash) -> tuple[bytes, int]:
-    """As `read_chunk`; the digest takes it in."""
-    data, crc32 = read_chunk(fd, start)
-    digest.update(data)
-    return data, crc32
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+        self._ahead: asyncio.Future[tuple[bytes, int]] | None = None
+        self._digest = hashlib.sha256()
+
+    async def __aenter__(self) -> Self:
+        self._fd = await in_thread(os.open, self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._ahead is not None:
+            await asyncio.wait([self._ahead])
+        os.close(self._fd)
+
+    @property
+    def sha256(self) -> str:
+        """Of what `chunks` gave."""
+        return self._digest.hexdigest()
+
+    async def chunks(self, start: int, stop: int) -> AsyncGenerator[tuple[bytes, int], None]:
+        """Bytes from `start` to `stop`, or to the end if that comes before, with their crc32."""
+        position = start
+        self._read_ahead(position, stop)
+        while self._ahead is not None:
+            data, crc32 = await asyncio.shield(self._ahead)
+            self._ahead = None
+            if not data:
+                return
+            position += len(data)
+            self._read_ahead(position, stop)
+            yield data, crc32
+
+    def _read_ahead(self, position: int, stop: int) -> None:
+        if position < stop:
+            size_bytes = min(CHUNK_BYTES, stop - position)
+            self._ahead = asyncio.ensure_future(asyncio.to_thread(self._read, position, size_bytes))
+
+    def _read(self, position: int, size_bytes: int) -> tuple[bytes, int]:
+        data = os.pread(self._fd, size_bytes, position)
+        self._digest.update(data)
+        return data, zlib.crc32(data)
 
 
 class IncomingFile:
@@ -65,6 +105,7 @@ class IncomingFile:
         self._is_hashed = is_hashed
         self._digest = hashlib.sha256()
         self._fd = -1
+        self._writing: asyncio.Future[None] | None = None  # the chunk before
 
     async def __aenter__(self) -> Self:
         try:
@@ -77,34 +118,39 @@ class IncomingFile:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
+        if self._writing is not None:
+            await asyncio.wait([self._writing])  # it uses our descriptor
         self._drop()
         if isinstance(error, OSError):
             raise self._typed(error) from error
 
     async def add(self, data: bytes, crc32: int) -> None:
-        """Append one chunk.
+        """Append one chunk; returns while it is being written.
 
-        Raises:
+        Raises, for this chunk or the one before:
             ProtocolViolationError: it is damaged, or more than was announced.
         """
         if self.position + len(data) > self.total_bytes:
             raise ProtocolViolationError(f"{self._what} goes beyond the announced {self.total_bytes} bytes")
-        await in_thread(self._write, data, crc32)
+        await self._written()
+        self._writing = asyncio.ensure_future(asyncio.to_thread(self._write, data, crc32, self.position))
         self.position += len(data)
 
-    def finish(self, sha256: str = "") -> None:
+    async def finish(self, sha256: str = "") -> None:
         """Nothing more comes.
 
         Raises:
             ProtocolViolationError: bytes are missing, or it is not what was sent.
         """
+        await self._written()
         if self.position != self.total_bytes:
             raise ProtocolViolationError(f"{self._what} ended after {self.position} of {self.total_bytes} bytes")
         if self._is_hashed and self._digest.hexdigest() != sha256:
             raise ProtocolViolationError(f"{self._what} arrived with another digest than it was sent with")
 
-    def resumed(self) -> None:
+    async def resumed(self) -> None:
         """Another stream goes on at `position`; its digest is of what it brings itself."""
+        await self._written()
         self._digest = hashlib.sha256()
 
     def rewind(self) -> None:
@@ -124,12 +170,17 @@ class IncomingFile:
             # A full tmpfs says so here, not by SIGBUS at some later access.
             os.posix_fallocate(self._fd, 0, self.total_bytes)
 
-    def _write(self, data: bytes, crc32: int) -> None:
+    async def _written(self) -> None:
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+            self._writing = None
+
+    def _write(self, data: bytes, crc32: int, position: int) -> None:
         if zlib.crc32(data) != crc32:
-            raise ProtocolViolationError(f"{self._what} is damaged after byte {self.position}")
+            raise ProtocolViolationError(f"{self._what} is damaged after byte {position}")
         if self._is_hashed:
             self._digest.update(data)
-        view, position = memoryview(data), self.position
+        view = memoryview(data)
         while view:
             written = os.pwrite(self._fd, view, position)
             position += written
