@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import glob
 import signal
 import socket
 import time
@@ -92,9 +92,8 @@ class LocalCluster:
         now = find_process(coordinator.pid) if coordinator is not None else None
         if coordinator is not None and now is not None and now.identity == coordinator.identity:
             found.append(f"coordinator process {coordinator.pid}")
-        shared_memory = f"/dev/shm/runner-{self.cluster_id}"
-        if os.path.exists(shared_memory):
-            found.append(f"shared memory {shared_memory}")
+        stem = f"/dev/shm/runner-{self.cluster_id}"  # of machines apart it goes on with their names
+        found += [f"shared memory {path}" for path in (*glob.glob(stem), *glob.glob(f"{stem}-*"))]
         if _is_listening(self.session.address):
             found.append(f"port {self.session.address}")
         return found

@@ -40,9 +40,7 @@ class BootConfig:
     requested_unix_s: float = 0.0  # boot phases are counted from here
     log_path: str = ""  # stdout and stderr of the agent go here; empty: inherited
     provider_machine_id: str = ""  # where it is known before the boot
-    host_id: str = (
-        ""  # set: the machine sees that host's store and artefacts at the same paths, and counts as on that host
-    )
+    host_id: str = ""  # the host that it counts as being on; the coordinator's: it sees store and artefacts at the same paths. Empty: its own
 
     def shape(self) -> Shape:
         """The machine's total in the core's units."""
