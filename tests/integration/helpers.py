@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 
@@ -19,6 +20,20 @@ def wait_until(condition: Callable[[], object], limit_s: float, what: str) -> fl
         assert time.monotonic() - begin_s < limit_s, f"not within {limit_s:g} s: {what}"
         time.sleep(POLL_S)
     return time.monotonic() - begin_s
+
+
+async def until(condition: Callable[[], object], limit_s: float, what: str) -> None:
+    """As `wait_until`, in an event loop that goes on meanwhile."""
+    begin_s = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begin_s < limit_s, f"not within {limit_s:g} s: {what}"
+        await asyncio.sleep(POLL_S)
+
+
+async def let_pass(seconds: float, why: str) -> None:
+    """As `pause`, in an event loop that goes on meanwhile."""
+    assert why
+    await asyncio.sleep(seconds)
 
 
 def is_alive(pid: int) -> bool:

@@ -30,6 +30,7 @@ from runner.rpc.status import from_rpc_error
 from runner.worker.bulk import BulkClient, Identity
 from tests.integration.client.proxy import Proxy
 from tests.integration.coordinator.harness import Agent, Client, Harness, function, key, running, started, submit
+from tests.integration.helpers import let_pass, until
 
 CHUNK = 1 << 20
 DATA = os.urandom(3 * CHUNK + 17)
@@ -240,9 +241,7 @@ async def test_an_upload_that_outlives_its_attempt_is_refused(tmp_path: Path) ->
         requests.put_nowait(fleet_pb2.UploadPart(header=it.header(checkpoint_step=3)))
         for part in chunks()[:-1]:
             requests.put_nowait(part)
-        async with asyncio.timeout(5):
-            while not it.saved():
-                await asyncio.sleep(0.01)
+        await until(it.saved, 5, "the first chunks")
         failure = types_pb2.Failure(kind=types_pb2.FAILURE_KIND_USER, message="no")
         ended = fleet_pb2.AttemptEnded(key=key("t-1"), failure=failure)
         await it.agent.report(fleet_pb2.ReportItem(ended=ended))
@@ -260,13 +259,11 @@ async def test_what_an_attempt_uploaded_and_never_named_goes(tmp_path: Path, mon
     async with machine(tmp_path) as it:
         lost = (await it.upload(object_id="o-lost")).segment
         kept = (await it.upload()).segment
-        await asyncio.sleep(0.2)
+        await let_pass(0.2, "several sweeps")
         assert len(it.stored()) == 2  # the attempt runs: it may yet name them
         await it.end_with(kept)
-        async with asyncio.timeout(5):
-            while Path(lost.path).exists():
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)
+        await until(lambda: not os.path.exists(lost.path), 5, "the end of what was not named")
+        await let_pass(0.2, "several sweeps")
         assert it.stored() == [Path(kept.path).name]
 
 
@@ -311,9 +308,7 @@ async def test_an_upload_that_is_cut_begins_anew(tmp_path: Path) -> None:
         assert proxy.connections >= 2
         assert proxy.relayed_bytes > len(LARGE) + 9 * CHUNK
         assert Path(reply.segment.path).read_bytes() == LARGE
-        async with asyncio.timeout(5):
-            while len(it.stored()) > 1:  # the coordinator has noticed the end of the first try
-                await asyncio.sleep(0.01)
+        await until(lambda: len(it.stored()) == 1, 5, "the coordinator to notice the end of the first try")
 
 
 async def test_a_download_that_is_cut_goes_on_where_it_was(tmp_path: Path) -> None:
