@@ -18,14 +18,13 @@ from typing import Any
 import msgpack
 
 from runner import errors
-from runner.coordinator.config import CoordinatorConfig, CoordinatorReady
+from runner.coordinator.config import STOP_REMOTE_S_MAX, CoordinatorConfig, CoordinatorReady
 from runner.errors import InternalError, RunnerError
 from runner.ids import random_id
 from runner.rpc.clusters import ClusterInfo
 
 START_TIMEOUT_S = 60.0
-# What a coordinator gives itself for an orderly end, and a little more.
-STOP_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = STOP_REMOTE_S_MAX + 5.0
 LOG_NAME = "coordinator.log"
 _LOG_TAIL_LINES = 5
 
@@ -111,7 +110,8 @@ def _spawn(config: CoordinatorConfig, state_dir: Path, *, foreground: bool) -> S
         with suppress(BrokenPipeError), os.fdopen(config_write, "wb") as pipe:  # ended already: told below
             pipe.write(msgpack.packb(config.to_dict()))
         with os.fdopen(ready_read, "rb", buffering=0) as pipe:
-            return Started(process, _await_ready(pipe.fileno(), process, log_path))
+            timeout_s = START_TIMEOUT_S + (config.boot_deadline_s if config.strict else 0.0)
+            return Started(process, _await_ready(pipe.fileno(), process, log_path, timeout_s))
     except BaseException:
         _end(process)
         raise
@@ -126,8 +126,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _await_ready(fd: int, process: subprocess.Popen[bytes], log_path: Path) -> CoordinatorReady:
-    message = _read_message(fd, time.monotonic() + START_TIMEOUT_S, log_path)
+def _await_ready(fd: int, process: subprocess.Popen[bytes], log_path: Path, timeout_s: float) -> CoordinatorReady:
+    message = _read_message(fd, time.monotonic() + timeout_s, log_path)
     if message is None:
         status = process.wait()
         raise InternalError(f"the coordinator ended with status {status} before it served; {_tail(log_path)}")
@@ -150,7 +150,7 @@ def _read_message(fd: int, deadline_s: float, log_path: Path) -> dict[str, Any] 
             unpacker.feed(chunk)
             for message in unpacker:
                 return dict(message)
-    raise InternalError(f"the coordinator did not start within {START_TIMEOUT_S:.0f} s; {_tail(log_path)}")
+    raise InternalError(f"the coordinator did not start in time; {_tail(log_path)}")
 
 
 def _typed(failure: Mapping[str, Any]) -> RunnerError:

@@ -18,7 +18,7 @@ import runner
 from runner import config as settings
 from runner import errors
 from runner.client import fork_guard
-from runner.coordinator.config import CoordinatorConfig, CoordinatorReady
+from runner.coordinator.config import STOP_REMOTE_S_MAX, STOP_S_MAX, CoordinatorConfig, CoordinatorReady
 from runner.errors import ClusterError, CoordinatorUnreachableError, RunnerError
 
 _TERM_AFTER_S = 5.0
@@ -31,11 +31,17 @@ class EmbeddedCoordinator:
     """The child process. Its life hangs on a pipe whose other end only this process holds."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], life_fd: int, stderr: IO[bytes], ready: CoordinatorReady
+        self,
+        process: subprocess.Popen[bytes],
+        life_fd: int,
+        stderr: IO[bytes],
+        ready: CoordinatorReady,
+        stop_s: float = STOP_S_MAX,
     ) -> None:
         self._process = process
         self._life_fd = life_fd
         self._stderr = stderr
+        self._stop_s = stop_s
         self.ready = ready
 
     def is_alive(self) -> bool:
@@ -48,7 +54,7 @@ class EmbeddedCoordinator:
             fork_guard.release(self._life_fd)
             os.close(self._life_fd)
             self._life_fd = -1
-        _wait_gone(self._process, _TERM_AFTER_S)
+        _wait_gone(self._process, self._stop_s)
         self._stderr.close()
 
 
@@ -76,7 +82,8 @@ def start(config: dict[str, Any], timeout_s: float, meanwhile: Callable[[], None
             os.close(life_read)
         meanwhile()
         ready = _read_ready(process, ready_read, stderr, timeout_s)
-        return EmbeddedCoordinator(process, life_write, stderr, ready)
+        stop_s = STOP_S_MAX if config.get("provider", "local") == "local" else STOP_REMOTE_S_MAX
+        return EmbeddedCoordinator(process, life_write, stderr, ready, stop_s)
     except BaseException:
         fork_guard.release(life_write)
         os.close(life_write)

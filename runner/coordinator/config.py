@@ -17,6 +17,10 @@ PROVIDERS = registry.PROVIDERS
 check_provider = registry.check_provider
 DURABILITIES = ("process", "power")
 SETTINGS_NAME = "settings.json"
+BOOT_DEADLINE_S = 120.0
+# What an orderly end may take: machines elsewhere are destroyed by calls, one by one.
+STOP_S_MAX = 8
+STOP_REMOTE_S_MAX = 60
 # Said anew at each start; the token has a file of its own.
 _OF_ONE_START = frozenset({"home", "cluster_id", "embedded", "client_pid", "life_fd", "token"})
 
@@ -51,7 +55,7 @@ class CoordinatorConfig:
     lost_after_s: float = 60.0
     destroy_after_s: float = 120.0
     heartbeat_s: float = 5.0
-    boot_deadline_s: float = 120.0
+    boot_deadline_s: float = BOOT_DEADLINE_S
     client_lost_after_s: float = 30.0
     ends_alone: bool = False  # ends when no client and no detached work has been there for `client_lost_after_s`
     disk_reserve_bytes: int = 64 << 20  # submits are refused when the journal's disk has less than this left

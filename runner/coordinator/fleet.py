@@ -75,6 +75,7 @@ class Fleet:
         self.address = ""  # where machines find the Join service; known once the port is bound
         self.fleet_address = ""
         self.on_created: Callable[[Boot], None] = lambda _: None  # before anybody else hears of it
+        self.is_gone = False  # `close` has seen every machine to its end
         self.warnings: tuple[str, ...] = ()  # of the provider, about what was asked for
         provider.on_exit(self._machine_exited)
 
@@ -99,6 +100,7 @@ class Fleet:
         for name, end in zip(names, ends, strict=True):
             if isinstance(end, BaseException):
                 log.error("machine %s could not be destroyed: %s", name, end)
+        self.is_gone = not any(isinstance(end, BaseException) for end in ends)
         await self._provider.close()
 
     # ---- the core's commands ----

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from runner import config as settings
-from runner.coordinator.config import CoordinatorConfig, CoordinatorReady
+from runner.coordinator.config import STOP_REMOTE_S_MAX, STOP_S_MAX, CoordinatorConfig, CoordinatorReady
 from runner.errors import InternalError, RunnerError
 
 if TYPE_CHECKING:
     import asyncio
 
+    from runner.coordinator.guard import Guard
     from runner.coordinator.state_dir import StateDir
     from runner.coordinator.wiring import Coordinator
     from runner.ids import ClusterId
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from runner.worker.zygote import Zygote
 
 log = logging.getLogger(__name__)
-
-# A shutdown that hangs ends by SIGALRM: the zygote and all machines then end by themselves.
-_SHUTDOWN_S_MAX = 8
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,12 +98,19 @@ def _run(config: CoordinatorConfig, ready_fd: int, *, is_machine: bool) -> int:
         _watch_signals(coordinator)
         if config.embedded:
             _watch_client(coordinator, config)
-        async with coordinator.serve() as ready:
-            _report_ready(ready_fd, ready)
-            alone = _watch_alone(coordinator, config)
-            await coordinator.wait_stopped()
-            alone.cancel()
-            signal.alarm(_SHUTDOWN_S_MAX)
+        guard = _guard(config, state)
+        try:
+            async with coordinator.serve() as ready:
+                _report_ready(ready_fd, ready)
+                alone = _watch_alone(coordinator, config)
+                await coordinator.wait_stopped()
+                alone.cancel()
+                # A shutdown that hangs ends by SIGALRM: the zygote and its machines then end by themselves, and what
+                # is elsewhere is the guard's, or the next start's.
+                signal.alarm(STOP_S_MAX if zygote is not None else STOP_REMOTE_S_MAX)
+        finally:
+            if guard is not None:
+                guard.release(all_gone=coordinator.is_fleet_gone)
         return 70 if coordinator.failure else 0
 
     return asyncio.run(serve())
@@ -131,6 +136,27 @@ def _gpu_count() -> int:
     from runner.providers.gpus import detect_gpus
 
     return len(detect_gpus())
+
+
+def _guard(config: CoordinatorConfig, state: StateDir) -> Guard | None:
+    """Machines that are no processes of ours need somebody who ends them when we are killed. A standing cluster is
+    started again, and takes care of them then.
+    """
+    if config.provider == "local" or not config.embedded:
+        return None
+    from runner.coordinator.guard import Charge, Guard
+    from runner.rpc.version import host_id
+
+    charge = Charge(
+        provider=config.provider,
+        cluster_id=state.cluster_id,
+        log_dir=str(state.machine_logs),
+        store_path=str(state.store),
+        artefact_path=str(state.artefacts),
+        host_id=host_id(),
+        options=config.provider_options,
+    )
+    return Guard.start(charge)
 
 
 def _provider(config: CoordinatorConfig, cluster_id: ClusterId, state: StateDir, zygote: Zygote | None) -> Provider:

@@ -33,7 +33,7 @@ from runner.coordinator.task_index import TaskIndex
 from runner.core import commands, events, facts
 from runner.core.cluster import Cluster
 from runner.core.values import CoreConfig
-from runner.errors import AddressInUseError
+from runner.errors import AddressInUseError, ProviderError
 from runner.ids import ClusterId, MachineId
 from runner.providers.base import Provider
 from runner.rpc.channels import client_port_credentials, fleet_port_credentials, server_options
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 # Time for agents to hear that the cluster ends, before their machines are destroyed.
 _FAREWELL_S = 0.2
 _SERVER_GRACE_S = 0.5
+_STRICT_LOOK_S = 0.02
 
 # Where processes of this host find a server that listens everywhere.
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -144,6 +145,11 @@ class Coordinator:
             started_s=started_s,
         )
 
+    @property
+    def is_fleet_gone(self) -> bool:
+        """Whether every machine has been seen to its end."""
+        return self._fleet.is_gone
+
     def stop(self, reason: str) -> None:
         """Have `run` take everything down. Idempotent; callable from signal handlers of the loop."""
         if not self._stopping.is_set():
@@ -204,7 +210,32 @@ class Coordinator:
         self.engine.post(events.PoolsConfigured(records, start, self._provider.name, self._fleet.warnings))
         await client_server.start()
         await fleet_server.start()
+        if config.strict:
+            await self._all_there()
         return self._publish(port)
+
+    async def _all_there(self) -> None:
+        """Wait until as many machines have registered as a start asks for.
+
+        Raises:
+            ProviderError: there will be fewer.
+        """
+        first = {pool.name: pool.first for pool in self._config.pools}
+        deadline_s = self._clock.monotonic_s() + self._config.boot_deadline_s
+        while True:
+            short = [view for view in self.cluster.pools() if view.ready < first.get(view.record.name, 0)]
+            if not short:
+                return
+            is_late = self._clock.monotonic_s() > deadline_s
+            for view in short:
+                wanted = first[view.record.name]
+                if is_late or view.is_hopeless or (view.limit < wanted and not view.coming):
+                    why = view.problem or f"the others did not register within {self._config.boot_deadline_s:g} s"
+                    raise ProviderError(
+                        f"boot of pool {view.record.name} failed: {wanted} machines were asked for, and with strict=True "
+                        f"all of them are needed; {view.ready} can be had: {why}"
+                    )
+            await asyncio.sleep(_STRICT_LOOK_S)
 
     def _publish(self, port: int) -> CoordinatorReady:
         """From now on the cluster can be found, and taken up again at this port."""

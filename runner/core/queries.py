@@ -74,7 +74,7 @@ def machine_view(machine: Machine) -> MachineView:
 
 def pools(state: State) -> list[PoolView]:
     return [
-        PoolView(p.record, p.coming, p.ready, len(p.idle), p.going, p.problem, p.is_hopeless)
+        PoolView(p.record, p.coming, p.ready, len(p.idle), p.going, p.problem, p.is_hopeless, p.limit)
         for p in state.pools.values()
     ]
 

@@ -49,3 +49,4 @@ class PoolView(NamedTuple):
     going: int
     problem: str
     is_hopeless: bool
+    limit: float  # machines that can be had, as far as is known

@@ -122,7 +122,7 @@ class Capabilities:
     suspend: bool = False
     suspend_reason: str = ""  # why not
     regions: tuple[str, ...] = ()
-    is_remote: bool = False  # machines outlive the coordinator's host, and may cost money
+    is_remote: bool = False  # machines are no processes of this computer's user: they outlive the coordinator
 
 
 class Provider(Protocol):
