@@ -24,6 +24,10 @@ class Reaper:
         """All live processes that carry the cluster's tag."""
         return tuple(seen for seen in await self._look() if isinstance(seen, Tagged))
 
+    async def members(self, name: MachineId, leaders: tuple[Process, ...]) -> tuple[Process, ...]:
+        """Everything that carries the machine's tag or is in the session of one of its leaders."""
+        return tuple(_belonging(await self._look(), name, leaders))
+
     async def kill_all(self, name: MachineId, leaders: tuple[Process, ...]) -> None:
         """SIGKILL everything that carries the machine's tag or is in the session of one of its leaders, until nothing does.
 

@@ -41,11 +41,17 @@ class Agent:
     """An agent's life: registration, streams, heartbeats, and the reasons to end."""
 
     def __init__(
-        self, boot: BootConfig, template: socket.socket, life_fd: int | None, zygote: socket.socket | None
+        self,
+        boot: BootConfig,
+        template: socket.socket,
+        life_fd: int | None,
+        zygote: socket.socket | None,
+        *,
+        is_own_process: bool,
     ) -> None:
         self._boot = boot
         self._life_fd = life_fd
-        self._is_own_process = life_fd is None and zygote is None
+        self._is_own_process = is_own_process
         self._may_drain = False
         self._started_unix_s = time.time()
         self._clock = SystemClock()
@@ -194,12 +200,20 @@ class Agent:
         self.shell.committed(key, reply.step, reply.reason, is_accepted=reply.accepted)
 
 
-def run_agent(boot: BootConfig, life_fd: int | None = None, zygote: socket.socket | None = None) -> int:
+def run_agent(
+    boot: BootConfig,
+    life_fd: int | None = None,
+    zygote: socket.socket | None = None,
+    *,
+    is_own_process: bool | None = None,
+) -> int:
     """Be the agent of one machine until it ends; returns the exit status. The process must have one thread and no event loop.
 
     `life_fd`: a pipe whose end ends the machine. `zygote`: a socket on which layers can be asked for. In a process of its own
-    (container, VM) both are None.
+    (container, VM) both are None. `is_own_process`: whether the first signal drains it, as in such a process.
     """
+    if is_own_process is None:
+        is_own_process = life_fd is None and zygote is None
     become_subreaper()
     mark_inside(boot.machine_id)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -215,11 +229,17 @@ def run_agent(boot: BootConfig, life_fd: int | None = None, zygote: socket.socke
         finally:
             os._exit(1)
     theirs.close()
-    return asyncio.run(_serve(boot, ours, life_fd, zygote))
+    return asyncio.run(_serve(boot, ours, life_fd, zygote, is_own_process))
 
 
-async def _serve(boot: BootConfig, template: socket.socket, life_fd: int | None, zygote: socket.socket | None) -> int:
-    agent = Agent(boot, template, life_fd, zygote)
+async def _serve(
+    boot: BootConfig,
+    template: socket.socket,
+    life_fd: int | None,
+    zygote: socket.socket | None,
+    is_own_process: bool,
+) -> int:
+    agent = Agent(boot, template, life_fd, zygote, is_own_process=is_own_process)
     status = 0
     try:
         reason = await agent.run()

@@ -14,8 +14,8 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, Self
 
 from runner.errors import ProtocolViolationError
 from runner.ids import ClusterId, MachineId
@@ -30,6 +30,9 @@ from runner.worker.process import receive_packet, send_packet
 from runner.worker.template import Layer
 
 log = logging.getLogger(__name__)
+
+# Runs in the child: the zygote's end of the machine's socket, to be closed there, and the machine's own.
+MachineBody = Callable[[socket.socket, socket.socket], None]
 
 MACHINE_END_S = 3.0  # for machines to end by themselves
 CLOSE_S = 4.0
@@ -49,8 +52,8 @@ class Zygote:
         self.is_lost = False
 
     @classmethod
-    def fork(cls) -> Zygote:
-        """Fork it. The caller must have one thread, no event loop, and must not have used gRPC."""
+    def fork(cls, server: type[ZygoteServer] | None = None) -> Self:
+        """Fork it. The caller must have one thread, no event loop, and must not have used gRPC. `server`: what it is to be."""
         # Loads all that certificates need, which the caller needs as well: else every machine pays 50 ms and 8 MB for it.
         make_csr("warm-up")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -60,7 +63,7 @@ class Zygote:
         pid = os.fork()
         if pid == 0:
             try:
-                _be_zygote(theirs, life_read)
+                _be_zygote(theirs, life_read, server or ZygoteServer)
             finally:
                 os._exit(1)
         theirs.close()
@@ -85,15 +88,18 @@ class Zygote:
         Raises:
             OSError: the zygote is gone or cannot fork.
         """
+        return await self._ask_for(boot.machine_id, boot.to_dict())
+
+    async def _ask_for(self, name: MachineId, packed: Mapping[str, Any]) -> int:
         if self.is_lost or self._loop is None:
             raise OSError("the process that forks machines is gone")
-        booted = self._booting[boot.machine_id] = self._loop.create_future()
+        booted = self._booting[name] = self._loop.create_future()
         try:
-            await self._send(Kind.BOOT, boot.to_dict())
+            await self._send(Kind.BOOT, packed)
             pid: int = await booted
             return pid
         finally:
-            self._booting.pop(boot.machine_id, None)
+            self._booting.pop(name, None)
 
     def preload(self, modules: Sequence[str]) -> None:
         """Begin to import these for machines that will want them."""
@@ -159,11 +165,11 @@ class Zygote:
         self._on_lost()
 
 
-def _be_zygote(control: socket.socket, life_fd: int) -> NoReturn:
+def _be_zygote(control: socket.socket, life_fd: int, server: type[ZygoteServer] | None = None) -> NoReturn:
     _silence_inherited({0, 1, 2, control.fileno(), life_fd})
     # Whatever the coordinator's log handlers hold is the coordinator's.
     logging.root.handlers.clear()
-    _ZygoteServer(control, life_fd).serve()
+    (server or ZygoteServer)(control, life_fd).serve()
 
 
 def _silence_inherited(keep: set[int]) -> None:
@@ -181,42 +187,51 @@ def _silence_inherited(keep: set[int]) -> None:
     os.close(null)
 
 
-class _ZygoteServer(ForkServer):
+class ZygoteServer(ForkServer):
     """The loop of the zygote."""
 
     def __init__(self, control: socket.socket, life_fd: int) -> None:
         super().__init__(control)
-        self._life_fd = life_fd
+        self.life_fd = life_fd
         self._machines: dict[int, tuple[MachineId, bool]] = {}  # pid: name, embedded
         self._layers: dict[frozenset[str], socket.socket] = {}
         self._layer_pids: dict[int, frozenset[str]] = {}
 
     def on_packet(self, frame: Frame, fds: list[int]) -> None:
         if frame[0] == Kind.BOOT:
-            self._boot(BootConfig.from_dict(frame[1]))
+            self.boot(frame[1])
         elif frame[0] == Kind.PRELOAD:
             self._layer(frozenset(frame[1]))
 
     # ---- machines ----
-    def _boot(self, boot: BootConfig) -> None:
+    def boot(self, packed: Mapping[str, Any]) -> None:
+        """Fork the machine that this BOOT asks for."""
+        boot = BootConfig.from_dict(packed)
+        tag = (boot.cluster_id, boot.machine_id)
+        self.fork_machine(
+            boot.machine_id, tag, lambda ours, theirs: _machine_main(boot, self.life_fd, ours, theirs), boot.embedded
+        )
+
+    def fork_machine(self, name: MachineId, tag: tuple[str, str], body: MachineBody, is_embedded: bool) -> None:
+        """Fork `body(our end, its end)` of a socket on which it may ask for layers; those carry the tag. BOOTED or GONE tells."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            pid = self.fork(lambda: _machine_main(boot, self._life_fd, ours, theirs))
+            pid = self.fork(lambda: body(ours, theirs))
         except (OSError, RuntimeError) as error:
             ours.close()
-            self._tell(Kind.GONE, boot.machine_id, 0, 0, str(error))
+            self._tell(Kind.GONE, name, 0, 0, str(error))
             return
         finally:
             theirs.close()
-        self._machines[pid] = (boot.machine_id, boot.embedded)
-        self.add_source(ours, self._machine_asks, lambda: None)
-        self._tell(Kind.BOOTED, boot.machine_id, pid)
+        self._machines[pid] = (name, is_embedded)
+        self.add_source(ours, lambda frame, fds: self._machine_asks(frame, fds, tag), lambda: None)
+        self._tell(Kind.BOOTED, name, pid)
 
-    def _machine_asks(self, frame: Frame, fds: list[int]) -> None:
+    def _machine_asks(self, frame: Frame, fds: list[int], tag: tuple[str, str]) -> None:
         """LAYER [modules, tag] with the control socket of the template that the machine wants."""
         try:
             layer = self._layer(frozenset(frame[1]))
-            send_packet(layer, Kind.LAYER, [], frame[2], fds=tuple(fds))
+            send_packet(layer, Kind.LAYER, [], tag, fds=tuple(fds))
         except OSError:
             pass  # the machine sees the end of its socket and imports for itself
         finally:
@@ -234,7 +249,7 @@ class _ZygoteServer(ForkServer):
 
         def body() -> None:
             ours.close()
-            os.close(self._life_fd)
+            os.close(self.life_fd)
             Layer(theirs, sorted(modules), server_pid).run()
 
         pid = self.fork(body)
@@ -275,16 +290,26 @@ class _ZygoteServer(ForkServer):
             send_packet(self.control, kind, *fields)
 
 
+def write_to(log_path: str) -> None:
+    """Send stdout and stderr of this process to the end of this file."""
+    fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+
+
+def log_to_stderr() -> None:
+    """What an agent logs is its machine's log."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+
+
 def _machine_main(boot: BootConfig, life_fd: int, ours: socket.socket, zygote: socket.socket) -> None:
     os.setsid()
     ours.close()
     tag_this_process(ClusterId(boot.cluster_id), boot.machine_id)
     if boot.log_path:
-        fd = os.open(boot.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.dup2(fd, 1)
-        os.dup2(fd, 2)
-        os.close(fd)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+        write_to(boot.log_path)
+    log_to_stderr()
     life = life_fd if boot.embedded else None
     if life is None:
         os.close(life_fd)
