@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from runner.providers.fake import FakeProvider, ProviderFaults
 
 if TYPE_CHECKING:
+    from runner.flysim.fixture import FlySim
     from runner.testing_cluster import LocalCluster
 
-__all__ = ["FakeClock", "FakeProvider", "Fault", "FaultPlan", "LocalCluster", "ProviderFaults"]
+__all__ = ["FakeClock", "FakeProvider", "Fault", "FaultPlan", "FlySim", "LocalCluster", "ProviderFaults"]
 
 T = TypeVar("T")
 
@@ -183,4 +184,8 @@ def __getattr__(name: str) -> Any:
         from runner.testing_cluster import LocalCluster
 
         return LocalCluster
+    if name == "FlySim":  # and this one httpx
+        from runner.flysim.fixture import FlySim
+
+        return FlySim
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,7 @@ COMMANDS = {
     "machines": ("runner.cli.machines", "List a cluster's machines."),
     "runs": ("runner.cli.runs", "List runs, or show one: metrics, attempts, outcome."),
     "logs": ("runner.cli.logs", "Print what a run wrote."),
+    "fly-sim": ("runner.cli.fly_sim", "Simulate Fly Machines on this computer, with real agents."),
     "worker": ("runner.cli.worker", "Be a machine: the entry point of the worker image."),
     "version": ("runner.cli.version", "Print versions."),
 }

@@ -29,6 +29,7 @@ Commands:
   machines  List a cluster's machines.
   runs      List runs, or show one: metrics, attempts, outcome.
   logs      Print what a run wrote.
+  fly-sim   Simulate Fly Machines on this computer, with real agents.
   worker    Be a machine: the entry point of the worker image.
   version   Print versions.
 """
