@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from runner.flysim.records import IllegalMoveError
@@ -96,17 +99,13 @@ def test_resume_keeps_the_process_and_a_lost_snapshot_starts_cold() -> None:
     sim = Sim()
     machine_id = sim.started()
     for cold_rate, life in ((0.0, 1), (1.0, 2)):
-        sim.cloud.settings = type(sim.settings)(**{**_fields(sim), "cold_resume_rate": cold_rate})
+        sim.cloud.settings = replace(sim.settings, cold_resume_rate=cold_rate)
         sim.call("suspendMachine", machine_id)
         sim.pass_s(0)
         assert sim.state(machine_id) == "suspended"
         sim.call("startMachine", machine_id)
         sim.pass_s(0)
         assert (sim.state(machine_id), sim.cloud.machines[machine_id].life) == ("started", life)
-
-
-def _fields(sim: Sim) -> dict[str, object]:
-    return {name: getattr(sim.settings, name) for name in type(sim.settings).__dataclass_fields__}
 
 
 def test_a_start_cancels_a_suspend_that_is_under_way() -> None:
@@ -143,7 +142,7 @@ def test_stopping_a_suspended_machine_discards_its_snapshot() -> None:
         ({"schedule": "hourly"}, "schedule"),
     ],
 )
-def test_suspend_is_refused_where_the_configuration_does_not_allow_it(config: dict[str, object], reason: str) -> None:
+def test_suspend_is_refused_where_the_configuration_does_not_allow_it(config: dict[str, Any], reason: str) -> None:
     sim = Sim()
     machine_id = sim.started(**config)
 
@@ -163,7 +162,8 @@ def test_suspend_is_refused_where_the_configuration_does_not_allow_it(config: di
 )
 def test_restart_policies(restart: dict[str, str] | None, exit_code: int, state: str) -> None:
     sim = Sim()
-    machine_id = sim.started(**({"restart": restart} if restart else {}))
+    config: dict[str, Any] = {"restart": restart} if restart else {}
+    machine_id = sim.started(**config)
     sim.exits(machine_id, exit_code)
     sim.pass_s(0)
 

@@ -32,12 +32,13 @@ COMMANDS = {"records.Boot", "records.Signal", "records.Kill", "records.Freeze", 
 
 def rules() -> list[tuple[str, str]]:
     """Names and docstrings of all public functions, methods and classes of the rule modules."""
-    found = []
+    found: list[tuple[str, str]] = []
     for module in RULES:
         tree = ast.parse((ROOT / f"{module}.py").read_text(encoding="utf-8"))
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                found.append((f"{module}.{node.name}", ast.get_docstring(node) or ""))
+        public = (
+            each for each in tree.body if isinstance(each, ast.FunctionDef | ast.ClassDef) and each.name[0] != "_"
+        )
+        found += [(f"{module}.{node.name}", ast.get_docstring(node) or "") for node in public]
     return [(name, text) for name, text in found if name not in OF_OUR_OWN | COMMANDS]
 
 
