@@ -21,6 +21,8 @@ PRICES = "RUNNER_PRICES"  # a TOML file with prices of machines, over those that
 COORDINATOR = "RUNNER_COORDINATOR"  # settings of a coordinator that was booted as a machine, base64; no secrets
 INSIDE = "RUNNER_INSIDE"  # set by agents: the machine whose process this is
 PRIVATE_ADDRESS = "FLY_PRIVATE_IP"  # set by Fly in each machine: where others of its organisation reach it
+FLY_API_TOKEN = "FLY_API_TOKEN"  # noqa: S105  for the provider `fly`; its options win
+FLY_BASE_URL = "FLY_FLAPS_BASE_URL"  # where Fly's Machines API is; the name that Fly's own tools use
 NO_COLOR = "NO_COLOR"  # see no-color.org: any value but the empty one
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -43,6 +45,8 @@ class Settings:
     inside: str | None = None
     private_address: str | None = None
     no_color: bool = False
+    fly_token: str | None = field(default=None, repr=False)
+    fly_base_url: str | None = None
 
     def read_token(self) -> str | None:
         """The token from RUNNER_TOKEN or else from RUNNER_TOKEN_FILE; None when neither is set.
@@ -91,6 +95,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         inside=env.get(INSIDE),
         private_address=env.get(PRIVATE_ADDRESS),
         no_color=NO_COLOR in env,
+        fly_token=env.get(FLY_API_TOKEN),
+        fly_base_url=env.get(FLY_BASE_URL),
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Each module has `check_options(options) -> None` (BadOptionsError; no network) and `make(place) -> Provider`.
 _MODULES = {
     "local": "runner.providers.local",
+    "fly": "runner.providers.fly",
 }
 PROVIDERS = tuple(_MODULES)
 
@@ -33,6 +34,7 @@ class Place:
     store_path: str  # of this host's object store
     artefact_path: str
     host_id: str
+    coordinator_host: str = ""  # where machines find the coordinator; empty: not known yet
     zygote: Any = None  # local: runner.worker.zygote.Zygote, forked before all else
 
 
