@@ -31,7 +31,8 @@ def explain(
     """A ProviderError that says which thing was refused and what to do."""
     advice = advise(error, app=app, image=image, regions=regions, size=size)
     is_missing_app = phase in {"create", "prepare"} and error.kind is Kind.NOT_FOUND
-    if error.kind is Kind.NOT_FOUND and not is_missing_app:
+    is_late = error.kind is Kind.DEADLINE and phase not in {"create", "boot"}
+    if is_late or (error.kind is Kind.NOT_FOUND and not is_missing_app):
         advice = ""
     return provider_error(
         phase,
@@ -66,7 +67,7 @@ def advise(error: FlyError, *, app: str, image: str = "", regions: str = "", siz
         case Kind.UNREACHABLE | Kind.SERVER | Kind.INTERRUPTED | Kind.TIMEOUT:
             return "see status.flyio.net, and FLY_FLAPS_BASE_URL if another server was meant"
         case Kind.RATE_LIMITED | Kind.DEADLINE:
-            return "ask for fewer machines at once or a longer boot_deadline_s; Fly admits about one create a second"
+            return "allow a longer boot_deadline_s, or ask for fewer machines at once: Fly admits about one create a second"
         case Kind.INVALID:
             return _advise_invalid(error.text, image=image, regions=regions, size=size)
     return ""

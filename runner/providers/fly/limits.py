@@ -11,6 +11,7 @@ _FACTOR_MIN = 1 / 16  # of the rate, after many refusals
 _FACTOR_STEP = 0.1  # of the rate, that each accepted request gives back
 _PAUSE_FIRST_S = 0.25
 _PAUSE_MAX_S = 10.0
+_EPSILON = 1e-6  # of a token: waiting for less than the clock can tell would never end
 _BUCKETS_MAX = 1000  # full ones beyond this are forgotten
 
 
@@ -48,12 +49,12 @@ class TokenBucket:
     def take(self, now_s: float) -> float:
         """0: a token was taken. Otherwise none was, and this many seconds have to pass before asking again."""
         self._refill(now_s)
-        if now_s < self._closed_until_s:
+        if now_s < self._closed_until_s - _EPSILON:
             return self._closed_until_s - now_s
         if math.isinf(self.rate.per_s):
             return 0.0
-        if self._tokens >= 1.0:
-            self._tokens -= 1.0
+        if self._tokens >= 1.0 - _EPSILON:
+            self._tokens = max(0.0, self._tokens - 1.0)
             return 0.0
         return (1.0 - self._tokens) / self._per_s
 
@@ -62,7 +63,7 @@ class TokenBucket:
         self._refill(now_s)
         if now_s >= self._closed_until_s:  # refusals of one burst count once
             self._factor = max(_FACTOR_MIN, self._factor / 2)
-        self._tokens = 0.0
+        self._tokens = 1.0  # when it opens again one goes first, and tells
         self._closed_until_s = max(self._closed_until_s, now_s + max(retry_after_s, 1 / self._per_s))
 
     def accepted(self) -> None:
@@ -79,7 +80,7 @@ class TokenBucket:
         return self.rate.per_s * self._factor
 
     def _refill(self, now_s: float) -> None:
-        since_s = 0.0 if self._at_s is None else max(0.0, now_s - self._at_s)
+        since_s = 0.0 if self._at_s is None else max(0.0, now_s - max(self._at_s, self._closed_until_s))
         self._at_s = now_s
         if since_s and not math.isinf(self.rate.per_s):
             self._tokens = min(float(self.rate.burst), self._tokens + since_s * self._per_s)

@@ -197,21 +197,25 @@ class Machines:
             FlyError: DEADLINE, NOT_FOUND, STALE (that instance was replaced by another), or what else the API says.
         """
         loop = asyncio.get_running_loop()
+        late = FlyError(Kind.DEADLINE, f"it did not become {state} in time", action="wait")
         params: dict[str, Any] = {"state": state}
         params |= {key: text for key, text in (("instance_id", instance_id), ("from_event_id", from_event_id)) if text}
         while True:
             left_s = deadline_s - loop.time()
             if left_s <= 0:
-                raise FlyError(Kind.DEADLINE, f"it did not become {state} in time", action="wait")
+                raise late
             ask_s = math.ceil(max(WAIT_S_MIN, min(WAIT_S_MAX, slice_s, left_s)))
             path = f"{self._path}/{quote(machine_id)}/wait"
             request = Request(
                 "wait_machine", machine_id, "GET", path, {**params, "timeout": ask_s}, is_repeatable=False
             )
             try:
-                await self._connection.call(request, max(deadline_s, loop.time() + WAIT_S_MIN))
+                # The server's own end of the slice comes first, unless the server hangs.
+                await self._connection.call(request, deadline_s + WAIT_S_MIN)
                 return None
             except FlyError as error:
+                if error.kind is Kind.DEADLINE:
+                    raise late from None
                 if error.kind not in {Kind.TIMEOUT, Kind.REPLACING, Kind.INTERRUPTED, Kind.SERVER}:
                     raise
                 if instance_id and "currently replaced" in error.text:
