@@ -171,7 +171,7 @@ def _provider(config: CoordinatorConfig, cluster_id: ClusterId, state: StateDir,
         store_path=str(state.store),
         artefact_path=str(state.artefacts),
         host_id=host_id(),
-        coordinator_host=config.host,
+        coordinator_host=config.advertise or config.host,
         zygote=zygote,
     )
     return make_provider(config.provider, place)

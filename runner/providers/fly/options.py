@@ -115,13 +115,14 @@ def check_size(size: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this computer itself reaches what listens there."""
+    """Whether this names only the computer itself: nobody else finds it by that."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return False
+    return address.is_loopback or address.is_unspecified
 
 
 def _text(name: str, value: Any, what: str) -> str:

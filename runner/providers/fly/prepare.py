@@ -35,9 +35,9 @@ def check_place(options: FlyOptions, coordinator_host: str) -> None:
     if options.is_real and is_loopback(coordinator_host):
         raise refusal(
             "machines at Fly cannot reach the coordinator",
-            f"it serves at {coordinator_host}, which only its own computer reaches",
+            f"they are told to find it at {coordinator_host}, which only its own computer reaches",
             "start it where they can: `runner up --provider fly` (a small machine of its own at Fly), "
-            "or --host with an address that they reach",
+            "or with --host and --advertise at an address that they reach",
         )
 
 

@@ -13,9 +13,8 @@ import pytest
 
 from runner.providers.fly.connection import Limiter, Token
 from runner.providers.fly.errors import FlyError, Kind
-from runner.providers.fly.guest import Guest
 from runner.providers.fly.limits import Rate
-from runner.providers.fly.model import Config, ExecResult, Placement
+from runner.providers.fly.model import Config, ExecResult
 from tests.unit.providers.fly.scripted import (
     ID,
     MACHINES,
@@ -29,9 +28,6 @@ from tests.unit.providers.fly.scripted import (
     refused,
     run,
 )
-
-GUEST = Guest("performance-1x", "performance", 1, 2048)
-LEASE = {"status": "success", "data": {"nonce": "n-1", "expires_at": 1_800_000_000, "owner": "me", "version": "v"}}
 
 
 def failure(call: Callable[[], Coroutine[Any, Any, Any]]) -> FlyError:
@@ -163,12 +159,11 @@ def test_the_request_id_is_in_the_error() -> None:
 def test_all_callers_share_one_bucket() -> None:
     """0.2: one request a second and burst 3 for each action of an app."""
     fly = ScriptedFly().on(f"POST {MACHINES}", Answer(200, machine("created")))
-    api = []
 
     async def main() -> None:
         limiter = Limiter({})
-        api.extend(api_of(fly, limiter=limiter) for _ in range(4))
-        creates = [each.machines.create(Config({"image": "i"})) for each in api for _ in range(3)]
+        callers = [api_of(fly, limiter=limiter) for _ in range(4)]
+        creates = [each.machines.create(Config({"image": "i"})) for each in callers for _ in range(3)]
         await asyncio.gather(*creates)
 
     assert run(main) == pytest.approx(9, abs=0.1)
@@ -331,220 +326,3 @@ def test_metadata() -> None:
 
     run(main)
     assert fly.calls(f"PATCH {ONE}/metadata")[0].body == {"metadata": {"c": "3"}, "machine_version": "v1"}
-
-
-# ---- 1.2 wait ----
-WAIT = f"GET {ONE}/wait"
-NOT_YET = refused(408, "machine failed to reach desired state, started, currently created", after_s=60)
-
-
-def wait(fly: ScriptedFly, state: str = "started", *, for_s: float = 600, **kwargs: Any) -> tuple[Any, float]:
-    found: list[Any] = []
-
-    async def main() -> None:
-        deadline_s = asyncio.get_running_loop().time() + for_s
-        try:
-            found.append(await api_of(fly).until(deadline_s).machines.wait(ID, state, deadline_s=deadline_s, **kwargs))
-        except FlyError as error:
-            found.append(error)
-
-    took_s = run(main)
-    return found[0], took_s
-
-
-def test_a_wait_goes_on_in_slices_of_a_minute() -> None:
-    """1.2 wait: 1 to 60 s, 408 is not yet; 1.3: 60 s proxy ceiling."""
-    fly = ScriptedFly().on(WAIT, NOT_YET, NOT_YET, Answer(200, OK))
-    found, took_s = wait(fly)
-    assert found is None
-    assert took_s == pytest.approx(120, abs=1)
-    assert [seen.query for seen in fly.seen] == [{"state": "started", "timeout": "60"}] * 3
-
-
-def test_a_wait_keeps_to_its_one_deadline() -> None:
-    fly = ScriptedFly().on(WAIT, refused(408, "currently created", after_s=10))
-    error, took_s = wait(fly, for_s=25, slice_s=10)
-    assert error.kind is Kind.DEADLINE
-    assert took_s <= 31
-    assert [seen.query["timeout"] for seen in fly.seen] == ["10", "10", "5"]
-
-
-def test_a_wait_for_stopped_names_the_instance() -> None:
-    """1.2 wait: `stopped` without instance_id is 400."""
-    fly = ScriptedFly().on(WAIT, Answer(200, OK))
-    wait(fly, "stopped", instance_id="01HV", from_event_id="ev-1")
-    assert fly.seen[0].query == {
-        "state": "stopped",
-        "instance_id": "01HV",
-        "from_event_id": "ev-1",
-        "timeout": "60",
-    }
-    fly.on(WAIT, refused(400, "instance_id required when waiting for stopped machine"))
-    assert wait(fly, "stopped")[0].kind is Kind.INVALID
-
-
-def test_a_wait_ends_when_the_instance_was_replaced() -> None:
-    """1.2 wait: the text contains `currently replaced`."""
-    replaced = refused(408, "machine failed to reach desired state, stopped, currently replaced")
-    fly = ScriptedFly().on(WAIT, replaced, Answer(200, OK))
-    assert wait(fly, "stopped", instance_id="01HV")[0].kind is Kind.STALE
-    fly.on(WAIT, replaced, Answer(200, OK))
-    assert wait(fly)[0] is None
-
-
-def test_a_wait_sees_between_slices_that_it_is_in_vain() -> None:
-    """1.5: launch_failed, failed, destroyed."""
-    fly = ScriptedFly().on(WAIT, NOT_YET).on(f"GET {ONE}", Answer(200, machine("failed")))
-    found, took_s = wait(fly, gone_states={"failed"})
-    assert found.state == "failed"
-    assert took_s < 70
-
-
-def test_a_wait_survives_a_server_that_stumbles() -> None:
-    fly = ScriptedFly().on(WAIT, refused(502, "bad gateway"), httpx.ReadError("reset"), Answer(200, OK))
-    assert wait(fly)[0] is None
-
-
-# ---- 1.2 leases ----
-LEASES = f"{ONE}/lease"
-
-
-def test_a_lease_sends_its_nonce_with_every_change_until_it_is_released() -> None:
-    """1.2 lease: the nonce must go on every later change."""
-    fly = (
-        ScriptedFly()
-        .on(f"POST {LEASES}", Answer(201, LEASE), Answer(200, LEASE))
-        .on(f"POST {ONE}/stop", Answer(200, OK))
-    )
-    fly.on(f"DELETE {LEASES}", Answer(200, OK)).on(f"POST {ONE}", Answer(200, machine()))
-    fly.on(f"GET {LEASES}", Answer(200, LEASE), refused(404, "no lease"))
-
-    async def main() -> None:
-        machines = api_of(fly).machines
-        lease = await machines.acquire_lease(ID, ttl_s=30, description="resize")
-        assert (lease.nonce, lease.owner, lease.expires_unix_s) == ("n-1", "me", 1_800_000_000)
-        assert "n-1" not in repr(lease)
-        await machines.stop(ID)
-        await machines.update(ID, Config({"image": "i"}))
-        await machines.refresh_lease(ID, ttl_s=30)
-        held = await machines.get_lease(ID)
-        assert held is not None and held.nonce == "n-1"
-        await machines.release_lease(ID)
-        await machines.stop(ID)
-        assert await machines.get_lease(ID) is None
-
-    run(main)
-    nonces = [(f"{seen.method} {seen.path}", seen.headers.get("fly-machine-lease-nonce")) for seen in fly.seen]
-    assert nonces == [
-        (f"POST {LEASES}", None),
-        (f"POST {ONE}/stop", "n-1"),
-        (f"POST {ONE}", "n-1"),
-        (f"POST {LEASES}", "n-1"),
-        (f"GET {LEASES}", None),
-        (f"DELETE {LEASES}", "n-1"),
-        (f"POST {ONE}/stop", None),
-        (f"GET {LEASES}", None),
-    ]
-
-
-def test_a_lease_that_somebody_holds_is_waited_for_until_the_deadline() -> None:
-    """1.2 lease: 409 when another holds it."""
-    held = refused(409, "lease currently held by another")
-    fly = ScriptedFly().on(f"POST {LEASES}", held, held, Answer(201, LEASE))
-
-    async def main() -> None:
-        machines = api_of(fly).until(asyncio.get_running_loop().time() + 10).machines
-        await machines.acquire_lease(ID, ttl_s=30)
-        fly.on(f"POST {LEASES}", held)
-        with pytest.raises(FlyError) as caught:
-            await machines.acquire_lease(ID, ttl_s=30)
-        assert caught.value.kind is Kind.LEASED
-
-    assert run(main) <= 10.1
-
-
-def test_a_machine_made_with_a_lease_is_held() -> None:
-    """1.2 create: with `lease_ttl` the answer has `nonce`."""
-    fly = ScriptedFly().on(f"POST {MACHINES}", Answer(200, machine("created", nonce="n-2")))
-    fly.on(f"POST {ONE}/stop", Answer(200, OK))
-
-    async def main() -> None:
-        machines = api_of(fly).machines
-        await machines.create(Config({"image": "i"}), lease_ttl_s=30, skip_launch=True)
-        await machines.stop(ID)
-
-    run(main)
-    assert fly.seen[0].body["lease_ttl"] == 30
-    assert fly.seen[1].headers["fly-machine-lease-nonce"] == "n-2"
-
-
-# ---- 1.2 apps, volumes, the platform ----
-def test_an_app_whose_name_is_taken_is_read() -> None:
-    """1.2 apps: 422 when the name is taken (retry = GET it); another organisation's is 403."""
-    taken = refused(422, "Validation failed: Name has already been taken", "name_taken")
-    fly = ScriptedFly().on("POST /apps", taken)
-    fly.on("GET /apps/fleet", Answer(200, {"id": "a", "name": "fleet", "organization": {"slug": "acme"}}))
-
-    async def main() -> None:
-        assert (await api_of(fly).create_app("acme")).org == "acme"
-        fly.on("GET /apps/fleet", refused(403, "forbidden"))
-        with pytest.raises(FlyError) as caught:
-            await api_of(fly).create_app("acme")
-        assert caught.value.kind is Kind.FORBIDDEN
-        fly.on("POST /apps", refused(422, "org_slug is unknown")).on("GET /apps/fleet", refused(404, "no app"))
-        with pytest.raises(FlyError, match="org_slug is unknown"):
-            await api_of(fly).create_app("nobody")
-
-    run(main)
-
-
-def test_apps_made_listed_and_deleted() -> None:
-    fly = ScriptedFly().on("POST /apps", Answer(201, {"id": "a", "created_at": 1}))
-    fly.on("GET /apps/fleet", Answer(200, {"id": "a", "name": "fleet"}))
-    fly.on("GET /apps", Answer(200, {"total_apps": 1, "apps": [{"id": "a", "name": "fleet"}]}))
-    fly.on("DELETE /apps/fleet", Answer(202), refused(404, "gone"))
-
-    async def main() -> None:
-        api = api_of(fly)
-        assert (await api.create_app("acme", network="own")).name == "fleet"
-        assert [app.name for app in await api.list_apps("acme")] == ["fleet"]
-        await api.delete_app(force=True)
-        await api.delete_app()
-
-    fly.on("DELETE /apps/fleet", Answer(202, {}), refused(404, "gone"))
-    run(main)
-    assert fly.seen[0].body == {"app_name": "fleet", "org_slug": "acme", "network": "own"}
-
-
-def test_volumes() -> None:
-    """1.2 volumes: tied to one host; 1.3: createVolume says 400 `no capacity`."""
-    row = {"id": "vol_1", "name": "cache", "region": "iad", "state": "created", "attached_machine_id": None}
-    fly = ScriptedFly().on("GET /apps/fleet/volumes", Answer(200, [row]))
-    fly.on("POST /apps/fleet/volumes", Answer(200, row), refused(400, "no capacity"))
-    fly.on("DELETE /apps/fleet/volumes/vol_1", Answer(200, row), refused(404, "gone"))
-
-    async def main() -> None:
-        api = api_of(fly)
-        assert [volume.is_free for volume in await api.list_volumes()] == [True]
-        assert (await api.create_volume("cache", region="iad", size_gb=10, guest=GUEST)).id == "vol_1"
-        with pytest.raises(FlyError) as caught:
-            await api.create_volume("cache", region="iad", size_gb=10)
-        assert caught.value.kind is Kind.CAPACITY
-        await api.destroy_volume("vol_1")
-        await api.destroy_volume("vol_1")
-
-    run(main)
-
-
-def test_regions_and_placements() -> None:
-    """1.2 platform: {Region, Count, Concurrency} for each region."""
-    fly = ScriptedFly().on("GET /platform/regions", Answer(200, {"Regions": [{"code": "iad"}, {"code": "ord"}]}))
-    fly.on("POST /platform/placements", Answer(200, {"Regions": [{"Region": "iad", "Count": 40, "Concurrency": 4}]}))
-
-    async def main() -> None:
-        api = api_of(fly)
-        assert await api.list_regions() == ("iad", "ord")
-        assert await api.place(GUEST, 64, region="iad,us", org="acme") == (Placement("iad", 40, 4),)
-
-    run(main)
-    assert fly.seen[1].body == {"compute": GUEST.to_json(), "count": 64, "region": "iad,us", "org_slug": "acme"}

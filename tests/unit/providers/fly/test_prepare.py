@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runner import config
-from runner.core.values import CPU, GPU, UNIT, make_shape
+from runner.core.values import CPU, UNIT, make_shape
 from runner.errors import BadOptionsError, ProviderError
 from runner.providers import registry
 from runner.providers.base import Wanted
@@ -55,18 +55,18 @@ def test_all_is_well(fly: ScriptedFly, tmp_path: Path) -> None:
 
 def test_gpus_are_refused_in_one_sentence_that_says_who_has_them(fly: ScriptedFly, tmp_path: Path) -> None:
     """0.1."""
-    error = prepare(fly, tmp_path, wanted(GPU=GPU and UNIT))
+    error = prepare(fly, tmp_path, wanted(GPU=UNIT))
     assert isinstance(error, ProviderError) and error.is_permanent
     assert "2026-08-01" in str(error) and "local and container" in str(error)
     assert "\n" not in str(error)
     assert fly.seen == []
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "[::1]"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "[::1]", "0.0.0.0", "::"])
 def test_a_coordinator_on_loopback_cannot_be_reached_from_fly(host: str, fly: ScriptedFly, tmp_path: Path) -> None:
     error = prepare(fly, tmp_path, wanted(), coordinator_host=host)
     assert isinstance(error, ProviderError) and error.is_permanent
-    assert "runner up --provider fly" in str(error) and "--host" in str(error)
+    assert "runner up --provider fly" in str(error) and "advertise" in str(error)
     assert fly.seen == []
 
 
@@ -127,8 +127,8 @@ def test_a_size_that_does_not_exist(fly: ScriptedFly, tmp_path: Path) -> None:
 
 def test_room_is_asked_for_before_a_big_boot(fly: ScriptedFly, tmp_path: Path) -> None:
     """1.2 placements: use it before a 64-boot."""
-    (warning,) = prepare(fly, tmp_path, wanted(64), regions=["iad", "ord"])
-    assert warning == "Fly has room for 40 of the 64 machines of size performance-1x wanted (iad, ord)"
+    warnings = prepare(fly, tmp_path, wanted(64), regions=["iad", "ord"])
+    assert warnings == ("Fly has room for 40 of the 64 machines of size performance-1x wanted (iad, ord)",)
     body = fly.calls("POST /platform/placements")[0].body
     assert (body["count"], body["region"], body["org_slug"]) == (64, "iad,ord", "acme")
     assert prepare(fly, tmp_path, wanted(40)) == ()
