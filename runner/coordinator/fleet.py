@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.clock import Clock
+from runner.coordinator.boot_story import boot_story, error_story
 from runner.coordinator.config import CoordinatorConfig
 from runner.coordinator.engine import Engine
 from runner.core import events
@@ -27,6 +28,8 @@ _SWEEP_EVERY_S = 60.0
 _DESTROY_RETRY_S = 1.0
 _DESTROY_RETRY_S_MAX = 60.0
 _COMING_UP = frozenset({MachineState.CREATING, MachineState.RUNNING})
+# To ask for what a machine wrote before it failed.
+_STORY_S_MAX = 5.0
 # A machine in one of these may still present its join token with a new key.
 _EXPECTED = frozenset({"requested", "creating", "booting", "resuming"})
 
@@ -47,6 +50,7 @@ class Boot:
     reply: fleet_pb2.RegisterReply | None = None
     size: str = ""  # what the provider has booted, and where; known once it is created
     region: str = ""
+    is_story_told: bool = False  # why it did not come up
 
 
 class Fleet:
@@ -76,6 +80,7 @@ class Fleet:
         self.fleet_address = ""
         self.on_created: Callable[[Boot], None] = lambda _: None  # before anybody else hears of it
         self.is_gone = False  # `close` has seen every machine to its end
+        self.on_boot_failed: Callable[[Boot, str], None] = lambda _, __: None  # and why, where nobody else has said it
         self.warnings: tuple[str, ...] = ()  # of the provider, about what was asked for
         provider.on_exit(self._machine_exited)
 
@@ -117,7 +122,7 @@ class Fleet:
         boot = self._boots.get(machine_id)
         if boot is not None:
             boot.join_token = ""
-        self._spawn(self._destroy(machine_id))
+        self._spawn(self._tell_and_destroy(machine_id, reason))
 
     def forget(self, machine_id: MachineId) -> None:
         """The machine is gone for good."""
@@ -212,8 +217,9 @@ class Fleet:
         try:
             machine = await self._create_or_adopt(spec)
         except ProviderError as error:
-            event = events.MachineBootFailed(machine_id, str(error), error.is_permanent, error.is_capacity)
-            self._engine.post(event)
+            boot.is_story_told = True
+            story = error_story(error)
+            self._engine.post(events.MachineBootFailed(machine_id, story, error.is_permanent, error.is_capacity))
         except Exception as error:
             log.exception("creating machine %s failed", machine_id)
             self._engine.post(events.MachineBootFailed(machine_id, f"create failed: {type(error).__name__}: {error}"))
@@ -236,6 +242,27 @@ class Fleet:
                 raise
             log.warning("machine %s exists although its creation failed (%s); it is kept", spec.machine_id, error)
             return machine
+
+    async def _tell_and_destroy(self, machine_id: MachineId, reason: str) -> None:
+        """What a machine that never came up has written is read before it is gone."""
+        boot = self._boots.get(machine_id)
+        if boot is not None and not boot.is_story_told:
+            machine = self._engine.cluster.machine(machine_id)
+            if machine is not None and machine.state == "boot_failed":
+                self.on_boot_failed(boot, f"machine {machine_id}: {await self._story(boot, reason)}")
+        await self._destroy(machine_id)
+
+    async def _story(self, boot: Boot, saw: str) -> str:
+        boot.is_story_told = True
+        event, lines = "", tuple[str, ...]()
+        try:
+            async with asyncio.timeout(_STORY_S_MAX):
+                lines = await self._provider.logs(boot.machine_id)
+                machine = await self._provider.get(boot.machine_id)
+                event = "" if machine is None else machine.detail
+        except (ProviderError, TimeoutError) as error:
+            log.warning("what machine %s wrote cannot be had: %s", boot.machine_id, str(error) or "no answer")
+        return boot_story(since_requested(boot.phases), saw, event, lines)
 
     async def _destroy(self, machine_id: MachineId) -> None:
         pause_s = _DESTROY_RETRY_S
@@ -275,7 +302,14 @@ class Fleet:
         )
 
     def _machine_exited(self, machine_id: MachineId, reason: str) -> None:
-        self._engine.post(events.MachineExited(machine_id, reason))
+        boot = self._boots.get(machine_id)
+        if boot is None or boot.generation:
+            self._engine.post(events.MachineExited(machine_id, reason))
+        else:
+            self._spawn(self._boot_exited(boot, reason))
+
+    async def _boot_exited(self, boot: Boot, reason: str) -> None:
+        self._engine.post(events.MachineExited(boot.machine_id, await self._story(boot, reason)))
 
 
 def since_requested(phases: dict[str, float]) -> dict[str, float]:

@@ -99,6 +99,7 @@ class Coordinator:
         )
         self._recorder = Recorder(self._event_log, clock, self._tasks)
         self._costs = self._make_costs()
+        self._fleet.on_boot_failed = lambda boot, why: self._tell(boot.pool, why)
         self._fleet.on_created = lambda boot: self._costs.placed(boot.machine_id, boot.size, boot.region)
         self._bulk = Bulk(
             self.cluster,
@@ -132,8 +133,12 @@ class Coordinator:
             clock=self._clock,
             pool_of=pool_of,
             on_budget=lambda is_spent: self.engine.post(events.BudgetChanged(is_spent)),
-            tell=lambda text: self._recorder.pool_trouble(commands.NotePool("", text)),
+            tell=lambda text: self._tell("", text),
         )
+
+    def _tell(self, pool: str, text: str) -> None:
+        """For people, in the log of events; it is on disk at the end of the next turn."""
+        self._recorder.pool_trouble(commands.NotePool(pool, text))
 
     def _facts(self, started_s: float) -> ClusterFacts:
         return ClusterFacts(
@@ -288,7 +293,7 @@ class Coordinator:
             self._links.exit_all(self.stop_reason or "the cluster ends")
             await asyncio.sleep(_FAREWELL_S)
         await self._fleet.close()
-        self._costs.close(are_machines_gone=True)
+        self._costs.close(are_machines_gone=self._fleet.is_gone)
         self._client_service.close()
         self._bulk.close()
         self._sessions.close()

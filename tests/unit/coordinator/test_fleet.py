@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +30,12 @@ class Posted:
 
     def __init__(self) -> None:
         self.events: list[Any] = []
+        self.cluster = self
+        self.state = "booting"  # of every machine
         self.news = asyncio.Event()
+
+    def machine(self, machine_id: MachineId) -> Any:
+        return SimpleNamespace(machine_id=machine_id, state=self.state)
 
     def post(self, event: Any) -> None:
         self.events.append(event)
@@ -104,6 +110,71 @@ async def test_no_room_is_told_apart_from_other_refusals():
         assert isinstance(event, events.MachineBootFailed)
         assert (event.is_capacity, event.is_permanent) == (True, False)
         assert "no capacity: all 0 machines exist" in event.reason
+
+
+async def test_a_machine_that_ends_while_it_boots_is_told_with_its_last_lines():
+    clock = FakeClock()
+    provider = FakeProvider(clock)
+    async with running(provider, clock) as (fleet, posted):
+        fleet.create(M1, ONE, "default")
+        assert isinstance(await posted.next(), events.MachineCreated)
+        clock.advance(2.0)
+        fleet.note_phase(M1, "agent_up", clock.unix_s())
+        provider.end_machine(M1, "exit status 3")
+        event = await posted.next()
+        assert isinstance(event, events.MachineExited)
+        assert event.reason.splitlines() == [
+            "exit status 3; it came as far as 'agent up' after 2.0 s",
+            "  1700000000.000 created",
+            "  1700000000.000 started",
+            "  1700000002.000 exit status 3",
+        ]
+
+
+async def test_a_machine_that_served_is_told_by_the_providers_reason_alone():
+    clock = FakeClock()
+    provider = FakeProvider(clock)
+    async with running(provider, clock) as (fleet, posted):
+        fleet.create(M1, ONE, "default")
+        await posted.next()
+        boot = fleet.boot(M1)
+        assert boot is not None
+        boot.generation = 1
+        provider.end_machine(M1, "exit status 3")
+        assert await posted.next() == events.MachineExited(M1, "exit status 3")
+
+
+@pytest.mark.parametrize("state", ["boot_failed", "draining"])
+async def test_a_machine_that_never_registered_is_told_of_before_it_is_destroyed(state: str):
+    clock = FakeClock()
+    told: list[tuple[str, str]] = []
+    async with running(FakeProvider(clock), clock) as (fleet, posted):
+        fleet.on_boot_failed = lambda boot, why: told.append((boot.pool, why))
+        fleet.create(M1, ONE, "default")
+        await posted.next()
+        posted.state = state
+        fleet.destroy(M1, "its agent did not register within 120 s")
+        assert await posted.next() == events.MachineDestroyed(M1)
+    story = (
+        "machine m-1: its agent did not register within 120 s; it came as far as 'created' after 0.0 s; "
+        "the provider says: started\n  1700000000.000 created\n  1700000000.000 started"
+    )
+    assert told == ([("default", story)] if state == "boot_failed" else [])
+
+
+async def test_what_the_provider_refused_is_told_once():
+    clock = FakeClock()
+    told: list[str] = []
+    async with running(FakeProvider(clock, ProviderFaults(create_fails=1.0)), clock) as (fleet, posted):
+        fleet.on_boot_failed = lambda _, why: told.append(why)
+        fleet.create(M1, ONE, "default")
+        event = await posted.next()
+        assert isinstance(event, events.MachineBootFailed)
+        assert event.reason.startswith("create of machine m-1 failed")
+        posted.state = "boot_failed"
+        fleet.destroy(M1, event.reason)
+        assert await posted.next() == events.MachineDestroyed(M1)
+    assert told == []
 
 
 async def test_what_the_provider_warns_of_before_the_boot_is_kept():
