@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
 from runner.coordinator.transfer import new_path, object_id_of
@@ -61,9 +61,12 @@ class Bulk:
 
     # ---- to here ----
     async def receive(
-        self, header: fleet_pb2.UploadHeader, parts: AsyncIterator[fleet_pb2.UploadPart]
+        self,
+        header: fleet_pb2.UploadHeader,
+        parts: AsyncIterator[fleet_pb2.UploadPart],
+        accept: Callable[[], Awaitable[None]],
     ) -> fleet_pb2.UploadReply:
-        """Take in one file.
+        """Take in one file. `accept` tells the sender that there is room and that it may go on.
 
         Raises:
             UsageError: the attempt is not, or no longer, that machine's.
@@ -79,12 +82,8 @@ class Bulk:
         async with IncomingFile(
             path, header.total_bytes, what=what, reserve_bytes=reserve_bytes, is_hashed=True
         ) as file:
-            sha256 = ""
-            async for part in parts:
-                if part.data:
-                    await file.add(part.data, part.crc32)
-                sha256 = part.sha256 or sha256
-            await file.finish(sha256)
+            await accept()
+            await _take_in(file, parts)
             self._check(owner)  # it may have ended meanwhile, and its folder have been swept
             file.publish()
         if not is_object:
@@ -188,6 +187,21 @@ class Bulk:
                     os.unlink(path)
         if self._unclaimed:
             self._sweep_soon()
+
+
+async def _take_in(file: IncomingFile, parts: AsyncIterator[fleet_pb2.UploadPart]) -> None:
+    """Write all parts. Of a bad stream the rest is read too: a sender whose call ends under its hands is not told why."""
+    sha256, fault = "", None
+    async for part in parts:
+        try:
+            if part.data and fault is None:
+                await file.add(part.data, part.crc32)
+        except ProtocolViolationError as error:
+            fault = error
+        sha256 = part.sha256 or sha256
+    if fault is not None:
+        raise fault
+    await file.finish(sha256)
 
 
 def _is_same_disk(path: str, other: str) -> bool:

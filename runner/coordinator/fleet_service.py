@@ -20,7 +20,7 @@ from runner.core import events
 from runner.core.values import make_shape
 from runner.errors import AuthenticationError, ProtocolViolationError
 from runner.ids import ClusterId, MachineId
-from runner.rpc.channels import peer_machine
+from runner.rpc.channels import UPLOAD_ACCEPTED, peer_machine
 from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc
 from runner.rpc.security import Authority
 from runner.rpc.version import check_peer, local_peer
@@ -143,7 +143,9 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         if first is None or not first.HasField("header"):
             raise ProtocolViolationError("an upload must say first what it is")
         self._admit(context, MachineId(first.header.machine_id), first.header.generation)
-        return await self._bulk.receive(first.header, parts)
+        # Before the sender has heard this it sends nothing more, so that it hears every refusal.
+        accepted = ((UPLOAD_ACCEPTED, "1"),)
+        return await self._bulk.receive(first.header, parts, lambda: context.send_initial_metadata(accepted))
 
     async def Download(self, request: fleet_pb2.DownloadRequest, context: Context) -> None:
         """Send one file to a machine on another host."""

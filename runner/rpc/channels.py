@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 KEEPALIVE_S = 10.0
 KEEPALIVE_TIMEOUT_S = 10.0
 RECONNECT_BACKOFF_S_MAX = 2.0
+# In the initial metadata of Fleet.Upload: the header is accepted, the file may follow.
+UPLOAD_ACCEPTED = "runner-upload-accepted"
 
 Options = list[tuple[str, Any]]
 

@@ -11,6 +11,7 @@ import grpc.aio
 
 from runner.errors import CoordinatorUnreachableError, InternalError, ProtocolViolationError, RunnerError
 from runner.objects.file_chunks import IncomingFile, OutgoingFile
+from runner.rpc.channels import UPLOAD_ACCEPTED
 from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc
 from runner.rpc.status import from_rpc_error
 from runner.worker.agent_events import Key
@@ -58,8 +59,7 @@ class BulkClient:
 
         async def once() -> fleet_pb2.UploadReply:
             async with OutgoingFile(path) as file:
-                reply: fleet_pb2.UploadReply = await self._stub.Upload(_parts(file, header))
-                return reply
+                return await send_file(self._stub.Upload(), header, _parts(file, size_bytes))
 
         return await self._retried(once)
 
@@ -116,9 +116,27 @@ class BulkClient:
                 await backoff.pause()
 
 
-async def _parts(file: OutgoingFile, header: fleet_pb2.UploadHeader) -> AsyncIterator[fleet_pb2.UploadPart]:
-    yield fleet_pb2.UploadPart(header=header)
-    async for data, crc32 in file.chunks(0, header.total_bytes):
+async def send_file(
+    call: Any, header: fleet_pb2.UploadHeader, parts: AsyncIterator[fleet_pb2.UploadPart]
+) -> fleet_pb2.UploadReply:
+    """One try of an upload: the header, and when that is accepted the rest.
+
+    gRPC loses the status of a call that ends while something is being written: a refusal must not meet a write.
+    """
+    try:
+        await call.write(fleet_pb2.UploadPart(header=header))
+        if UPLOAD_ACCEPTED in dict(await call.initial_metadata()):
+            async for part in parts:
+                await call.write(part)
+            await call.done_writing()
+        reply: fleet_pb2.UploadReply = await call
+        return reply
+    finally:
+        call.cancel()
+
+
+async def _parts(file: OutgoingFile, size_bytes: int) -> AsyncIterator[fleet_pb2.UploadPart]:
+    async for data, crc32 in file.chunks(0, size_bytes):
         yield fleet_pb2.UploadPart(data=data, crc32=crc32)
     yield fleet_pb2.UploadPart(sha256=file.sha256)
 

@@ -151,7 +151,8 @@ class FleetServicer(object):
 
     def Upload(self, request_iterator, context):
         """One file from a machine that shares none with the coordinator: a large value or a checkpoint of an attempt that runs
-        there. Repeated from the start when it breaks: what had arrived is dropped.
+        there. After the header the sender waits for initial metadata with `runner-upload-accepted`; without it the call has
+        failed. Repeated from the start when it breaks: what had arrived is dropped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

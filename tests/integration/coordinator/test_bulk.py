@@ -27,7 +27,7 @@ from runner.errors import (
 from runner.rpc.channels import fleet_channel
 from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc, types_pb2
 from runner.rpc.status import from_rpc_error
-from runner.worker.bulk import BulkClient, Identity
+from runner.worker.bulk import BulkClient, Identity, send_file
 from tests.integration.client.proxy import Proxy
 from tests.integration.coordinator.harness import Agent, Client, Harness, function, key, running, started, submit
 from tests.integration.helpers import let_pass, until
@@ -64,12 +64,10 @@ class Machine:
 
     async def upload(self, parts: list[fleet_pb2.UploadPart] | None = None, **fields: Any) -> fleet_pb2.UploadReply:
         """Raises the typed error."""
-        header = fleet_pb2.UploadPart(header=self.header(**fields))
         try:
-            reply: fleet_pb2.UploadReply = await self.stub.Upload(
-                iter([header, *(chunks() if parts is None else parts)])
+            return await send_file(
+                self.stub.Upload(), self.header(**fields), _each(chunks() if parts is None else parts)
             )
-            return reply
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "here") from None
 
@@ -113,6 +111,11 @@ class Machine:
 
     def saved(self) -> list[str]:
         return sorted(str(path.relative_to(self.artefacts)) for path in self.artefacts.rglob("*") if path.is_file())
+
+
+async def _each(parts: list[fleet_pb2.UploadPart]) -> AsyncIterator[fleet_pb2.UploadPart]:
+    for part in parts:
+        yield part
 
 
 def chunks(data: bytes = DATA, *, sha256: str | None = None) -> list[fleet_pb2.UploadPart]:
