@@ -25,6 +25,11 @@ from runner.rpc.security import new_token, tokens_equal
 log = logging.getLogger(__name__)
 
 _SWEEP_EVERY_S = 60.0
+# A clock of a machine that is less wrong than this is taken at its word.
+_CLOCK_TOLERANCE_S = 2.0
+# For the provider to say what it knows of a boot that failed, and how much of it is kept.
+_LOOK_S = 10.0
+_LOG_LINES = 50
 _DESTROY_RETRY_S = 1.0
 _DESTROY_RETRY_S_MAX = 60.0
 _COMING_UP = frozenset({MachineState.CREATING, MachineState.RUNNING})
@@ -48,6 +53,8 @@ class Boot:
     pid: int = 0  # of the agent
     generation: int = 0
     reply: fleet_pb2.RegisterReply | None = None
+    clock_ahead_s: float = 0.0  # the machine's wall clock, where it is wrong
+    overdue: asyncio.TimerHandle | None = None
     size: str = ""  # what the provider has booted, and where; known once it is created
     region: str = ""
     is_story_told: bool = False  # why it did not come up
@@ -94,12 +101,17 @@ class Fleet:
             self._group = group
             if self._provider.capabilities().is_remote:
                 group.create_task(self._sweep_often())
-            await self._closing.wait()
-            self._group = None
+            try:
+                await self._closing.wait()
+            finally:
+                self._group = None
 
     async def close(self) -> None:
         """Destroy every machine; returns when nothing of them is left."""
         self._closing.set()
+        for boot in self._boots.values():
+            if boot.overdue is not None:
+                boot.overdue.cancel()
         names = [*self._boots]
         ends = await asyncio.gather(*(self._provider.destroy(name) for name in names), return_exceptions=True)
         for name, end in zip(names, ends, strict=True):
@@ -114,6 +126,8 @@ class Fleet:
         if machine_id not in self._boots:
             boot = Boot(machine_id, shape, pool, new_token(), {"requested": self._clock.unix_s()})
             self._boots[machine_id] = boot
+            deadline_s = self._config.boot_deadline_s
+            boot.overdue = asyncio.get_running_loop().call_later(deadline_s, self._overdue, boot)
             self._spawn(self._create(boot))
 
     def destroy(self, machine_id: MachineId, reason: str) -> None:
@@ -126,7 +140,9 @@ class Fleet:
 
     def forget(self, machine_id: MachineId) -> None:
         """The machine is gone for good."""
-        self._boots.pop(machine_id, None)
+        boot = self._boots.pop(machine_id, None)
+        if boot is not None and boot.overdue is not None:
+            boot.overdue.cancel()
 
     async def prepare(self, pools: Sequence[Pool]) -> None:
         """Have the provider refuse what can never work, before anything is booted.
@@ -192,6 +208,24 @@ class Fleet:
         if boot is not None:
             boot.phases.setdefault(name, time_s)
 
+    def set_clock(self, machine_id: MachineId, machine_unix_s: float) -> None:
+        """A machine says what its wall clock shows now (0: it does not say)."""
+        boot = self._boots.get(machine_id)
+        if boot is None or not machine_unix_s:
+            return
+        ahead_s = machine_unix_s - self._clock.unix_s()
+        if abs(ahead_s) < _CLOCK_TOLERANCE_S:
+            ahead_s = 0.0
+        elif ahead_s != boot.clock_ahead_s:
+            log.warning("the clock of machine %s is %+.1f s off; what it reports is set right", machine_id, ahead_s)
+        boot.clock_ahead_s = ahead_s
+
+    def note_machine_phase(self, machine_id: MachineId, name: str, time_s: float) -> None:
+        """As `note_phase`, by the machine's own clock."""
+        boot = self._boots.get(machine_id)
+        if boot is not None:
+            self.note_phase(machine_id, name, time_s - boot.clock_ahead_s)
+
     def phases(self, machine_id: MachineId) -> dict[str, float]:
         """Boot phases in seconds since the machine was requested."""
         boot = self._boots.get(machine_id)
@@ -229,6 +263,27 @@ class Fleet:
             boot.size, boot.region = machine.size, machine.region
             self.on_created(boot)
             self._engine.post(events.MachineCreated(machine_id, machine.provider_machine_id))
+
+    def _overdue(self, boot: Boot) -> None:
+        if not boot.generation:
+            self._spawn(self._fail_overdue(boot))
+
+    async def _fail_overdue(self, boot: Boot) -> None:
+        """Nobody has registered: say how far it came, and what the provider and the machine have said."""
+        machine_id = boot.machine_id
+        reached = sorted(boot.phases, key=lambda name: boot.phases[name])[-1]
+        reason = f"its agent did not register within {self._config.boot_deadline_s:g} s; the last phase was {reached!r}"
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                machine = await self._provider.get(machine_id)
+                lines = (await self._provider.logs(machine_id))[-_LOG_LINES:]
+        except Exception as error:
+            reason += f"; the provider does not say more ({type(error).__name__}: {error})"
+        else:
+            state = "knows no such machine" if machine is None else f"says {machine.state.value}: {machine.detail}"
+            reason = "\n".join([f"{reason}; the provider {state}", *lines])
+        if not boot.generation:
+            self._engine.post(events.MachineBootFailed(machine_id, reason))
 
     async def _create_or_adopt(self, spec: MachineSpec) -> ProviderMachine:
         """A create that failed may have worked and lost its reply: the name tells."""

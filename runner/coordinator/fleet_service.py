@@ -59,8 +59,9 @@ class JoinService(fleet_pb2_grpc.JoinServicer):
         boot = self._fleet.admit(machine_id, request.join_token, key_pem)
         if warning := check_peer(request.peer, who=f"machine {machine_id}"):
             log.warning("%s", warning)
+        self._fleet.set_clock(machine_id, request.sent_unix_s)
         for name, time_s in request.phases.items():
-            self._fleet.note_phase(machine_id, name, time_s)
+            self._fleet.note_machine_phase(machine_id, name, time_s)
         self._fleet.note_phase(machine_id, "registered", time.time())
         boot.host_id = request.peer.host_id
         boot.pid = request.pid

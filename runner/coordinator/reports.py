@@ -188,7 +188,7 @@ class Reports:
         if item.name == DRAINING:
             self._engine.post(events.MachineRemovalRequested(link.machine_id, force=False, by_itself=True))
             return
-        self._fleet.note_phase(link.machine_id, item.name, item.time_s)
+        self._fleet.note_machine_phase(link.machine_id, item.name, item.time_s)
         machine = self._engine.cluster.machine(link.machine_id)
         if machine is not None:
             note = commands.NoteMachineState(link.machine_id, machine.state, link.generation)

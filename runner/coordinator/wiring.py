@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 _FAREWELL_S = 0.2
 _SERVER_GRACE_S = 0.5
 _STRICT_LOOK_S = 0.02
+_BOOT_GRACE_S = 15.0
 
 # Where processes of this host find a server that listens everywhere.
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -58,7 +59,8 @@ def core_config(config: CoordinatorConfig) -> CoreConfig:
     """The core's limits. Embedded local machines end with their pipes, so they need no leases."""
     return CoreConfig(
         lost_after_s=config.lost_after_s,
-        boot_deadline_s=config.boot_deadline_s,
+        # The fleet tells of a boot that is overdue, with what the provider says; this is for one that cannot.
+        boot_deadline_s=config.boot_deadline_s + _BOOT_GRACE_S,
         client_lost_after_s=config.client_lost_after_s,
         use_leases=not (config.embedded and config.provider == "local"),
     )

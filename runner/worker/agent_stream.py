@@ -119,6 +119,7 @@ class AgentStream:
             stub: Any = fleet_pb2_grpc.JoinStub(channel)
             while True:
                 try:
+                    request.sent_unix_s = self._clock.unix_s()
                     reply = await stub.Register(request, timeout=REGISTER_S)
                 except grpc.aio.AioRpcError as exc:
                     error = from_rpc_error(exc, boot.coordinator_address, ca_pem=boot.ca_pem)

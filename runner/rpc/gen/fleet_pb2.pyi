@@ -23,7 +23,7 @@ STOP_REASON_FENCED: StopReason
 STOP_REASON_DRAIN: StopReason
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("peer", "machine_id", "join_token", "csr_pem", "agent_instance_id", "total", "provider_machine_id", "pid", "phases", "resumed")
+    __slots__ = ("peer", "machine_id", "join_token", "csr_pem", "agent_instance_id", "total", "provider_machine_id", "pid", "phases", "resumed", "sent_unix_s")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,7 @@ class RegisterRequest(_message.Message):
     PID_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
+    SENT_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     peer: _types_pb2.Peer
     machine_id: str
     join_token: str
@@ -51,7 +52,8 @@ class RegisterRequest(_message.Message):
     pid: int
     phases: _containers.ScalarMap[str, float]
     resumed: bool
-    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., machine_id: _Optional[str] = ..., join_token: _Optional[str] = ..., csr_pem: _Optional[bytes] = ..., agent_instance_id: _Optional[str] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., phases: _Optional[_Mapping[str, float]] = ..., resumed: bool = ...) -> None: ...
+    sent_unix_s: float
+    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., machine_id: _Optional[str] = ..., join_token: _Optional[str] = ..., csr_pem: _Optional[bytes] = ..., agent_instance_id: _Optional[str] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., phases: _Optional[_Mapping[str, float]] = ..., resumed: bool = ..., sent_unix_s: _Optional[float] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
     __slots__ = ("peer", "cluster_id", "generation", "certificate_pem", "fleet_address", "store_path", "artefact_path", "heartbeat_s", "lost_after_s", "destroy_after_s")

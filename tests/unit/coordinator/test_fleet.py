@@ -199,3 +199,35 @@ async def test_a_sweep_ends_what_has_no_row_and_nothing_else():
 def test_a_pool_as_the_core_knows_it():
     record = pool_record(Pool(name="gpu", min=1, max=4, buffer=1, idle_shutdown_s=9, num_cpus=2, memory="1GiB"))
     assert record == ("gpu", make_shape({CPU: 2 * UNIT, "memory": 1 << 30}), 1, 4, 1, 9, False)
+
+
+def test_a_boot_that_is_overdue_says_how_far_it_came_and_what_the_machine_wrote():
+    clock = FakeClock()
+    said: list[Any] = []
+
+    async def scene() -> None:
+        async with running(FakeProvider(clock), clock) as (fleet, posted):
+            fleet.create(M1, ONE, "default")
+            assert isinstance(await posted.next(), events.MachineCreated)
+            await asyncio.sleep(121)
+            said.append(await posted.next())
+
+    clock.run(scene())
+    assert isinstance(said[0], events.MachineBootFailed)
+    first, *lines = said[0].reason.splitlines()
+    assert first == (
+        "its agent did not register within 120 s; the last phase was 'created'; the provider says running: started"
+    )
+    assert [line.partition(" ")[2] for line in lines] == ["created", "started"]
+
+
+async def test_phases_of_a_machine_whose_clock_is_wrong_are_set_right():
+    clock = FakeClock()
+    async with running(FakeProvider(clock), clock) as (fleet, _):
+        for name, ahead_s in (("m-1", 3600.0), ("m-2", -3600.0), ("m-3", 0.5)):
+            machine_id = MachineId(name)
+            fleet.create(machine_id, ONE, "default")
+            clock.advance(1.0)
+            fleet.set_clock(machine_id, clock.unix_s() + ahead_s)
+            fleet.note_machine_phase(machine_id, "agent_up", clock.unix_s() + ahead_s)
+            assert fleet.phases(machine_id)["agent_up"] == pytest.approx(1.5 if ahead_s == 0.5 else 1.0)
