@@ -26,7 +26,6 @@ def command(address: str | None, home: Path | None, stop_all: bool, force: bool)
 
     Its runs, logs and metrics stay readable: `runner runs`, `runner logs`.
     """
-    from runner.cli import daemon
     from runner.rpc.clusters import running_clusters
 
     loaded = settings(home)
@@ -42,18 +41,16 @@ def command(address: str | None, home: Path | None, stop_all: bool, force: bool)
         addresses = ", ".join(info.address for info in running)
         raise UsageError(f"several clusters run on this host: {addresses}; choose one with --address, or use --all")
     for info in running:
-        daemon.stop(info, force=force)
-        _stopped(info)
+        _stop(info, loaded, force=force)
 
 
 def _stop_at(address: str, loaded: Settings, *, force: bool) -> None:
-    from runner.cli import connection, daemon
+    from runner.cli import connection
     from runner.rpc.clusters import find_cluster
 
     info = find_cluster(loaded.clusters_dir, address)
     if info is not None:
-        daemon.stop(info, force=force)
-        _stopped(info)
+        _stop(info, loaded, force=force)
         return
     # On another host: only the coordinator itself can end it.
     connection.call(connection.find(loaded, address), _shut_down)
@@ -65,6 +62,18 @@ async def _shut_down(connection: Any) -> None:
     from runner.rpc.gen import client_pb2
 
     await connection.stub.Shutdown(client_pb2.ShutdownRequest(reason="runner down"), timeout=CALL_TIMEOUT_S)
+
+
+def _stop(info: ClusterInfo, loaded: Settings, *, force: bool) -> None:
+    if info.machine:
+        from runner.cli import up_fly
+
+        up_fly.stop(info, loaded, force=force)
+    else:
+        from runner.cli import daemon
+
+        daemon.stop(info, force=force)
+    _stopped(info)
 
 
 def _stopped(info: ClusterInfo) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from runner.cli import output
+from runner.cli import output, up_fly
 from runner.cli.fleet_options import (
     POOL_OPTIONS,
     chosen_pools,
@@ -19,6 +19,7 @@ from runner.cli.fleet_options import (
     provider_flags,
 )
 from runner.cli.options import home_option, json_option, settings
+from runner.cli.up_fly import COORDINATOR_OPTIONS, coordinator_flags
 from runner.client.fleet_options import estimate, provider_options
 from runner.config import ADDRESS, CA, TOKEN_FILE
 from runner.coordinator.config import (
@@ -76,17 +77,20 @@ _OF_PROVIDER = ("image", "region", "provider_option")
     show_default=True,
     help="What an accepted task survives: the end of the process, or loss of power.",
 )
+@coordinator_flags
 @click.option("--foreground", is_flag=True, help="Stay, with the coordinator's log on stderr, until Ctrl-C.")
 @home_option
 @json_option
 def command(home: Path | None, as_json: bool, foreground: bool, cluster: str, **options: Any) -> None:
-    """Start a standing cluster on this host.
+    """Start a standing cluster: its coordinator on this host, or with --provider fly on a small machine at Fly.
 
-    Returns when it serves. It runs until `runner down`, whatever becomes of this terminal.
+    Returns when it serves. On this host it runs until `runner down`, whatever becomes of this terminal.
     """
     from runner.cli import daemon
 
     loaded = settings(home)
+    of_coordinator = {name: options.pop(name) for name in COORDINATOR_OPTIONS}
+    at_fly = up_fly.wanted(options["provider"], of_coordinator, cluster=cluster, foreground=foreground)
     if cluster and not (loaded.clusters_dir / cluster).is_dir():
         raise click.UsageError(f"there is no cluster {cluster} in {loaded.clusters_dir}")
     try:
@@ -97,6 +101,9 @@ def command(home: Path | None, as_json: bool, foreground: bool, cluster: str, **
             output.note(line)
     except BadOptionsError as error:
         raise click.UsageError(str(error)) from None
+    if at_fly is not None:
+        up_fly.start(loaded, config, at_fly, as_json=as_json)
+        return
     relay = _Relay() if foreground else None
     started = daemon.start(config, foreground=foreground)
     if as_json:

@@ -27,12 +27,13 @@ def wait_for_secrets() -> tuple[CoordinatorConfig, int]:
 
     Raises:
         BadOptionsError: RUNNER_COORDINATOR is not set, or holds something else.
-        CoordinatorUnreachableError: no secrets came within the boot deadline.
+        CoordinatorUnreachableError: no secrets came within `client_lost_after_s`.
     """
     loaded = settings.load()
     packed = read_packed(loaded)
-    deadline_s = float(packed.get("boot_deadline_s", 120.0))
-    secrets, ready_fd = take_secrets(Path(packed["home"]), packed["cluster_id"], deadline_s)
+    # Who booted it counts as its first client: one that does not come is lost.
+    patience_s = float(packed.get("client_lost_after_s", 30.0))
+    secrets, ready_fd = take_secrets(Path(packed["home"]), packed["cluster_id"], patience_s)
     try:
         return with_secrets(packed, secrets, loaded), ready_fd
     except RunnerError as error:

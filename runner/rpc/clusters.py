@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,6 +39,8 @@ class ClusterInfo:
     protocol: int = PROTOCOL
     runner_version: str = VERSION
     python_version: str = ""
+    # Where the coordinator is a machine of a provider: which one. Then it has no process here to look at.
+    machine: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_this_process(cls, cluster_id: str, state_dir: str, address: str, *, embedded: bool) -> ClusterInfo:
@@ -80,7 +82,9 @@ class ClusterInfo:
         return read_certificate(Path(self.state_dir) / CA_NAME, "the cluster's state")
 
     def is_running(self) -> bool:
-        """Whether that very coordinator process is alive on this host."""
+        """Whether that very coordinator process is alive on this host; one that is a machine counts until it is forgotten."""
+        if self.machine:
+            return True
         with self._process() as pidfd:
             return pidfd is not None
 

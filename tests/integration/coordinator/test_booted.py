@@ -25,7 +25,7 @@ from tests.integration.helpers import wait_until
 pytestmark = pytest.mark.timeout(60)
 
 CLUSTER = "b00ted"
-LOST_S = 2.0
+LOST_S = 4.0
 # To notice, to end the machines, to exit; on a busy host.
 END_S = LOST_S + 8.0
 
@@ -33,14 +33,14 @@ END_S = LOST_S + 8.0
 class Machine:
     """A machine whose main process is a coordinator."""
 
-    def __init__(self, home: Path, **more: Any) -> None:
+    def __init__(self, home: Path, *, lost_s: float = LOST_S, **more: Any) -> None:
         self.home = home
         self.config = CoordinatorConfig(
             home=str(home),
             cluster_id=CLUSTER,
             embedded=False,
             pools=(Pool(min=1, num_cpus=1),),
-            client_lost_after_s=LOST_S,
+            client_lost_after_s=lost_s,
             ends_alone=True,
             **more,
         )
@@ -155,7 +155,7 @@ def test_another_token_is_refused_when_it_has_started(machine):
 
 
 def test_without_secrets_it_ends_and_says_why(tmp_path):
-    machine = Machine(tmp_path / "machine", boot_deadline_s=1.0)
+    machine = Machine(tmp_path / "machine", lost_s=1.0)
     try:
         assert machine.process.wait(20) == 1
         assert "nobody handed over its secrets within 1 s" in machine.log.read_text()

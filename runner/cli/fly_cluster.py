@@ -1,0 +1,396 @@
+"""A cluster whose coordinator is a machine at Fly: booting it, handing it its secrets, and ending it with all its machines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from runner.cli.up_fly import REACHES
+from runner.config import COORDINATOR, LOG_LEVEL, refuse_inside
+from runner.coordinator.booted import HAND_OVER_S, encode_config
+from runner.coordinator.config import LOOPBACK, CoordinatorConfig
+from runner.coordinator.handover import Secrets, script_command
+from runner.errors import BadOptionsError, ProviderError
+from runner.providers.fly.api import FlyApi
+from runner.providers.fly.connection import Connection, Request, shared_limiter
+from runner.providers.fly.errors import AMBIGUOUS, FlyError, Kind
+from runner.providers.fly.guest import SIZES
+from runner.providers.fly.model import Config, Machine
+from runner.providers.fly.options import FlyOptions, parse_options
+from runner.providers.fly.prepare import check_app
+from runner.providers.fly.records import CLUSTER_TAG, DEAD_STATES, GONE_STATES, describe_end
+from runner.rpc.security import new_token
+
+# Not the workers' tag: the coordinator's own sweeper would take its machine for one of them.
+COORDINATOR_TAG = "runner_coordinator"
+_PORTS_FROM, _PORTS = 20_000, 10_000  # two for each cluster, so that several can share an app's address
+_BOOT_S = 180.0
+_GONE_S = 90.0
+_DEPLOY_TOKEN_HOURS = 24 * 30
+_STOP_S = 30  # between SIGTERM and SIGKILL: the fleet has to be destroyed first
+_POLL_S = 1.0
+_PRIVATE_PREFIX = "fdaa:"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The coordinator's machine, and how it is to be reached."""
+
+    reach: str = "public"
+    size: str = "shared-cpu-2x"
+    memory_mb: int = 1024
+    client_lost_after_s: float = 120.0  # long enough to type a line of Python after `runner up`
+    region: str = ""  # empty: the first of the fleet's
+
+    def __post_init__(self) -> None:
+        if self.reach not in REACHES:
+            raise BadOptionsError(f"reach is {self.reach!r}; expected one of {', '.join(REACHES)}")
+        if self.size not in SIZES:
+            raise BadOptionsError(f"coordinator size {self.size!r} is unknown to Fly; known are: {', '.join(SIZES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """A coordinator that serves, and all that is needed to reach it and to end it."""
+
+    cluster_id: str
+    address: str
+    ca_pem: bytes
+    token: str = field(repr=False)
+    app: str
+    machine_id: str
+    base_url: str
+    reach: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What `end` found."""
+
+    destroyed: tuple[str, ...]  # machines that it had to destroy itself
+
+
+def open_api(options: FlyOptions, transport: httpx.AsyncBaseTransport | None = None) -> FlyApi:
+    """The API of the options' app, inside the running loop; to be closed with `api.connection.close()`."""
+    limiter = shared_limiter(options.base_url, options.rates)
+    connection = Connection(options.base_url, options.token, limiter, transport=transport, trust_env=options.is_real)
+    return FlyApi(connection, options.app)
+
+
+async def boot(
+    config: CoordinatorConfig,
+    wanted: Wanted,
+    home: str,
+    say: Say,
+    *,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Booted:
+    """Boot the coordinator and wait until it serves. `config` as for one on this host, with a cluster_id; `home`: its state there.
+
+    `transport`: how requests travel, by default over the network.
+
+    An exception, Ctrl-C included, leaves no machine. A death of this process leaves one that ends itself after
+    `client_lost_after_s`.
+
+    Raises:
+        ProviderError: Fly refused, or the machine did not come up.
+        BadOptionsError: a value cannot work.
+    """
+    refuse_inside()
+    options = parse_options(config.provider_options)
+    api = open_api(options, transport)
+    try:
+        deadline_s = asyncio.get_running_loop().time() + _BOOT_S
+        launch = _Launch(api.until(deadline_s), options, config, wanted, home, deadline_s, say)
+        return await launch.run()
+    finally:
+        await api.connection.close()
+
+
+class _Launch:
+    """One boot; `machine_id` is set as soon as there may be a machine."""
+
+    def __init__(
+        self,
+        api: FlyApi,
+        options: FlyOptions,
+        config: CoordinatorConfig,
+        wanted: Wanted,
+        home: str,
+        deadline_s: float,
+        say: Say,
+    ) -> None:
+        self._api = api
+        self._options = options
+        self._config = config
+        self._wanted = wanted
+        self._home = home
+        self._deadline_s = deadline_s
+        self._say = say
+        self._port = _PORTS_FROM + 2 * (zlib.crc32(config.cluster_id.encode()) % (_PORTS // 2))
+        self._name = f"runner-{config.cluster_id}-coordinator"
+        self._landed: dict[str, Machine] = {}
+
+    async def run(self) -> Booted:
+        try:
+            await check_app(self._api, self._options)
+            host = await self._public_host()
+            machine = await self._create()
+            self._say(f"machine {machine.id} is the coordinator's; waiting until it runs")
+            await self._await_start(machine)
+            secrets = Secrets(new_token(), {"token": await self._provider_token()})
+            told = await self._hand_over(machine, secrets)
+        except BaseException as error:
+            await self._clear_away()
+            if isinstance(error, FlyError):
+                raise _explain("boot", self._name, error) from None
+            raise
+        return Booted(
+            cluster_id=self._config.cluster_id,
+            address=self._address(machine, host),
+            ca_pem=told["ca_pem"].encode("ascii"),
+            token=secrets.token,
+            app=self._options.app,
+            machine_id=machine.id,
+            base_url=self._options.base_url,
+            reach=self._wanted.reach,
+        )
+
+    # ---- how it is reached ----
+    async def _public_host(self) -> str:
+        """An address of the app that is its own: bytes sent to a shared one are not passed on as they are."""
+        if self._wanted.reach != "public" or not self._options.is_real:
+            return ""
+        path = f"/apps/{quote(self._options.app)}/ip_assignments"
+        answer = await self._call("list_ips", "GET", path)
+        for each in (answer or {}).get("ips") or ():
+            if not each.get("shared") and not str(each.get("ip", "")).startswith(_PRIVATE_PREFIX):
+                return str(each["ip"])
+        self._say(f"app {self._options.app} has no address of its own; assigning it an IPv6 one (free of charge)")
+        assigned = await self._call("assign_ip", "POST", path, body={"type": "v6"})
+        return str(assigned["ip"])
+
+    def _address(self, machine: Machine, public_host: str) -> str:
+        if not self._options.is_real or self._wanted.reach == "proxy":
+            return f"{LOOPBACK}:{self._port}"
+        host = public_host or machine.private_ip
+        return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
+
+    # ---- the machine ----
+    def machine_config(self) -> Config:
+        """What Fly is to boot. Everybody who may list machines can read it: it holds no secret."""
+        kind, cpus = SIZES[self._wanted.size]
+        raw: dict[str, Any] = {
+            "image": self._options.image,
+            "env": {COORDINATOR: encode_config(self._settings()), LOG_LEVEL: "info"},
+            "init": {"exec": ["python", "-m", "runner.coordinator"]},
+            "guest": {"cpu_kind": kind, "cpus": cpus, "memory_mb": self._wanted.memory_mb},
+            # The end of its process is the end of the machine, and that of its process is its own business.
+            "auto_destroy": True,
+            "restart": {"policy": "no"},
+            "stop_config": {"signal": "SIGTERM", "timeout": f"{_STOP_S}s"},
+            "metadata": {COORDINATOR_TAG: self._config.cluster_id},
+        }
+        if self._wanted.reach == "public":
+            raw["services"] = [_service(self._port)]
+        return Config(raw)
+
+    def _settings(self) -> CoordinatorConfig:
+        """The coordinator's, as they are true on that machine, without secrets."""
+        options = {key: value for key, value in self._config.provider_options.items() if key != "token"}
+        # On Fly it advertises the private address that Fly tells it; in a simulator all is on this host.
+        host, advertise = ("::", "") if self._options.is_real else (LOOPBACK, LOOPBACK)
+        return replace(
+            self._config,
+            home=self._home,
+            token="",
+            provider_options={**options, "base_url": self._options.base_url},
+            embedded=False,
+            ends_alone=True,
+            client_lost_after_s=self._wanted.client_lost_after_s,
+            host=host,
+            advertise=advertise,
+            port=self._port,
+            fleet_port=self._port + 1,
+        )
+
+    async def _create(self) -> Machine:
+        """The name is the idempotency key: a lost answer is looked up."""
+        region = self._wanted.region or ",".join(self._options.regions)
+        while True:
+            try:
+                machine = await self._api.machines.create(
+                    self.machine_config(), name=self._name, region=region, landed=self._note
+                )
+            except FlyError as error:
+                if error.kind not in {*AMBIGUOUS, Kind.ALREADY_EXISTS} or error.kind is Kind.DEADLINE:
+                    raise
+                found = await self._find()
+                if found is None:
+                    await asyncio.sleep(_POLL_S)  # not made, or not visible yet
+                    continue
+                machine = found
+            self._note(machine)
+            return machine
+
+    async def _find(self) -> Machine | None:
+        found = await self._api.machines.list({COORDINATOR_TAG: self._config.cluster_id})
+        return next((each for each in found if each.state not in GONE_STATES), None)
+
+    def _note(self, machine: Machine) -> None:
+        self._landed[machine.id] = machine
+
+    async def _await_start(self, machine: Machine) -> None:
+        loop = asyncio.get_running_loop()
+        visible_by_s = loop.time() + self._options.lag_s
+        while True:
+            try:
+                ended = await self._api.machines.wait(
+                    machine.id, "started", deadline_s=self._deadline_s, gone_states=DEAD_STATES
+                )
+            except FlyError as error:
+                if error.kind is not Kind.NOT_FOUND or loop.time() > visible_by_s:
+                    raise
+                await asyncio.sleep(0.5)
+                continue
+            if ended is not None:
+                raise _failed("boot", self._name, describe_end(ended), "look at the app's log at Fly")
+            return
+
+    # ---- the secrets ----
+    async def _provider_token(self) -> str:
+        """A token for this app alone, where Fly makes one: the coordinator needs no more than that."""
+        own = self._options.token
+        if own is None:
+            return ""
+        path = f"/apps/{quote(self._options.app)}/deploy_token"
+        try:
+            answer = await self._call("create_deploy_token", "POST", path, body={"expiry": f"{_DEPLOY_TOKEN_HOURS}h"})
+            return str(answer["token"])
+        except (FlyError, KeyError, TypeError) as error:
+            self._say(f"the coordinator gets the token of this shell: Fly made none for the app alone ({error})")
+            return own.header()
+
+    async def _hand_over(self, machine: Machine, secrets: Secrets) -> Mapping[str, str]:
+        """By a command inside the machine, until it has worked: at first its process is not up yet."""
+        stdin = secrets.to_json()
+        body = {"command": script_command(self._home), "timeout": int(HAND_OVER_S) + 10, "stdin": stdin}
+        hidden = (stdin, json.dumps(stdin)[1:-1], secrets.token, *map(str, secrets.provider_options.values()))
+        path = f"/apps/{quote(self._options.app)}/machines/{quote(machine.id)}/exec"
+        request = Request("exec_machine", machine.id, "POST", path, body=body, is_repeatable=False, secrets=hidden)
+        seen = "nothing"
+        while asyncio.get_running_loop().time() < self._deadline_s:
+            try:
+                answer = await self._api.connection.call(request, self._deadline_s)
+            except FlyError as error:
+                if error.kind not in {*AMBIGUOUS, Kind.NOT_FOUND, Kind.WRONG_STATE, Kind.INVALID}:
+                    raise
+                seen = str(error)
+            else:
+                if answer.get("exit_code") == 0:
+                    return dict(json.loads(answer.get("stdout") or "{}"))
+                seen = str(answer.get("stderr") or "").strip() or f"exit code {answer.get('exit_code')}"
+                if answer.get("exit_code") == 1:  # the script ran, and says why
+                    raise _failed("hand-over", self._name, seen, "look at the app's log at Fly")
+            await self._still_runs(machine)
+            await asyncio.sleep(_POLL_S)
+        raise _failed("hand-over", self._name, f"it took no secrets in time; last seen: {seen}", "try again")
+
+    async def _still_runs(self, machine: Machine) -> None:
+        try:
+            now = await self._api.machines.get(machine.id)
+        except FlyError as error:
+            if error.kind is Kind.NOT_FOUND:
+                raise _failed("boot", self._name, describe_end(None), "look at the app's log at Fly") from None
+            return
+        if now.state in DEAD_STATES:
+            raise _failed("boot", self._name, describe_end(now), "look at the app's log at Fly")
+
+    async def _clear_away(self) -> None:
+        """Nothing of a boot that failed stays; what a lost answer made is found by its tag."""
+        api = self._api.until(asyncio.get_running_loop().time() + _GONE_S)
+        try:
+            for machine in await api.machines.list({COORDINATOR_TAG: self._config.cluster_id}):
+                self._note(machine)
+            for machine_id in self._landed:
+                await api.machines.destroy(machine_id, force=True)
+        except FlyError as error:
+            left = ", ".join(self._landed) or f"with {COORDINATOR_TAG}={self._config.cluster_id} in its metadata"
+            self._say(f"a machine may be left in app {self._options.app} ({left}): {error}")
+
+    async def _call(self, action: str, method: str, path: str, body: Any = None) -> Any:
+        request = Request(action, self._options.app, method, path, body=body, is_repeatable=method == "GET")
+        return await self._api.connection.call(request, self._deadline_s)
+
+
+async def end(
+    options: FlyOptions, cluster_id: str, *, patience_s: float, transport: httpx.AsyncBaseTransport | None = None
+) -> Left:
+    """See that no machine of the cluster is left: wait `patience_s` for the coordinator's own end, then destroy what there is.
+
+    Raises:
+        ProviderError: some could not be destroyed; it names them.
+    """
+    api = open_api(options, transport)
+    destroyed: list[str] = []
+    try:
+        await _gone(api, (COORDINATOR_TAG,), cluster_id, patience_s)
+        # The coordinator first: it would replace its workers.
+        for tag in (COORDINATOR_TAG, CLUSTER_TAG):
+            for machine in await _machines(api, (tag,), cluster_id):
+                await api.machines.destroy(machine.id, force=True)
+                destroyed.append(machine.id)
+        left = await _gone(api, (COORDINATOR_TAG, CLUSTER_TAG), cluster_id, _GONE_S)
+        if left:
+            names = ", ".join(f"{each.id} ({each.state})" for each in left)
+            raise _failed("destroy", f"of cluster {cluster_id}", f"still there: {names}", "try `runner down` again")
+    except FlyError as error:
+        raise _explain("destroy", f"of cluster {cluster_id}", error) from None
+    finally:
+        await api.connection.close()
+    return Left(tuple(destroyed))
+
+
+async def _gone(api: FlyApi, tags: Sequence[str], cluster_id: str, patience_s: float) -> list[Machine]:
+    """Wait until no machine of the cluster with one of the tags is left; what is after `patience_s`."""
+    until_s = asyncio.get_running_loop().time() + patience_s
+    left = await _machines(api, tags, cluster_id)
+    while left and asyncio.get_running_loop().time() < until_s:
+        await asyncio.sleep(_POLL_S)
+        left = await _machines(api, tags, cluster_id)
+    return left
+
+
+async def _machines(api: FlyApi, tags: Sequence[str], cluster_id: str) -> list[Machine]:
+    found = [each for tag in tags for each in await api.machines.list({tag: cluster_id})]
+    return [each for each in found if each.state not in GONE_STATES]
+
+
+def _service(port: int) -> dict[str, Any]:
+    """Bytes pass as they are (no handlers): TLS ends in the coordinator, with the cluster's own certificates."""
+    return {
+        "protocol": "tcp",
+        "internal_port": port,
+        "ports": [{"port": port}],
+        "autostart": False,
+        "autostop": "off",
+        "concurrency": {"type": "connections", "soft_limit": 1000, "hard_limit": 2000},
+    }
+
+
+def _failed(phase: str, name: str, saw: str, advice: str) -> ProviderError:
+    return ProviderError(f"{phase} of machine {name} failed: {saw}; {advice}", phase=phase, machine_id=name)
+
+
+def _explain(phase: str, name: str, error: FlyError) -> ProviderError:
+    request = f" (request {error.request_id})" if error.request_id else ""
+    return _failed(phase, name, f"{error.kind.value}: {error.text}{request}", "see docs/fly.md")
