@@ -15,7 +15,7 @@ import httpx
 from runner.cli.up_fly import REACHES
 from runner.config import COORDINATOR, LOG_LEVEL, refuse_inside
 from runner.coordinator.booted import HAND_OVER_S, encode_config
-from runner.coordinator.config import LOOPBACK, CoordinatorConfig
+from runner.coordinator.config import LOOPBACK, STOP_REMOTE_S_MAX, CoordinatorConfig
 from runner.coordinator.handover import Secrets, script_command
 from runner.errors import BadOptionsError, ProviderError
 from runner.providers.fly.api import FlyApi
@@ -34,7 +34,6 @@ _PORTS_FROM, _PORTS = 20_000, 10_000  # two for each cluster, so that several ca
 _BOOT_S = 180.0
 _GONE_S = 90.0
 _DEPLOY_TOKEN_HOURS = 24 * 30
-_STOP_S = 30  # between SIGTERM and SIGKILL: the fleet has to be destroyed first
 _POLL_S = 1.0
 _PRIVATE_PREFIX = "fdaa:"
 
@@ -197,7 +196,7 @@ class _Launch:
             # The end of its process is the end of the machine, and that of its process is its own business.
             "auto_destroy": True,
             "restart": {"policy": "no"},
-            "stop_config": {"signal": "SIGTERM", "timeout": f"{_STOP_S}s"},
+            "stop_config": {"signal": "SIGTERM", "timeout": f"{STOP_REMOTE_S_MAX}s"},
             "metadata": {COORDINATOR_TAG: self._config.cluster_id},
         }
         if self._wanted.reach == "public":
@@ -274,7 +273,9 @@ class _Launch:
             return ""
         path = f"/apps/{quote(self._options.app)}/deploy_token"
         try:
-            answer = await self._call("create_deploy_token", "POST", path, body={"expiry": f"{_DEPLOY_TOKEN_HOURS}h"})
+            # One token too many, of a lost answer, is for nobody; the caller's own would be for all of its apps.
+            expiry = {"expiry": f"{_DEPLOY_TOKEN_HOURS}h"}
+            answer = await self._call("create_deploy_token", "POST", path, expiry, is_repeatable=True)
             return str(answer["token"])
         except (FlyError, KeyError, TypeError) as error:
             self._say(f"the coordinator gets the token of this shell: Fly made none for the app alone ({error})")
@@ -327,8 +328,9 @@ class _Launch:
             left = ", ".join(self._landed) or f"with {COORDINATOR_TAG}={self._config.cluster_id} in its metadata"
             self._say(f"a machine may be left in app {self._options.app} ({left}): {error}")
 
-    async def _call(self, action: str, method: str, path: str, body: Any = None) -> Any:
-        request = Request(action, self._options.app, method, path, body=body, is_repeatable=method == "GET")
+    async def _call(self, action: str, method: str, path: str, body: Any = None, *, is_repeatable: bool = False) -> Any:
+        is_repeatable = is_repeatable or method == "GET"
+        request = Request(action, self._options.app, method, path, body=body, is_repeatable=is_repeatable)
         return await self._api.connection.call(request, self._deadline_s)
 
 

@@ -15,7 +15,7 @@ import click
 
 from runner.cli import connection, output
 from runner.config import ADDRESS, CA, FLY_API_TOKEN, TOKEN_FILE, Settings, set_grpc_defaults
-from runner.coordinator.config import CoordinatorConfig
+from runner.coordinator.config import STOP_REMOTE_S_MAX, CoordinatorConfig
 from runner.errors import BadOptionsError, CoordinatorUnreachableError, RunnerError, UsageError
 from runner.ids import random_id
 from runner.rpc.clusters import CA_NAME, TOKEN_NAME, ClusterInfo, Target
@@ -138,7 +138,7 @@ def stop(info: ClusterInfo, loaded: Settings, *, force: bool) -> None:
     if not force:
         try:
             connection.call(Target(info.address, info.read_ca(), info.read_token()), _shut_down)
-            patience_s = 45.0
+            patience_s = STOP_REMOTE_S_MAX + 5.0
         except RunnerError as error:
             output.note(f"the coordinator at {info.address} could not be told ({error}); ending its machines from here")
     _end(info, loaded, patience_s=patience_s)

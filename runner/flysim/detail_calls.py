@@ -79,7 +79,7 @@ def list_versions(cloud: Cloud, call: Call) -> Answer:
 
 
 def exec_in_machine(cloud: Cloud, call: Call) -> Answer:
-    """200 also when the command failed. There is no image here, so of programs there are `true`, `false` and `echo`. [1.2 exec]"""
+    """200 also when the command failed. In an imagined machine there are `true`, `false` and `echo`. [1.2 exec]"""
     machine = changeable(cloud, call)
     if machine.state is not State.STARTED:
         raise ApiError(400, f"failed_precondition: machine is not started, it is {machine.state.value}")

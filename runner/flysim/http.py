@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,9 +19,10 @@ from runner.flysim.admin import Admin
 from runner.flysim.answers import Answer, ApiError, bad_request
 from runner.flysim.calls import Call
 from runner.flysim.driver import Driver
+from runner.flysim.execution import execute
 from runner.flysim.gate import CutError, Loss
 from runner.flysim.openapi import Description, Operation
-from runner.flysim.world import WAIT
+from runner.flysim.world import EXEC, WAIT
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +34,12 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 class FlyApi:
     """The ASGI application. `violations`: answers of ours that broke the description; tests demand that there are none."""
 
-    def __init__(self, driver: Driver, description: Description, admin: Admin) -> None:
+    def __init__(
+        self, driver: Driver, description: Description, admin: Admin, pids: Callable[[], Mapping[str, int]]
+    ) -> None:
+        """`pids`: the main process of each machine that is one."""
         self._driver = driver
+        self._pids = pids
         self._description = description
         self._serial = itertools.count(1)
         self.violations: list[str] = admin.violations
@@ -80,6 +86,9 @@ class FlyApi:
             if operation.name == WAIT:
                 return await driver.wait(call), Loss.NONE
             answer = world.perform(operation.name, call, driver.now_s())
+            driver.pump()
+            if operation.name == EXEC and parameters["machine_id"] in self._pids():
+                answer = await execute(call.body, {})
             loss = world.loss_of_reply(is_change=operation.is_change)
             driver.pump()
             await asyncio.sleep(answer.after_s)

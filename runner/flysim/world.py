@@ -64,6 +64,7 @@ OPERATIONS: dict[str, Callable[[Cloud, Call], Answer]] = {
     "getCurrentToken": app_calls.current_token,
 }
 WAIT = "waitMachine"
+EXEC = "execMachine"  # of machines that are real processes the shell runs the command
 
 
 class World:
