@@ -271,7 +271,7 @@ class Fleet:
     async def _fail_overdue(self, boot: Boot) -> None:
         """Nobody has registered: say how far it came, and what the provider and the machine have said."""
         machine_id = boot.machine_id
-        reached = sorted(boot.phases, key=lambda name: boot.phases[name])[-1]
+        reached = max(reversed(boot.phases), key=boot.phases.__getitem__)
         reason = f"its agent did not register within {self._config.boot_deadline_s:g} s; the last phase was {reached!r}"
         try:
             async with asyncio.timeout(_LOOK_S):
