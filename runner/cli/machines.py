@@ -125,7 +125,7 @@ def _print(machines: list[dict[str, Any]]) -> None:
             str(machine["pid"] or ""),
             _boot_text(machine["phases_s"]),
             dollars(machine["cost"]) if machine["cost"] else "",
-            _first_line(machine["reason"]),
+            output.first_line(machine["reason"]),
         )
         for machine in machines
     ]
@@ -140,9 +140,3 @@ def _print(machines: list[dict[str, Any]]) -> None:
 
 def _boot_text(phases: dict[str, float]) -> str:
     return f"{phases['registered']:.2f} s" if "registered" in phases else ""
-
-
-def _first_line(reason: str) -> str:
-    """The last words of a machine follow in --json."""
-    first, newline, _ = reason.partition("\n")
-    return f"{first} …" if newline else first

@@ -106,3 +106,9 @@ def count_text(counts: Mapping[str, int], nothing: str = "none") -> str:
 def plural(count: int, noun: str) -> str:
     """`1 machine`, `4 machines`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def first_line(text: str) -> str:
+    """The first of several lines, marked as such: --json has the others."""
+    first, newline, _ = text.partition("\n")
+    return f"{first} …" if newline else first

@@ -61,10 +61,35 @@ async def read_status(connection: Any) -> dict[str, Any]:
         "tasks": dict(sorted(reply.tasks_by_state.items())),
         "objects": reply.objects,
         "clients": reply.clients,
+        "pools": [_pool(pool) for pool in reply.pools],
         "cost": _cost(reply.cost) if reply.HasField("cost") else None,
         "pending": [_pending(task) for task in pending[:PENDING_MAX]],
         "pending_total": sum(reply.tasks_by_state.get(state, 0) for state in _PENDING_STATES),
     }
+
+
+def _pool(pool: Any) -> dict[str, Any]:
+    return {
+        "name": pool.name,
+        "machine": output.amounts(pool.machine.amounts),
+        "min": pool.min,
+        "max": pool.max,
+        "coming": pool.coming,
+        "ready": pool.ready,
+        "idle": pool.idle,
+        "going": pool.going,
+        "problem": pool.problem,
+        "hopeless": pool.hopeless,
+    }
+
+
+def pool_text(pool: dict[str, Any]) -> str:
+    """How many machines a pool has and may have, and what is wrong with it."""
+    bounds = str(pool["min"]) if pool["min"] == pool["max"] else f"{pool['min']} to {pool['max']}"
+    states = {name: pool[name] for name in ("coming", "ready", "going")}
+    text = f"{pool['name']}: {output.count_text(states)}, {pool['idle']} idle, of {bounds}"
+    problem = output.first_line(pool["problem"])
+    return f"{text}; {problem}{' (no more are tried)' if pool['hopeless'] else ''}" if problem else text
 
 
 def _cost(cost: Any) -> dict[str, Any]:
@@ -110,6 +135,9 @@ def _print(status: dict[str, Any]) -> None:
     click.echo(f"state in  {status['state_dir']}")
     gone = any(status["machines"].get(state) for state in _GONE_STATES)
     click.echo(f"machines  {output.count_text(status['machines'])}{' (why: runner machines --all)' if gone else ''}")
+    for pool in status["pools"]:
+        if len(status["pools"]) > 1 or pool["min"] != pool["max"] or pool["problem"]:
+            click.echo(f"pool      {pool_text(pool)}")
     used = ", ".join(
         f"{output.amount_text(name, of['total'] - of['available'])} of {output.amount_text(name, of['total'])} {name}"
         for name, of in status["resources"].items()

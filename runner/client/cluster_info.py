@@ -32,6 +32,10 @@ class Node:
     host_id: str  # machines with the same one share memory
     phases: Mapping[str, float]  # boot phase -> seconds since the machine was requested
     reason: str  # why it is lost or failed
+    pool: str
+    size: str  # the provider's name for such a machine, where it has one
+    region: str
+    cost: float | None  # US dollars until now; None: free, or its price is not known
 
     @property
     def is_alive(self) -> bool:
@@ -80,4 +84,8 @@ def _node(machine: client_pb2.MachineInfo) -> Node:
         host_id=machine.host_id,
         phases=dict(machine.phases),
         reason=machine.reason,
+        pool=machine.pool,
+        size=machine.size,
+        region=machine.region,
+        cost=machine.cost if machine.HasField("cost") else None,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from runner.clock import Clock
 from runner.coordinator.config import CoordinatorConfig
 from runner.coordinator.costs import COSTS_NAME, Budget, CostSummary, Ledger, dearest, read_costs
-from runner.coordinator.estimate import dollars, first_region, pool_price
+from runner.coordinator.estimate import PoolPrices, dollars
 from runner.coordinator.state_dir import write_private
 from runner.ids import MachineId
 from runner.pools import Pool
@@ -40,14 +40,13 @@ class CostKeeper:
     ) -> None:
         self._config = config
         self._path = state_dir / COSTS_NAME
-        self._table = load_prices(prices_file)
+        self._prices = PoolPrices(load_prices(prices_file), config.provider, config.provider_options)
         self._clock = clock
         self._pool_of = pool_of
         self._on_budget = on_budget
         self._tell = tell
         self._pools = {pool.name: pool for pool in config.pools}
-        self._region = first_region(config.provider_options)
-        prices = [self._price(pool) for pool in config.pools]
+        prices = [self._prices.of(pool) for pool in config.pools]
         self._is_charged = any(price is not None and price.running > 0 for price in prices)
         self._is_free = all(price is not None and price.running == 0 for price in prices)
         self._budget = None if config.max_cost is None else Budget(config.max_cost, dearest(prices))
@@ -57,9 +56,7 @@ class CostKeeper:
         self._closing = asyncio.Event()
 
     def _price(self, pool: Pool | None, size: str = "", region: str = "") -> Price | None:
-        if pool is None:
-            return None
-        return pool_price(self._table, self._config.provider, pool, size, region or self._region)
+        return None if pool is None else self._prices.of(pool, size, region)
 
     # ---- what happens to machines ----
     def machine_state(self, machine_id: MachineId, state: str) -> None:

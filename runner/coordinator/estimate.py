@@ -10,7 +10,7 @@ from typing import Any
 from runner.core.values import CPU, MEMORY, UNIT, make_shape
 from runner.errors import BadOptionsError
 from runner.pools import Pool
-from runner.providers.prices import Price, PriceTable, load_prices
+from runner.providers.prices import Price, PriceTable, Wanting, load_prices
 
 # So much of what runs is set aside when a bound on cost is looked at: time in which machines finish what they do.
 RESERVE_S = 300.0
@@ -24,17 +24,29 @@ class PoolPrice:
     price: Price | None
 
 
-def pool_price(table: PriceTable, provider: str, pool: Pool, size: str = "", region: str = "") -> Price | None:
-    """What one machine of `pool` costs; `size` and `region` where the provider has said which it is."""
-    cpus = 1.0 if pool.num_cpus is None else pool.num_cpus
-    shape = make_shape({CPU: round(cpus * UNIT), MEMORY: pool.memory_bytes})
-    return table.find(provider, size or pool.size, shape, region)
+@dataclass(frozen=True, slots=True)
+class PoolPrices:
+    """The prices of one provider's pools, by its options."""
 
+    table: PriceTable
+    provider: str
+    options: Mapping[str, Any]
 
-def first_region(provider_options: Mapping[str, Any]) -> str:
-    """Where machines are booted by choice; empty: the provider decides."""
-    regions = provider_options.get("regions") or [""]
-    return regions if isinstance(regions, str) else str(regions[0])
+    def of(self, pool: Pool, size: str = "", region: str = "") -> Price | None:
+        """What one machine of `pool` costs; `size` and `region` where the provider has said which it is."""
+        cpus = 1.0 if pool.num_cpus is None else pool.num_cpus
+        shape = make_shape({CPU: round(cpus * UNIT), MEMORY: pool.memory_bytes})
+        sizes = tuple(each for each in (size or pool.size,) if each) or self._texts("sizes")
+        wanted = Wanting(shape, sizes, str(self.options.get("cpu_kind", "")))
+        return self.table.find(self.provider, wanted, region or self._region())
+
+    def _region(self) -> str:
+        """Where machines are booted by choice, the first of `iad,us`; empty: the provider decides."""
+        return next(iter(self._texts("regions")), "").partition(",")[0]
+
+    def _texts(self, name: str) -> tuple[str, ...]:
+        value = self.options.get(name) or ()
+        return (value,) if isinstance(value, str) else tuple(map(str, value))
 
 
 def price_pools(
@@ -45,8 +57,8 @@ def price_pools(
     Raises:
         BadOptionsError: `prices_file` cannot be read, or holds something else.
     """
-    table, region = load_prices(prices_file), first_region(provider_options)
-    return tuple(PoolPrice(pool, pool_price(table, provider, pool, region=region)) for pool in pools)
+    prices = PoolPrices(load_prices(prices_file), provider, provider_options)
+    return tuple(PoolPrice(pool, prices.of(pool)) for pool in pools)
 
 
 def estimate_lines(priced: Sequence[PoolPrice]) -> list[str]:
@@ -70,7 +82,7 @@ def _line(each: PoolPrice) -> str:
             f"{count} x a machine {what}: its price is not known; a file named by RUNNER_PRICES can give it,"
             " see docs/cost.md"
         )
-    where = f" in {price.region}" if price.region else ""
+    where = f" in {price.region}" if price.region else f" (as in {price.home})" if price.home else ""
     about = "about" if least == most else "at most about"
     dated = f"; prices of {price.as_of}" if price.as_of else f"; prices of {price.source}"
     return f"{count} x {price.size or 'a machine'}{where}: {about} {dollars(most * price.running)} per hour{dated}"

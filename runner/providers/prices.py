@@ -16,7 +16,18 @@ from runner.errors import BadOptionsError
 GB = 1 << 30  # providers sell memory in units of 1024**3 bytes and call them GB
 _NUMBERS = ("hour", "stopped_hour", "suspended_hour", "memory_gb_hour", "cpus", "memory_gb", "memory_gb_max")
 _PROVIDER_KEYS = frozenset(
-    {"as_of", "source", "is_free", "region", "memory_gb_hour", "stopped_hour", "suspended_hour", "sizes", "regions"}
+    {
+        "as_of",
+        "source",
+        "is_free",
+        "region",
+        "kind",
+        "memory_gb_hour",
+        "stopped_hour",
+        "suspended_hour",
+        "sizes",
+        "regions",
+    }
 )
 _SIZE_KEYS = frozenset({"hour", "stopped_hour", "suspended_hour", "cpus", "memory_gb", "memory_gb_max"})
 
@@ -31,7 +42,17 @@ class Price:
     as_of: str  # the day on which somebody read it, as "2026-10-09"
     source: str
     size: str = ""
-    region: str = ""
+    region: str = ""  # empty: not known yet; it is the price of `home`
+    home: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanting:
+    """What is asked of a machine. Memory of `shape` above what a size includes costs extra."""
+
+    shape: Shape
+    sizes: tuple[str, ...] = ()  # the first that holds `shape`; empty: the cheapest that does
+    kind: str = ""  # how the names of sizes begin that are taken then; empty: as the table says
 
 
 class PriceTable:
@@ -40,32 +61,29 @@ class PriceTable:
     def __init__(self, table: Mapping[str, Any]) -> None:
         self._table = table
 
-    def find(self, provider: str, size: str, shape: Shape, region: str = "") -> Price | None:
-        """The price of one machine; None when it is not known.
-
-        Without a `size` it is the cheapest that holds `shape`. Memory of `shape` above what the size includes is added.
-        Without a `region` it is that of the table.
-        """
+    def find(self, provider: str, wanted: Wanting, region: str = "") -> Price | None:
+        """The price of one machine; None when it is not known. Without a `region` it is that of the table's own."""
         of_provider = self._table.get(provider)
         if of_provider is None:
             return None
         as_of, source = str(of_provider.get("as_of", "")), str(of_provider.get("source", ""))
         if of_provider.get("is_free"):
-            return Price(0.0, 0.0, 0.0, as_of, source, size, region)
+            return Price(0.0, 0.0, 0.0, as_of, source, region=region)
         home = of_provider.get("region", "")
         factor = 1.0 if region in {"", home} else of_provider.get("regions", {}).get(region)
         sizes = of_provider.get("sizes", {})
-        candidates = [size] if size else list(sizes)
-        offers = [(_hour(of_provider, sizes.get(name, {}), shape), name) for name in candidates]
+        kind = wanted.kind or of_provider.get("kind", "")
+        candidates = wanted.sizes or [name for name in sizes if name.startswith(kind)]
+        offers = [(_hour(of_provider, sizes.get(name, {}), wanted.shape), name) for name in candidates]
         known = [(hour, name) for hour, name in offers if hour is not None]
         if factor is None or not known:
             return None
-        hour, name = min(known)
+        hour, name = known[0] if wanted.sizes else min(known)
         stopped, suspended = (
             sizes[name].get(key, of_provider.get(key, hour)) for key in ("stopped_hour", "suspended_hour")
         )
         # Storage costs the same everywhere; only what runs has a regional price.
-        return Price(hour * factor, stopped, suspended, as_of, source, name, region or home)
+        return Price(hour * factor, stopped, suspended, as_of, source, name, region, home)
 
 
 def _hour(of_provider: Mapping[str, Any], size: Mapping[str, Any], shape: Shape) -> float | None:
@@ -88,12 +106,13 @@ def _hour(of_provider: Mapping[str, Any], size: Mapping[str, Any], shape: Shape)
 def find_price(
     provider: str, size: str, shape: Shape, region: str = "", prices_file: Path | None = None
 ) -> Price | None:
-    """The price of one machine; see `PriceTable.find`.
+    """The price of one machine of the given size; without one, of the cheapest that holds `shape`.
 
     Raises:
         BadOptionsError: `prices_file` cannot be read or holds something else.
     """
-    return load_prices(prices_file).find(provider, size, shape, region)
+    wanted = Wanting(shape, (size,) if size else ())
+    return load_prices(prices_file).find(provider, wanted, region)
 
 
 @functools.cache

@@ -41,6 +41,7 @@ class Stub:
     """Answers as a coordinator with one running and 30 queued tasks would."""
 
     cost: client_pb2.Cost | None = None
+    pools: tuple[client_pb2.PoolInfo, ...] = ()
 
     async def GetStatus(self, request, timeout):
         return client_pb2.GetStatusReply(
@@ -56,6 +57,7 @@ class Stub:
             pid=4711,
             state_dir="/home/u/.runner/clusters/5f2a9c01d3e4",
             cost=self.cost,
+            pools=self.pools,
         )
 
     async def ListTasks(self, request, timeout):
@@ -119,7 +121,7 @@ async def test_status_json_has_stable_keys(connection):
     shown = json.loads(json.dumps(await status.read_status(connection)))
     assert list(shown) == [
         "cluster_id", "address", "embedded", "uptime_s", "runner_version", "python_version", "protocol", "pid",
-        "state_dir", "resources", "machines", "tasks", "objects", "clients", "cost", "pending", "pending_total",
+        "state_dir", "resources", "machines", "tasks", "objects", "clients", "pools", "cost", "pending", "pending_total",
     ]  # fmt: skip
     assert shown["resources"]["CPU"] == {"total": 4.0, "available": 1.0}
     assert list(shown["pending"][0]) == ["task_id", "name", "function_name", "state", "submitted_s", "why_waiting"]
@@ -154,6 +156,30 @@ async def test_status_tells_the_cost_where_there_is_one(connection, capsys):
         "without 1 machine whose price is not known"
     )
     assert shown["cost"]["spent_by_pool"] == {}
+
+
+def a_pool(**changed):
+    pool = client_pb2.PoolInfo(name="default", min=2, max=2, ready=2, idle=1)
+    for name, value in changed.items():
+        setattr(pool, name, value)
+    return pool
+
+
+async def test_status_tells_of_pools_that_have_something_to_tell(connection, capsys):
+    async def shown(*pools):
+        connection.stub.pools = pools
+        status._print(await status.read_status(connection))
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("pool ")]
+
+    assert await shown(a_pool()) == []
+    assert await shown(a_pool(max=8, coming=1)) == ["pool      default: 1 coming, 2 ready, 1 idle, of 2 to 8"]
+    assert await shown(a_pool(), a_pool(name="gpu", min=0, max=0, ready=0, idle=0)) == [
+        "pool      default: 2 ready, 1 idle, of 2",
+        "pool      gpu: none, 0 idle, of 0",
+    ]
+    assert await shown(a_pool(problem="no image\n  a line", hopeless=True)) == [
+        "pool      default: 2 ready, 1 idle, of 2; no image … (no more are tried)"
+    ]
 
 
 async def test_machines_of_a_provider_show_pool_size_region_cost_and_one_line_of_why(capsys):

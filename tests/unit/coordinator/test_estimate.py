@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from runner.coordinator.estimate import check_max_cost, dollars, estimate_lines, price_pools
@@ -11,7 +13,7 @@ from runner.pools import Pool, fixed_pool
 IAD = {"regions": ["iad", "ord"]}
 
 
-def lines(*pools: Pool, provider: str = "fly", options: dict[str, object] | None = None) -> list[str]:
+def lines(*pools: Pool, provider: str = "fly", options: Mapping[str, object] | None = None) -> list[str]:
     return estimate_lines(price_pools(provider, pools, IAD if options is None else options))
 
 
@@ -27,9 +29,20 @@ def test_a_fleet_that_grows_costs_at_most_so_much() -> None:
     ]
 
 
+def test_where_the_provider_chooses_size_and_region_its_first_choice_is_told() -> None:
+    assert lines(Pool(min=2, num_cpus=2), options={}) == [
+        "2 x performance-2x (as in iad): about $0.18 per hour; prices of 2026-10-09"
+    ]
+    options = {"sizes": ["shared-cpu-1x", "shared-cpu-4x"], "regions": ["fra,eu"]}
+    assert lines(Pool(min=2, num_cpus=2), options=options) == [
+        "2 x shared-cpu-4x in fra: about $0.028 per hour; prices of 2026-10-09"
+    ]
+    assert lines(Pool(min=2), options={"cpu_kind": "shared"})[0].startswith("2 x shared-cpu-1x (as in iad)")
+
+
 def test_several_pools_have_a_sum_and_what_is_not_known_is_said() -> None:
     told = lines(
-        Pool("cpu", min=1, num_cpus=1, memory="256MiB"),
+        Pool("cpu", min=1, num_cpus=1, size="shared-cpu-1x", memory="256MiB"),
         Pool("big", max=2, size="performance-8x"),
         Pool("odd", size="x"),
     )

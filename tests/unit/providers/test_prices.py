@@ -8,7 +8,7 @@ import pytest
 
 from runner.core.values import CPU, MEMORY, UNIT, make_shape
 from runner.errors import BadOptionsError
-from runner.providers.prices import GB, Price, find_price, load_prices
+from runner.providers.prices import GB, Price, Wanting, find_price, load_prices
 
 MONTH_H = 720  # the page counts 30 days
 
@@ -47,8 +47,15 @@ def test_without_a_size_it_is_the_cheapest_that_holds_the_shape() -> None:
     assert small is not None
     assert larger is not None
     assert huge is not None
-    assert (small.size, larger.size, huge.size) == ("shared-cpu-1x", "shared-cpu-4x", "performance-16x")
-    assert small.region == "iad"
+    # The provider boots performance machines unless it is told otherwise.
+    assert (small.size, larger.size, huge.size) == ("performance-1x", "performance-4x", "performance-16x")
+    assert (small.region, small.home) == ("", "iad")
+    shared = load_prices().find("fly", Wanting(shape(3, 4), kind="shared"))
+    assert shared is not None
+    assert shared.size == "shared-cpu-4x"
+    first = load_prices().find("fly", Wanting(shape(3, 4), ("shared-cpu-1x", "performance-8x", "shared-cpu-4x")))
+    assert first is not None
+    assert first.size == "performance-8x", "the first that holds it is the first that is tried"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +95,7 @@ def test_a_file_of_the_user_lies_over_the_table(tmp_path: Path) -> None:
     assert other is not None
     assert other.running == pytest.approx(0.0030474)
     box = find_price("lab", "box", shape(8, 64), "", path)
-    assert box == Price(0.5, 0.5, 0.5, "2026-11-01", str(path), "box", "")
+    assert box == Price(0.5, 0.5, 0.5, "2026-11-01", str(path), "box")
     assert find_price("lab", "box", shape()) is None
 
 
