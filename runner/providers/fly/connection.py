@@ -135,18 +135,22 @@ class Connection:
         self._limiter = limiter
         self._secrets = token.secrets() if token else ()
         self._random = random.Random()
-        self._client = httpx.AsyncClient(
-            base_url=base_url.rstrip("/") + "/v1",
-            headers={"Authorization": token.header()} if token else {},
-            timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S, pool=None),
-            limits=httpx.Limits(max_connections=200, max_keepalive_connections=50),
-            transport=transport,
-            trust_env=trust_env,
-        )
+        self._settings: dict[str, Any] = {
+            "base_url": base_url.rstrip("/") + "/v1",
+            "headers": {"Authorization": token.header()} if token else {},
+            "timeout": httpx.Timeout(_ANSWER_S, connect=_CONNECT_S, pool=None),
+            "limits": httpx.Limits(max_connections=200, max_keepalive_connections=50),
+            "transport": transport,
+            "trust_env": trust_env,
+        }
+        self._client: httpx.AsyncClient | None = None
         self.nonces: dict[str, str] = {}  # of the leases that are held through this connection, by machine id
 
     async def close(self) -> None:
-        await self._client.aclose()
+        """Let go of all sockets. A later call opens new ones, for another `close`."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
     async def call(self, request: Request, deadline_s: float | None = None) -> Any:
         """The decoded body of the answer (None where it has none). `deadline_s` on the loop's clock.
@@ -218,6 +222,8 @@ class Connection:
         if request.sent is not None:
             request.sent()
         try:
+            if self._client is None:
+                self._client = httpx.AsyncClient(**self._settings)
             answer = await self._client.request(
                 request.method,
                 request.path,

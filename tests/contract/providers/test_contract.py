@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from runner.errors import ProviderError
+from runner.flysim import FlySim
 from runner.ids import ClusterId, MachineId, random_id
 from runner.providers.base import MachineState
 from runner.worker.zygote import Zygote
+from tests.contract.providers.fly_harness import FlyHarness, running_simulator
 from tests.contract.providers.harness import Exits, FakeHarness, Harness, LocalHarness, make_spec
 from tests.contract.providers.scripted import ScriptForker
 from tests.contract.providers.zygote_host import LentZygote, running_zygote
@@ -25,13 +27,22 @@ def zygote() -> Iterator[Zygote]:
         yield running
 
 
-@pytest.fixture(params=["fake", "local, scripted", "local"])
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[FlySim]:
+    with running_simulator() as running:
+        yield running
+
+
+@pytest.fixture(params=["fake", "local, scripted", "local", "fly"])
 async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Harness]:
     made: Harness
     if request.param == "fake":
         made = FakeHarness()
     elif request.param == "local":
         made = LocalHarness(LentZygote(request.getfixturevalue("zygote")), tmp_path / "logs")
+    elif request.param == "fly":
+        made = FlyHarness(request.getfixturevalue("simulator"), tmp_path / "logs")
+        await made.provider.prepare(())
     else:
         made = LocalHarness(ScriptForker(), tmp_path / "logs")
     try:
