@@ -27,9 +27,6 @@ log = logging.getLogger(__name__)
 _SWEEP_EVERY_S = 60.0
 # A clock of a machine that is less wrong than this is taken at its word.
 _CLOCK_TOLERANCE_S = 2.0
-# For the provider to say what it knows of a boot that failed, and how much of it is kept.
-_LOOK_S = 10.0
-_LOG_LINES = 50
 _DESTROY_RETRY_S = 1.0
 _DESTROY_RETRY_S_MAX = 60.0
 _COMING_UP = frozenset({MachineState.CREATING, MachineState.RUNNING})
@@ -269,21 +266,10 @@ class Fleet:
             self._spawn(self._fail_overdue(boot))
 
     async def _fail_overdue(self, boot: Boot) -> None:
-        """Nobody has registered: say how far it came, and what the provider and the machine have said."""
-        machine_id = boot.machine_id
-        reached = max(reversed(boot.phases), key=boot.phases.__getitem__)
-        reason = f"its agent did not register within {self._config.boot_deadline_s:g} s; the last phase was {reached!r}"
-        try:
-            async with asyncio.timeout(_LOOK_S):
-                machine = await self._provider.get(machine_id)
-                lines = (await self._provider.logs(machine_id))[-_LOG_LINES:]
-        except Exception as error:
-            reason += f"; the provider does not say more ({type(error).__name__}: {error})"
-        else:
-            state = "knows no such machine" if machine is None else f"says {machine.state.value}: {machine.detail}"
-            reason = "\n".join([f"{reason}; the provider {state}", *lines])
+        saw = f"its agent did not register within {self._config.boot_deadline_s:g} s"
+        reason = await self._story(boot, saw)
         if not boot.generation:
-            self._engine.post(events.MachineBootFailed(machine_id, reason))
+            self._engine.post(events.MachineBootFailed(boot.machine_id, reason))
 
     async def _create_or_adopt(self, spec: MachineSpec) -> ProviderMachine:
         """A create that failed may have worked and lost its reply: the name tells."""

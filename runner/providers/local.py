@@ -27,6 +27,7 @@ from runner.providers.base import (
     provider_error,
 )
 from runner.providers.gpus import Gpu, detect_gpus
+from runner.providers.machine_log import describe_status, read_tail
 from runner.providers.process_tag import Process, Tagged, find_process, find_tagged, send_signal
 from runner.providers.reaper import Reaper
 from runner.providers.registry import Place
@@ -34,8 +35,6 @@ from runner.providers.registry import Place
 T = TypeVar("T")
 
 _STATUS_WAIT_S = 0.5  # from the end of a machine to the forker's word of how
-_LOG_TAIL_BYTES = 64 * 1024
-_LOG_LINES_MAX = 200
 _REASON_LINES = 5  # of the log, in the reason of an exit
 
 
@@ -167,7 +166,7 @@ class LocalProvider:
         return tuple(records.values())
 
     async def logs(self, name: MachineId) -> tuple[str, ...]:
-        return _read_tail(self._log_path(name))
+        return read_tail(self._log_path(name))
 
     async def close(self) -> None:
         if self._is_closed:
@@ -358,17 +357,6 @@ class LocalProvider:
         return self._log_dir / f"{name}.log"
 
 
-def describe_status(status: int) -> str:
-    """A wait status in words: `exited with code 1` or `was killed by signal 9 (SIGKILL)`."""
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"was killed by signal {-code}"
-
-
 def _agents_first(tagged: Tagged) -> bool:
     return not tagged.is_agent
 
@@ -379,19 +367,6 @@ def _describe(tagged: Tagged) -> ProviderMachine:
     if not tagged.is_agent:
         state, detail = MachineState.STOPPED, f"its agent is gone, pid {process.pid} is left"
     return ProviderMachine(tagged.machine_id, process.identity, state, process.started_unix_s(), detail)
-
-
-def _read_tail(path: Path) -> tuple[str, ...]:
-    try:
-        with path.open("rb") as log:
-            size_bytes = log.seek(0, os.SEEK_END)
-            log.seek(max(0, size_bytes - _LOG_TAIL_BYTES))
-            lines = log.read().decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        return ()
-    if size_bytes > _LOG_TAIL_BYTES:
-        lines = lines[1:]  # the first one is cut
-    return tuple(lines[-_LOG_LINES_MAX:])
 
 
 def check_options(options: Mapping[str, Any]) -> None:

@@ -15,7 +15,8 @@ from runner.errors import ProviderError
 from runner.ids import ClusterId, MachineId, random_id
 from runner.providers.base import BootConfig, MachineState
 from runner.providers.gpus import Gpu
-from runner.providers.local import LocalProvider, describe_status
+from runner.providers.local import LocalProvider
+from runner.providers.machine_log import describe_status
 from runner.providers.process_tag import find_tagged
 from tests.contract.providers.harness import Exits, make_spec
 from tests.contract.providers.scripted import IGNORES_SIGTERM, LEAVES_CHILDREN, ScriptForker

@@ -22,12 +22,12 @@ async def pool_of(client: Client) -> client_pb2.PoolInfo:
 
 
 async def until(client: Client, **wanted: int) -> client_pb2.PoolInfo:
+    """Ask until the pool has these numbers."""
     async with asyncio.timeout(WAIT_S):
         while True:
             pool = await pool_of(client)
             if all(getattr(pool, name) == value for name, value in wanted.items()):
                 return pool
-            await asyncio.sleep(0.01)
 
 
 async def names_at(cluster: Harness) -> list[str]:

@@ -1,0 +1,35 @@
+"""What is known of a machine that is a process of this computer: the end of what it wrote, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+_TAIL_BYTES = 64 * 1024
+_LINES_MAX = 200
+
+
+def describe_status(status: int) -> str:
+    """A wait status in words: `exited with code 1` or `was killed by signal 9 (SIGKILL)`."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def read_tail(path: Path) -> tuple[str, ...]:
+    """The last whole lines of a log; none where there is no file."""
+    try:
+        with path.open("rb") as log:
+            size_bytes = log.seek(0, os.SEEK_END)
+            log.seek(max(0, size_bytes - _TAIL_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return ()
+    if size_bytes > _TAIL_BYTES:
+        lines = lines[1:]  # the first one is cut
+    return tuple(lines[-_LINES_MAX:])
