@@ -112,8 +112,13 @@ def set_grpc_defaults() -> None:
 
 def child_environment(import_folder: str) -> dict[str, str]:
     """This process's environment, for a Python child that is to find its packages in `import_folder` first."""
+    return {**os.environ, "PYTHONPATH": import_path(import_folder)}
+
+
+def import_path(import_folder: str) -> str:
+    """PYTHONPATH of such a child."""
     others = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([import_folder, others] if others else [import_folder])}
+    return os.pathsep.join([import_folder, others] if others else [import_folder])
 
 
 def forget_boot() -> None:

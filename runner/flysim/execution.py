@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runner.flysim.answers import Answer, ApiError
+from runner.worker.process import die_with_parent
 
 _TIMEOUT_S = 60.0  # where the request does not say, and at most: the proxy in front of the API gives up then
 _OUTPUT_BYTES_MAX = 1 << 20
@@ -17,6 +18,7 @@ _OUTPUT_BYTES_MAX = 1 << 20
 
 async def execute(body: Mapping[str, Any], environment: Mapping[str, str]) -> Answer:
     """Run the command beside the machine's own processes. Raises ApiError (408) when its time is over."""
+    parent = os.getpid()
     command: Sequence[str] = body.get("command") or ["/bin/sh", "-c", str(body.get("cmd", ""))]
     try:
         process = await asyncio.create_subprocess_exec(
@@ -26,6 +28,7 @@ async def execute(body: Mapping[str, Any], environment: Mapping[str, str]) -> An
             stderr=asyncio.subprocess.PIPE,
             env=dict(environment),
             start_new_session=True,
+            preexec_fn=lambda: die_with_parent(parent),  # a simulator that is killed leaves nothing
         )
     except OSError as error:
         return Answer(200, {"exit_code": 127, "stdout": "", "stderr": f"{command[0]}: {error.strerror}\n"})

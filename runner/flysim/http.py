@@ -35,11 +35,15 @@ class FlyApi:
     """The ASGI application. `violations`: answers of ours that broke the description; tests demand that there are none."""
 
     def __init__(
-        self, driver: Driver, description: Description, admin: Admin, pids: Callable[[], Mapping[str, int]]
+        self,
+        driver: Driver,
+        description: Description,
+        admin: Admin,
+        mark_of: Callable[[str], Mapping[str, str] | None],
     ) -> None:
-        """`pids`: the main process of each machine that is one."""
+        """`mark_of`: the environment that marks a machine's processes; None where the machine is imagined."""
         self._driver = driver
-        self._pids = pids
+        self._mark_of = mark_of
         self._description = description
         self._serial = itertools.count(1)
         self.violations: list[str] = admin.violations
@@ -87,8 +91,9 @@ class FlyApi:
                 return await driver.wait(call), Loss.NONE
             answer = world.perform(operation.name, call, driver.now_s())
             driver.pump()
-            if operation.name == EXEC and parameters["machine_id"] in self._pids():
-                answer = await execute(call.body, {})
+            mark = self._mark_of(parameters["machine_id"]) if operation.name == EXEC else None
+            if mark is not None:
+                answer = await execute(call.body, mark)
             loss = world.loss_of_reply(is_change=operation.is_change)
             driver.pump()
             await asyncio.sleep(answer.after_s)

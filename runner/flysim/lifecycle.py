@@ -72,16 +72,18 @@ def fly_environment(cloud: Cloud, machine: Machine) -> dict[str, str]:
         "FLY_REGION": machine.region,
         "FLY_IMAGE_REF": machine.config["image"],
         "FLY_MACHINE_VERSION": machine.instance_id,
-        "FLY_PRIVATE_IP": private_ip(machine),
+        "FLY_PRIVATE_IP": private_ip(cloud, machine),
         "FLY_PROCESS_GROUP": machine.metadata.get("fly_process_group", ""),
         "FLY_VM_MEMORY_MB": str(machine.memory_mb),
         "PRIMARY_REGION": cloud.settings.regions[0].code,
     }
 
 
-def private_ip(machine: Machine) -> str:
-    """An address of the private network, of this machine's own. [1.6 6PN]"""
+def private_ip(cloud: Cloud, machine: Machine) -> str:
+    """An address of this machine's own: of the private network, or of this computer, where all machines are. [1.6 6PN]"""
     digits = machine.machine_id
+    if cloud.settings.private_ips == "loopback":
+        return f"127.{int(digits[0:2], 16)}.{int(digits[2:4], 16)}.{int(digits[4:6], 16) % 253 + 2}"
     return f"fdaa:0:1:a7b:{digits[0:4]}:{digits[4:8]}:{digits[8:12]}:2"
 
 

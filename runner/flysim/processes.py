@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.config import import_path
 from runner.errors import ProviderError
 from runner.flysim.forker import CloudZygote
 from runner.flysim.imaginary import ImaginaryProcesses, OnExit
-from runner.flysim.programs import BrokenProgram, Program
+from runner.flysim.programs import BrokenProgram, CommandProgram, Program
 from runner.flysim.records import Boot, Command, Freeze, Kill, Signal
 from runner.ids import ClusterId, MachineId
-from runner.providers.process_tag import Process, find_process, find_tagged, send_signal
+from runner.providers.process_tag import Process, find_process, find_tagged, send_signal, tag_environment
 from runner.providers.reaper import Reaper
 
 log = logging.getLogger(__name__)
 
 _KILL_GRACE_S = 5.0
 _FREEZE_ROUNDS = 50
+_IMPORT_FOLDER = str(Path(__file__).resolve().parents[2])
 _NOT_INHERITED = ("RUNNER_BOOT", "RUNNER_BOOT_FILE")
 
 
@@ -90,6 +92,13 @@ class MachineProcesses:
         """The main process of each machine that has one."""
         return {each.machine_id: each.process.pid for each in self._running.values() if each.process is not None}
 
+    def mark_of(self, machine_id: str) -> dict[str, str] | None:
+        """The environment by which a command inside the machine is found and ended with it; None where it has no process."""
+        for each in self._running.values():
+            if each.machine_id == machine_id and each.process is not None:
+                return tag_environment(self._tag, each.name)
+        return None
+
     async def close(self) -> None:
         """End the forker and with it every machine."""
         for tail in [*self._tails.values()]:
@@ -126,6 +135,8 @@ class MachineProcesses:
             self._ended(running, program.exit_code, 0)
             return
         env = {name: value for name, value in command.env.items() if name not in _NOT_INHERITED}
+        if isinstance(program, CommandProgram):  # it imports for itself
+            env.setdefault("PYTHONPATH", import_path(_IMPORT_FOLDER))
         try:
             pid = await self._zygote.start(running.name, program, tag=self._tag, env=env, log_path=str(path))
         except OSError as error:

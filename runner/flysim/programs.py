@@ -11,10 +11,9 @@ from typing import Any
 
 import msgpack
 
-from runner.config import BOOT, BOOT_FILE
+from runner.config import BOOT, BOOT_FILE, COORDINATOR
 from runner.providers.base import BootConfig
 
-COORDINATOR = "RUNNER_COORDINATOR"  # the coordinator's configuration, base64 of msgpack, read by its own process
 _EXIT_USAGE = 2
 
 

@@ -75,7 +75,7 @@ class _Simulator:
         )
         self._driver.attach(processes)
         token = next(iter(self._world.cloud.tokens))
-        api = FlyApi(self._driver, Description.load(), Admin(self._driver, processes, token), processes.pids)
+        api = FlyApi(self._driver, Description.load(), Admin(self._driver, processes, token), processes.mark_of)
         self._server = _Server(
             uvicorn.Config(
                 api,

@@ -59,6 +59,8 @@ class SimSettings:
     regions: tuple[Region, ...] = (Region("iad"), Region("ord"), Region("fra"))
     # What `image` may be: shell patterns. There is no registry behind the simulator.
     images: tuple[str, ...] = ("registry.fly.io/*", "runner-worker*", "docker-hub-mirror.fly.io/*")
+    # "loopback": addresses of this computer, 127.x.y.z, so that machines reach each other; "6pn": as on Fly, and nobody is there.
+    private_ips: str = "loopback"
     missing_image_at: str = "create"  # or "launch": accepted, and the machine fails to launch
 
     # ---- rate limits: calls per second and burst, per action and app or machine ----
@@ -137,6 +139,7 @@ class SimSettings:
 
 
 _CHOICES = {
+    "private_ips": ("loopback", "6pn"),
     "missing_image_at": ("create", "launch"),
     "capacity_face": ("412", "409", "403", "mixed"),
     "lost_reply_as": ("cut", "408", "mixed"),

@@ -19,7 +19,7 @@ def machine_view(cloud: Cloud, machine: Machine) -> dict[str, Any]:
         "region": machine.region,
         "instance_id": machine.instance_id,
         "version": machine.instance_id,
-        "private_ip": private_ip(machine),
+        "private_ip": private_ip(cloud, machine),
         "config": config,
         "image_ref": image_view(machine.config["image"]),
         "created_at": cloud.iso(machine.created_s),

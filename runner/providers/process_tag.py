@@ -87,6 +87,11 @@ def tag_this_process(cluster_id: ClusterId, machine_id: MachineId) -> bool:
     return True
 
 
+def tag_environment(cluster_id: ClusterId, machine_id: MachineId) -> dict[str, str]:
+    """The environment that marks what is executed with it."""
+    return {_ENVIRONMENT: f"{cluster_id}/{machine_id}"}
+
+
 def find_process(pid: int) -> Process | None:
     """The live process with this pid; None when there is none, or only a zombie."""
     fields = _stat_fields(pid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import signal
 from pathlib import Path
@@ -13,9 +14,16 @@ import httpx
 import msgpack
 import pytest
 
+from runner.coordinator.booted import encode_config
+from runner.coordinator.config import CoordinatorConfig
+from runner.coordinator.handover import Secrets, script_command
 from runner.flysim import FlySim
+from runner.ids import ClusterId
+from runner.pools import Pool
 from runner.providers.base import BootConfig
+from runner.providers.process_tag import find_tagged
 from runner.rpc.gen import client_pb2
+from runner.rpc.security import new_token
 from tests.integration.coordinator.harness import Harness, running
 from tests.integration.helpers import wait_gone
 
@@ -190,10 +198,57 @@ async def test_a_machine_that_cannot_boot_ends_at_once(sim: FlySim, env: dict[st
     assert [event["request"]["exit_event"]["exit_code"] for event in events if event["type"] == "exit"] == [code]
 
 
-async def test_a_command_is_a_process_of_its_own_with_flys_environment(sim: FlySim) -> None:
-    env = {"RUNNER_COORDINATOR": "no configuration", "RUNNER_LOG_LEVEL": "info"}
-    machine_id = await create(sim, "m", config_of(None) | {"env": env})
+async def test_a_command_that_fails_leaves_its_words(sim: FlySim) -> None:
+    machine_id = await create(sim, "m", config_of(None) | {"env": {"RUNNER_COORDINATOR": "no configuration"}})
     await until_state(sim, machine_id, "stopped")
 
-    assert "coordinator" in "\n".join(sim.logs(machine_id))
+    assert "RUNNER_COORDINATOR is not a base64 msgpack map" in "\n".join(sim.logs(machine_id))
     assert sim.processes() == []
+
+
+def is_sleep(pid: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"/bin/sleep")
+
+
+async def test_a_coordinator_is_a_machine_that_takes_its_secrets_by_exec(sim: FlySim, tmp_path: Path) -> None:
+    home = tmp_path / "inside"
+    wanted = CoordinatorConfig(
+        home=str(home),
+        cluster_id="f1y51m",
+        embedded=False,
+        advertise="127.0.0.1",
+        ends_alone=True,
+        pools=(Pool(min=1),),
+    )
+    env = {"RUNNER_COORDINATOR": encode_config(wanted)}
+    machine_id = await create(sim, "coordinator", config_of(None, auto_destroy=True) | {"env": env})
+    with open(f"/proc/{sim.state()['machines'][machine_id]['pid']}/environ", encoding="utf-8") as file:
+        inside = dict(each.split("=", 1) for each in file.read().split("\0") if each)
+    assert (inside["FLY_MACHINE_ID"], inside["FLY_APP_NAME"]) == (machine_id, "app")
+    assert inside["FLY_PRIVATE_IP"].startswith("127.")
+    async with asyncio.timeout(WAIT_S):
+        while not (home / "hand-over.sh").exists():
+            await asyncio.sleep(0)
+
+    async def run(command: list[str]) -> dict[str, Any]:
+        url = f"{sim.url}/v1/apps/app/machines/{machine_id}/exec"
+        body = {"command": command, "stdin": Secrets(new_token()).to_json(), "timeout": 45}
+        async with httpx.AsyncClient(headers=sim.headers, timeout=60.0, trust_env=False) as api:
+            answer: dict[str, Any] = (await api.post(url, json=body)).json()
+            return answer
+
+    told = await run(script_command(str(home)))
+    assert told["exit_code"] == 0, told
+    assert json.loads(told["stdout"])["cluster_id"] == "f1y51m"
+    sleeping = asyncio.create_task(run(["/bin/sleep", "3600"]))
+    async with asyncio.timeout(WAIT_S):
+        while not any(
+            each.machine_id.startswith(machine_id) and is_sleep(each.process.pid) for each in sim.processes()
+        ):
+            await asyncio.sleep(0)
+    pids = [each.process.pid for each in (*sim.processes(), *find_tagged(ClusterId("f1y51m")))]
+    sim.kill()
+    with pytest.raises(httpx.TransportError):
+        await sleeping
+
+    assert wait_gone(pids, 8.0) < 8.0
