@@ -37,7 +37,6 @@ def start(cloud: Cloud, machine: Machine) -> dict[str, Any]:
     check_reachable(machine)
     if previous is State.SUSPENDING:
         cloud.move(machine, State.STARTED)  # as if the suspend had never happened
-        machine.has_snapshot = False
         cloud.tell(Thaw(machine.machine_id, machine.life))
         cloud.note(machine, "start", "user")
     elif previous in (State.CREATED, State.STOPPED, State.SUSPENDED):

@@ -12,7 +12,12 @@ from runner.flysim.settings import Delay, Region
 def started(monkeypatch):
     """What the command would have served."""
     seen = []
-    monkeypatch.setattr("runner.flysim.serve.serve", lambda settings, place: seen.append((settings, place)) or 0)
+
+    def serve(settings, place):
+        seen.append((settings, place))
+        return 0
+
+    monkeypatch.setattr("runner.flysim.serve.serve", serve)
     return seen
 
 

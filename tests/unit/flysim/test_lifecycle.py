@@ -300,6 +300,19 @@ def test_a_start_that_hangs_fails_at_the_threshold() -> None:
     assert sim.state(machine_id) == "failed"
 
 
+def test_a_resume_that_hangs_leaves_no_process_when_it_fails() -> None:
+    sim = Sim()
+    machine_id = sim.started()
+    sim.call("suspendMachine", machine_id)
+    sim.pass_s(0)
+    sim.cloud.settings = replace(sim.settings, stuck_rate=1.0)
+    sim.call("startMachine", machine_id)
+    sim.pass_s(301.0)
+
+    assert sim.state(machine_id) == "failed"
+    assert sim.processes._running == {}
+
+
 def test_thresholds_are_five_and_ten_minutes() -> None:
     assert {state.value: limit for state, limit in STUCK_AFTER_S.items()} == {
         "starting": 300, "stopping": 300, "restarting": 300, "destroying": 300, "updating": 600, "replacing": 600,
@@ -317,6 +330,7 @@ def test_a_failed_host_keeps_its_machines_and_a_restored_one_restarts_them() -> 
     assert (shown["state"], shown["host_status"]) == ("started", "unreachable")
     assert "incomplete_config" in shown and "config" not in shown
     assert sim.call("stopMachine", machine_id).status == 503
+    assert sim.call("createMachine", body={"region": "iad", "config": {"image": "runner-worker:1"}}).status == 412
     assert sim.processes._running == {}
     sim.world.restore_host(host.name)
     sim.pass_s(0)
