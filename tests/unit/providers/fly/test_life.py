@@ -96,6 +96,21 @@ def test_a_list_that_lags_is_no_end_and_an_end_without_a_trace_is_one(fly: Scrip
     with_provider(fly, tmp_path, work)
 
 
+def test_a_machine_that_nobody_sees_yet_is_no_end(fly: ScriptedFly, tmp_path: Path) -> None:
+    """0.5: get straight after create may 404."""
+    fly.on(LIST, Answer(200, [])).on(GET, MISSING)
+
+    async def work(provider: FlyProvider) -> None:
+        ends = Ends(provider)
+        await provider.create(make_spec())
+        await asyncio.sleep(5)
+        fly.on(LIST, Answer(200, [machine()])).on(GET, Answer(200, machine()))
+        await asyncio.sleep(60)
+        assert ends.seen == []
+
+    with_provider(fly, tmp_path, work, poll_s=1, lag_s=10)
+
+
 def test_a_provider_that_is_down_is_no_end(fly: ScriptedFly, tmp_path: Path) -> None:
     async def work(provider: FlyProvider) -> None:
         ends = Ends(provider)
