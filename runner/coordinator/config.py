@@ -55,7 +55,7 @@ class CoordinatorConfig:
     lost_after_s: float = 60.0
     destroy_after_s: float = 120.0
     heartbeat_s: float = 5.0
-    boot_deadline_s: float = BOOT_DEADLINE_S
+    boot_deadline_s: float = BOOT_DEADLINE_S  # from the machine's creation to its agent's registration
     client_lost_after_s: float = 30.0
     ends_alone: bool = False  # ends when no client and no detached work has been there for `client_lost_after_s`
     disk_reserve_bytes: int = 64 << 20  # submits are refused when the journal's disk has less than this left

@@ -123,8 +123,6 @@ class Fleet:
         if machine_id not in self._boots:
             boot = Boot(machine_id, shape, pool, new_token(), {"requested": self._clock.unix_s()})
             self._boots[machine_id] = boot
-            deadline_s = self._config.boot_deadline_s
-            boot.overdue = asyncio.get_running_loop().call_later(deadline_s, self._overdue, boot)
             self._spawn(self._create(boot))
 
     def destroy(self, machine_id: MachineId, reason: str) -> None:
@@ -258,6 +256,10 @@ class Fleet:
             for name, time_s in {"created": self._clock.unix_s(), **machine.phases}.items():
                 self.note_phase(machine_id, name, time_s)
             boot.size, boot.region = machine.size, machine.region
+            # Counted from here: before, it may have waited its turn at the provider, who has a deadline for that.
+            if machine_id in self._boots:
+                deadline_s = self._config.boot_deadline_s
+                boot.overdue = asyncio.get_running_loop().call_later(deadline_s, self._overdue, boot)
             self.on_created(boot)
             self._engine.post(events.MachineCreated(machine_id, machine.provider_machine_id))
 
