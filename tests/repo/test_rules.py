@@ -27,6 +27,8 @@ PURE = [
     ROOT / "runner" / "client" / "session_machine.py",
 ]
 SLEEPERS = (("integration", "helpers.py"), ("leakcheck.py",), ("unit", "test_testing.py"))
+# There sleeping takes no time.
+ON_FAKE_CLOCK = (("unit", "providers", "fly"),)
 WORK_S = 30
 BANNED_IN_PURE = {"asyncio", "grpc", "os", "random", "secrets", "socket", "sqlite3", "subprocess", "threading", "time"}
 
@@ -66,8 +68,7 @@ def sleeps(tree: ast.AST) -> list[int]:
 
 def _may_sleep(path: pathlib.Path) -> bool:
     parts = path.relative_to(ROOT / "tests").parts
-    # The last one sleeps on FakeClock, where it takes no time.
-    return parts[0] == "chaos" or parts in SLEEPERS
+    return parts[0] == "chaos" or parts in SLEEPERS or parts[:3] in ON_FAKE_CLOCK
 
 
 class _OutsideRemote(ast.NodeTransformer):

@@ -17,6 +17,7 @@ from runner.ids import MachineId
 from runner.providers.base import MachineState
 from tests.contract.providers.fly_harness import FlyHarness, running_simulator
 from tests.contract.providers.harness import Exits, make_spec
+from tests.integration.helpers import let_pass
 
 M1 = MachineId("m-1")
 MakeHarness = Callable[..., Any]
@@ -147,7 +148,7 @@ async def test_a_provider_that_goes_down_reports_no_end(make: MakeHarness, simul
     exits = Exits(harness.provider)
     await harness.provider.create(make_spec(harness.cluster_id, M1))
     simulator.inject("down", seconds=1.5)
-    await asyncio.sleep(2.0)
+    await let_pass(2.0, "it is down for 1.5 s, and is asked meanwhile")
     assert exits.seen == []
     await harness.end_machine(M1)
     name, reason = await exits.first()
@@ -171,7 +172,7 @@ async def test_destroy_while_the_cloud_still_boots_it(make: MakeHarness, simulat
     simulator.inject("settings", settings={"create_delay": {"median_s": 0.5, "spread": 0.0}})
     try:
         creating = asyncio.ensure_future(harness.provider.create(make_spec(harness.cluster_id, M1)))
-        await asyncio.sleep(0.2)
+        await let_pass(0.2, "the create is on its way, and takes 0.5 s")
         await harness.provider.destroy(M1)
         with pytest.raises(ProviderError, match="destroyed meanwhile"):
             await creating
