@@ -1,38 +1,36 @@
-"""A cluster whose coordinator is a machine at Fly: booting it, handing it its secrets, and ending it with all its machines."""
+"""A cluster whose coordinator is a machine at Fly: booting it, and handing it its secrets. `fly_end` ends it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
+from runner.cli.fly_end import COORDINATOR_TAG, GONE_S, explain, failed, machines_of, open_api
 from runner.cli.up_fly import REACHES
 from runner.config import COORDINATOR, LOG_LEVEL, refuse_inside
 from runner.coordinator.booted import HAND_OVER_S, encode_config
 from runner.coordinator.config import LOOPBACK, STOP_REMOTE_S_MAX, CoordinatorConfig
 from runner.coordinator.handover import Secrets, script_command
-from runner.errors import BadOptionsError, ProviderError
+from runner.errors import BadOptionsError
 from runner.providers.fly.api import FlyApi
-from runner.providers.fly.connection import Connection, Request, shared_limiter
+from runner.providers.fly.connection import Request
 from runner.providers.fly.errors import AMBIGUOUS, FlyError, Kind
 from runner.providers.fly.guest import SIZES
 from runner.providers.fly.model import Config, Machine
 from runner.providers.fly.options import FlyOptions, parse_options
 from runner.providers.fly.prepare import check_app
-from runner.providers.fly.records import CLUSTER_TAG, DEAD_STATES, GONE_STATES, describe_end
+from runner.providers.fly.records import DEAD_STATES, GONE_STATES, describe_end
 from runner.rpc.security import new_token
 
-# Not the workers' tag: the coordinator's own sweeper would take its machine for one of them.
-COORDINATOR_TAG = "runner_coordinator"
 _PORTS_FROM, _PORTS = 20_000, 10_000  # two for each cluster, so that several can share an app's address
 _BOOT_S = 180.0
-_GONE_S = 90.0
 _DEPLOY_TOKEN_HOURS = 24 * 30
 _POLL_S = 1.0
 _PRIVATE_PREFIX = "fdaa:"
@@ -69,20 +67,6 @@ class Booted:
     machine_id: str
     base_url: str
     reach: str
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """What `end` found."""
-
-    destroyed: tuple[str, ...]  # machines that it had to destroy itself
-
-
-def open_api(options: FlyOptions, transport: httpx.AsyncBaseTransport | None = None) -> FlyApi:
-    """The API of the options' app, inside the running loop; to be closed with `api.connection.close()`."""
-    limiter = shared_limiter(options.base_url, options.rates)
-    connection = Connection(options.base_url, options.token, limiter, transport=transport, trust_env=options.is_real)
-    return FlyApi(connection, options.app)
 
 
 async def boot(
@@ -138,6 +122,7 @@ class _Launch:
         self._port = _PORTS_FROM + 2 * (zlib.crc32(config.cluster_id.encode()) % (_PORTS // 2))
         self._name = f"runner-{config.cluster_id}-coordinator"
         self._landed: dict[str, Machine] = {}
+        self._is_asked = False  # a machine may have come to be, whether or not anybody has heard of it
 
     async def run(self) -> Booted:
         try:
@@ -151,7 +136,7 @@ class _Launch:
         except BaseException as error:
             await self._clear_away()
             if isinstance(error, FlyError):
-                raise _explain("boot", self._name, error) from None
+                raise explain("boot", self._name, error) from None
             raise
         return Booted(
             cluster_id=self._config.cluster_id,
@@ -225,13 +210,16 @@ class _Launch:
     async def _create(self) -> Machine:
         """The name is the idempotency key: a lost answer is looked up."""
         region = self._wanted.region or ",".join(self._options.regions)
+        config = self.machine_config()
         while True:
+            self._is_asked = True
             try:
-                machine = await self._api.machines.create(
-                    self.machine_config(), name=self._name, region=region, landed=self._note
-                )
+                machine = await self._api.machines.create(config, name=self._name, region=region, landed=self._note)
             except FlyError as error:
-                if error.kind not in {*AMBIGUOUS, Kind.ALREADY_EXISTS} or error.kind is Kind.DEADLINE:
+                if error.kind not in {*AMBIGUOUS, Kind.ALREADY_EXISTS}:
+                    self._is_asked = False
+                    raise
+                if error.kind is Kind.DEADLINE:
                     raise
                 found = await self._find()
                 if found is None:
@@ -262,7 +250,7 @@ class _Launch:
                 await asyncio.sleep(0.5)
                 continue
             if ended is not None:
-                raise _failed("boot", self._name, describe_end(ended), "look at the app's log at Fly")
+                raise failed("boot", self._name, describe_end(ended), "look at the app's log at Fly")
             return
 
     # ---- the secrets ----
@@ -301,29 +289,39 @@ class _Launch:
                     return dict(json.loads(answer.get("stdout") or "{}"))
                 seen = str(answer.get("stderr") or "").strip() or f"exit code {answer.get('exit_code')}"
                 if answer.get("exit_code") == 1:  # the script ran, and says why
-                    raise _failed("hand-over", self._name, seen, "look at the app's log at Fly")
+                    raise failed("hand-over", self._name, seen, "look at the app's log at Fly")
             await self._still_runs(machine)
             await asyncio.sleep(_POLL_S)
-        raise _failed("hand-over", self._name, f"it took no secrets in time; last seen: {seen}", "try again")
+        raise failed("hand-over", self._name, f"it took no secrets in time; last seen: {seen}", "try again")
 
     async def _still_runs(self, machine: Machine) -> None:
         try:
             now = await self._api.machines.get(machine.id)
         except FlyError as error:
             if error.kind is Kind.NOT_FOUND:
-                raise _failed("boot", self._name, describe_end(None), "look at the app's log at Fly") from None
+                raise failed("boot", self._name, describe_end(None), "look at the app's log at Fly") from None
             return
         if now.state in DEAD_STATES:
-            raise _failed("boot", self._name, describe_end(now), "look at the app's log at Fly")
+            raise failed("boot", self._name, describe_end(now), "look at the app's log at Fly")
 
     async def _clear_away(self) -> None:
-        """Nothing of a boot that failed stays; what a lost answer made is found by its tag."""
-        api = self._api.until(asyncio.get_running_loop().time() + _GONE_S)
+        """Nothing of a boot that failed stays. What was just created may be invisible for a while: then it is looked for again."""
+        if not self._is_asked:
+            return
+        loop = asyncio.get_running_loop()
+        api = self._api.until(loop.time() + GONE_S)
+        visible_by_s = loop.time() + self._options.lag_s
         try:
-            for machine in await api.machines.list({COORDINATOR_TAG: self._config.cluster_id}):
-                self._note(machine)
-            for machine_id in self._landed:
-                await api.machines.destroy(machine_id, force=True)
+            while True:
+                for machine in await machines_of(api, (COORDINATOR_TAG,), self._config.cluster_id):
+                    self._note(machine)
+                # One name, one machine: when one was destroyed there is no other.
+                for machine_id in self._landed:
+                    if await api.machines.destroy(machine_id, force=True):
+                        return
+                if loop.time() > visible_by_s:
+                    return
+                await asyncio.sleep(_POLL_S)
         except FlyError as error:
             left = ", ".join(self._landed) or f"with {COORDINATOR_TAG}={self._config.cluster_id} in its metadata"
             self._say(f"a machine may be left in app {self._options.app} ({left}): {error}")
@@ -332,49 +330,6 @@ class _Launch:
         is_repeatable = is_repeatable or method == "GET"
         request = Request(action, self._options.app, method, path, body=body, is_repeatable=is_repeatable)
         return await self._api.connection.call(request, self._deadline_s)
-
-
-async def end(
-    options: FlyOptions, cluster_id: str, *, patience_s: float, transport: httpx.AsyncBaseTransport | None = None
-) -> Left:
-    """See that no machine of the cluster is left: wait `patience_s` for the coordinator's own end, then destroy what there is.
-
-    Raises:
-        ProviderError: some could not be destroyed; it names them.
-    """
-    api = open_api(options, transport)
-    destroyed: list[str] = []
-    try:
-        await _gone(api, (COORDINATOR_TAG,), cluster_id, patience_s)
-        # The coordinator first: it would replace its workers.
-        for tag in (COORDINATOR_TAG, CLUSTER_TAG):
-            for machine in await _machines(api, (tag,), cluster_id):
-                await api.machines.destroy(machine.id, force=True)
-                destroyed.append(machine.id)
-        left = await _gone(api, (COORDINATOR_TAG, CLUSTER_TAG), cluster_id, _GONE_S)
-        if left:
-            names = ", ".join(f"{each.id} ({each.state})" for each in left)
-            raise _failed("destroy", f"of cluster {cluster_id}", f"still there: {names}", "try `runner down` again")
-    except FlyError as error:
-        raise _explain("destroy", f"of cluster {cluster_id}", error) from None
-    finally:
-        await api.connection.close()
-    return Left(tuple(destroyed))
-
-
-async def _gone(api: FlyApi, tags: Sequence[str], cluster_id: str, patience_s: float) -> list[Machine]:
-    """Wait until no machine of the cluster with one of the tags is left; what is after `patience_s`."""
-    until_s = asyncio.get_running_loop().time() + patience_s
-    left = await _machines(api, tags, cluster_id)
-    while left and asyncio.get_running_loop().time() < until_s:
-        await asyncio.sleep(_POLL_S)
-        left = await _machines(api, tags, cluster_id)
-    return left
-
-
-async def _machines(api: FlyApi, tags: Sequence[str], cluster_id: str) -> list[Machine]:
-    found = [each for tag in tags for each in await api.machines.list({tag: cluster_id})]
-    return [each for each in found if each.state not in GONE_STATES]
 
 
 def _service(port: int) -> dict[str, Any]:
@@ -387,12 +342,3 @@ def _service(port: int) -> dict[str, Any]:
         "autostop": "off",
         "concurrency": {"type": "connections", "soft_limit": 1000, "hard_limit": 2000},
     }
-
-
-def _failed(phase: str, name: str, saw: str, advice: str) -> ProviderError:
-    return ProviderError(f"{phase} of machine {name} failed: {saw}; {advice}", phase=phase, machine_id=name)
-
-
-def _explain(phase: str, name: str, error: FlyError) -> ProviderError:
-    request = f" (request {error.request_id})" if error.request_id else ""
-    return _failed(phase, name, f"{error.kind.value}: {error.text}{request}", "see docs/fly.md")

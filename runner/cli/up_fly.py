@@ -145,7 +145,7 @@ def stop(info: ClusterInfo, loaded: Settings, *, force: bool) -> None:
 
 
 def _end(info: ClusterInfo, loaded: Settings, *, patience_s: float) -> None:
-    from runner.cli import fly_cluster
+    from runner.cli import fly_end
     from runner.providers.fly.options import parse_options
 
     where = info.machine
@@ -156,7 +156,7 @@ def _end(info: ClusterInfo, loaded: Settings, *, patience_s: float) -> None:
             f"cluster {info.cluster_id} may have machines in Fly's app {where['app']}, and looking takes a token: "
             f"set {FLY_API_TOKEN} and run `runner down` again ({error})"
         ) from None
-    left = asyncio.run(fly_cluster.end(options, info.cluster_id, patience_s=patience_s))
+    left = asyncio.run(fly_end.end(options, info.cluster_id, patience_s=patience_s))
     if left.destroyed and patience_s:
         output.note(f"destroyed from here: {', '.join(left.destroyed)}")
     shutil.rmtree(info.state_dir, ignore_errors=True)

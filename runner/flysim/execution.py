@@ -17,7 +17,7 @@ _OUTPUT_BYTES_MAX = 1 << 20
 
 
 async def execute(body: Mapping[str, Any], environment: Mapping[str, str]) -> Answer:
-    """Run the command beside the machine's own processes. Raises ApiError (408) when its time is over."""
+    """Run the command beside the machine's own processes. Raises ApiError (408) when its time is over. [1.2 exec]"""
     parent = os.getpid()
     command: Sequence[str] = body.get("command") or ["/bin/sh", "-c", str(body.get("cmd", ""))]
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import msgpack
 import pytest
 
 import runner
@@ -25,6 +28,11 @@ LOST_S = 6.0
 # After the last client: to notice, to destroy the workers, to end itself, and for the API to show it; on a busy host.
 END_S = LOST_S + 15.0
 GONE = {"destroyed", "destroying"}
+UP = (
+    *("up", "--provider", "fly", "--image", "registry.fly.io/cluster-app:worker", "--machines", "2", "--json"),
+    *("--provider-option", "app=cluster-app", "--provider-option", "org=personal", "--provider-option", "rates=false"),
+    *("--client-lost-after-s", str(LOST_S)),
+)
 
 
 @pytest.fixture
@@ -47,23 +55,18 @@ class Shell:
         command = [sys.executable, "-m", "runner.cli", *args]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=50, check=False)
 
-    def up(self, *more: str) -> dict[str, Any]:
-        fixed = (
-            "--provider-option",
-            "app=cluster-app",
-            "--provider-option",
-            "org=personal",
-            "--provider-option",
-            "rates=false",
-        )
-        up = self.run(
-            *("up", "--provider", "fly", "--image", "registry.fly.io/cluster-app:worker", "--json", *fixed),
-            *("--client-lost-after-s", str(LOST_S), "--machines", "2", *more),
-        )
+    def up(self) -> dict[str, Any]:
+        """What `runner up --json` printed."""
+        up = self.run(*UP)
         assert up.returncode == 0, up.stderr
         found = json.loads(up.stdout)
         assert isinstance(found, dict)
         return found
+
+    def begin_up(self) -> subprocess.Popen[bytes]:
+        """`runner up`, to be interrupted."""
+        command = [sys.executable, "-m", "runner.cli", *UP]
+        return subprocess.Popen(command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture
@@ -120,19 +123,7 @@ def test_a_killed_client_ends_all_of_it(sim: FlySim, shell: Shell) -> None:
 
 
 def test_nothing_is_left_when_up_is_killed_on_the_way(sim: FlySim, shell: Shell) -> None:
-    arguments = [
-        "up",
-        "--provider",
-        "fly",
-        "--image",
-        "registry.fly.io/cluster-app:worker",
-        "--client-lost-after-s",
-        str(LOST_S),
-    ]
-    for name in ("app=cluster-app", "org=personal", "rates=false"):
-        arguments += ["--provider-option", name]
-    command = [sys.executable, "-m", "runner.cli", *arguments]
-    with subprocess.Popen(command, env=shell.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as up:
+    with shell.begin_up() as up:
         wait_until(lambda: alive(sim), 20.0, "the coordinator's machine")
         up.send_signal(signal.SIGKILL)
         up.wait()
@@ -192,8 +183,26 @@ def test_no_secret_is_in_what_the_api_shows(sim: FlySim, shell: Shell) -> None:
     cluster = shell.up()
     token = Path(cluster["token_file"]).read_text().strip()
 
-    shown = json.dumps(sim.state())
+    answer = httpx.get(f"{sim.url}/v1/apps/cluster-app/machines", headers=sim.headers)
+    shown = {each["id"]: each for each in answer.json()}
+    env = shown[cluster["machine"]["machine_id"]]["config"]["env"]
+    decoded = repr(msgpack.unpackb(base64.b64decode(env["RUNNER_COORDINATOR"])))
 
-    assert token not in shown
-    assert sim.token not in json.dumps([each.get("config") for each in sim.state()["machines"].values()])
+    assert len(shown) == 3
+    assert "cluster-app" in decoded  # it is the settings
+    for text in (answer.text, decoded):
+        assert token not in text
+        assert sim.token not in text
+        assert "simdeploy" not in text
     assert shell.run("down").returncode == 0
+
+
+def test_ctrl_c_during_the_boot_leaves_nothing(sim: FlySim, shell: Shell) -> None:
+    with shell.begin_up() as up:
+        wait_until(lambda: alive(sim), 20.0, "the coordinator's machine")
+        up.send_signal(signal.SIGINT)
+        up.wait(30)
+
+    assert up.returncode != 0
+    assert alive(sim) == {}
+    assert list((shell.home / "clusters").glob("*")) == []

@@ -12,8 +12,9 @@ import httpx
 import msgpack
 import pytest
 
-from runner.cli import fly_cluster
-from runner.cli.fly_cluster import COORDINATOR_TAG, Booted, Wanted
+from runner.cli import fly_cluster, fly_end
+from runner.cli.fly_cluster import Booted, Wanted
+from runner.cli.fly_end import COORDINATOR_TAG
 from runner.coordinator.config import CoordinatorConfig
 from runner.errors import BadOptionsError, ProviderError, UsageError
 from runner.pools import Pool
@@ -21,12 +22,13 @@ from runner.providers.fly.options import parse_options
 from runner.providers.fly.records import CLUSTER_TAG
 
 ORG_TOKEN, DEPLOY_TOKEN = "fo1_org_token_of_the_user", "FlyV1 fm2_for_this_app_alone"
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "app": "my-app",
     "image": "registry.fly.io/my-app:worker",
     "token": ORG_TOKEN,
     "regions": ["iad", "ord"],
     "rates": False,
+    "lag_s": 0.3,
 }
 CONFIG = CoordinatorConfig(
     home="/not/used",
@@ -73,6 +75,10 @@ class Fly:
         self.machines[MACHINE] = machine
         return 200, machine
 
+    def destroy_all(self) -> Answer:
+        self.machines.clear()
+        return 200, {"ok": True}
+
     def handle(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path.removeprefix("/v1")
         body = json.loads(request.content) if request.content else None
@@ -108,6 +114,7 @@ class Fly:
 @pytest.fixture
 def fly(monkeypatch: pytest.MonkeyPatch) -> Fly:
     monkeypatch.setattr(fly_cluster, "_POLL_S", 0.01)
+    monkeypatch.setattr(fly_end, "_POLL_S", 0.01)
     for name in ("FLY_API_TOKEN", "FLY_FLAPS_BASE_URL", "RUNNER_INSIDE"):
         monkeypatch.delenv(name, raising=False)
     return Fly()
@@ -268,6 +275,33 @@ def test_a_boot_that_fails_leaves_no_machine(fly: Fly, exec_answer: Answer, stat
     assert DEPLOY_TOKEN not in str(caught.value)
 
 
+def test_a_machine_that_is_not_visible_yet_is_looked_for_again(fly: Fly) -> None:
+    fly.on("POST", "/exec", (403, {"error": "no"}))
+    left = [3]
+
+    def later(body: Any) -> Answer:
+        left[0] -= 1
+        return (404, {"error": "machine not found"}) if left[0] else fly.destroy_all()
+
+    fly.routes.append(("DELETE", MACHINE, later))
+
+    with pytest.raises(ProviderError):
+        fly.boot()
+
+    assert fly.machines == {}
+    assert len(fly.sent("DELETE", MACHINE)) == 3
+
+
+def test_a_refused_create_leaves_nothing_to_look_for(fly: Fly) -> None:
+    fly.on("POST", "/apps/my-app/machines", (422, {"error": "image is not valid"}))
+
+    with pytest.raises(ProviderError, match="image is not valid"):
+        fly.boot()
+
+    assert fly.sent("GET", "/machines") == []
+    assert fly.sent("DELETE", MACHINE) == []
+
+
 def test_an_error_that_repeats_the_request_shows_no_secret(fly: Fly) -> None:
     def echo(body: Any) -> Answer:
         return 403, {"error": f"denied: {json.dumps(body)}"}
@@ -302,18 +336,33 @@ def test_ends_what_is_left_coordinator_first(fly: Fly) -> None:
         fly.machines[name] = {"id": name, "state": "started", "config": {"metadata": {tag: "c0ffee"}}}
     fly.machines["other"] = {"id": "other", "state": "started", "config": {"metadata": {CLUSTER_TAG: "another"}}}
 
-    work = fly_cluster.end(parse_options(OPTIONS), "c0ffee", patience_s=0.0, transport=httpx.MockTransport(fly.handle))
+    work = fly_end.end(parse_options(OPTIONS), "c0ffee", patience_s=0.0, transport=httpx.MockTransport(fly.handle))
     left = asyncio.run(work)
 
     assert left.destroyed == ("co", "w1", "w2")
     assert list(fly.machines) == ["other"]
 
 
+def test_a_worker_that_was_just_being_created_is_ended_too(fly: Fly) -> None:
+    fly.machines["co"] = {"id": "co", "state": "started", "config": {"metadata": {COORDINATOR_TAG: "c0ffee"}}}
+
+    def appear(body: Any) -> Answer:
+        del fly.machines["co"]
+        fly.machines["late"] = {"id": "late", "state": "created", "config": {"metadata": {CLUSTER_TAG: "c0ffee"}}}
+        return 200, {"ok": True}
+
+    fly.routes.append(("DELETE", "/co", appear))
+    work = fly_end.end(parse_options(OPTIONS), "c0ffee", patience_s=0.0, transport=httpx.MockTransport(fly.handle))
+
+    assert asyncio.run(work).destroyed == ("co", "late")
+    assert fly.machines == {}
+
+
 def test_what_cannot_be_ended_is_named(fly: Fly, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fly_cluster, "_GONE_S", 0.05)
+    monkeypatch.setattr(fly_end, "GONE_S", 0.05)
     fly.machines["w1"] = {"id": "w1", "state": "stopping", "config": {"metadata": {CLUSTER_TAG: "c0ffee"}}}
     fly.on("DELETE", "/w1", (200, {"ok": True}))
 
-    work = fly_cluster.end(parse_options(OPTIONS), "c0ffee", patience_s=0.0, transport=httpx.MockTransport(fly.handle))
+    work = fly_end.end(parse_options(OPTIONS), "c0ffee", patience_s=0.0, transport=httpx.MockTransport(fly.handle))
     with pytest.raises(ProviderError, match=r"w1 \(stopping\)"):
         asyncio.run(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from runner import config
 from runner.cli import up_fly
 from runner.cli.fly_cluster import Booted, Wanted
-from runner.rpc.clusters import find_cluster, read_cluster, resolve, running_clusters
+from runner.errors import CoordinatorUnreachableError
+from runner.rpc.clusters import Target, find_cluster, read_cluster, resolve, running_clusters
+from runner.rpc.security import Authority
 
 NONE: dict[str, Any] = dict.fromkeys(up_fly.COORDINATOR_OPTIONS)
 BOOTED = Booted(
@@ -76,6 +79,16 @@ def test_the_cluster_is_found_and_its_secrets_are_private(tmp_path: Path) -> Non
         "machine_id": "148ed193b95948",
         "base_url": "https://api.machines.dev",
     }
+
+
+def test_an_address_that_leads_nowhere_names_the_other_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up_fly, "_REACHABLE_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    authority = Authority.create()
+
+    with pytest.raises(CoordinatorUnreachableError, match=rf"{address}.*--reach private.*--reach proxy"):
+        up_fly._await_reachable(Target(address, authority.ca_pem, "a-token"))
 
 
 def test_a_machine_is_no_process_of_this_host(tmp_path: Path) -> None:
