@@ -18,6 +18,7 @@ from runner.coordinator.config import CoordinatorConfig
 from runner.coordinator.handover import Secrets, hand_over, take_secrets
 from runner.errors import BadOptionsError, RunnerError
 
+WILDCARDS = ("::", "0.0.0.0")
 # For the whole of a hand-over inside the machine: importing gRPC on a small one takes seconds.
 HAND_OVER_S = 45.0
 
@@ -51,7 +52,14 @@ def with_secrets(packed: dict[str, Any], secrets: Secrets, loaded: settings.Sett
     """
     options = {**packed.get("provider_options", {}), **secrets.provider_options}
     config = CoordinatorConfig.from_dict({**packed, "provider_options": options, "token": secrets.token})
-    return config if config.advertise else replace(config, advertise=loaded.private_address or "")
+    if config.advertise or config.host not in WILDCARDS:
+        return config
+    if not loaded.private_address:
+        raise BadOptionsError(
+            f"machines would not find the coordinator: it listens everywhere, and neither advertise nor "
+            f"{settings.PRIVATE_ADDRESS} says where that is; Fly sets the latter in each machine"
+        )
+    return replace(config, advertise=loaded.private_address)
 
 
 def read_packed(loaded: settings.Settings) -> dict[str, Any]:

@@ -33,7 +33,7 @@ END_S = LOST_S + 8.0
 class Machine:
     """A machine whose main process is a coordinator."""
 
-    def __init__(self, home: Path, *, lost_s: float = LOST_S, **more: Any) -> None:
+    def __init__(self, home: Path, *, lost_s: float = LOST_S, private_ip: str = "", **more: Any) -> None:
         self.home = home
         self.config = CoordinatorConfig(
             home=str(home),
@@ -46,6 +46,8 @@ class Machine:
         )
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RUNNER_") or "TEST" in key}
         self.environment = {**kept, "RUNNER_COORDINATOR": encode_config(self.config), "RUNNER_LOG_LEVEL": "info"}
+        if private_ip:
+            self.environment["FLY_PRIVATE_IP"] = private_ip
         self.log = home.with_suffix(".log")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -142,6 +144,21 @@ def _wait_for(path: str) -> None:
 
     while not os.path.exists(path):
         time.sleep(0.05)
+
+
+def test_it_listens_for_the_private_network_and_for_the_proxy(tmp_path):
+    """Machines come over IPv6 to the address that Fly tells; Fly's proxy comes over IPv4."""
+    machine = Machine(tmp_path / "machine", host="::", private_ip="::1")
+    try:
+        secrets = Secrets(new_token())
+        access = told(machine.hand_over(secrets))
+        port = access["address"].rpartition(":")[2]
+        assert access["address"] == f"[::1]:{port}"
+        for address in (access["address"], f"127.0.0.1:{port}"):
+            with runner.init(address, token=secrets.token, ca=access["ca_pem"].encode()):
+                assert runner.get(runner.remote(abs).remote(-3)) == 3
+    finally:
+        machine.close()
 
 
 def test_another_token_is_refused_when_it_has_started(machine):

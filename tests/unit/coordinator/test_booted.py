@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 
 import msgpack
 import pytest
@@ -33,9 +34,9 @@ def read_config(loaded: settings.Settings, secrets: Secrets | None = None) -> Co
 
 
 def test_settings_survive_the_way_through_the_environment():
-    found = read_config(load(RUNNER_COORDINATOR=encode_config(CONFIG)))
+    found = read_config(load(RUNNER_COORDINATOR=encode_config(replace(CONFIG, host="10.0.0.7"))))
 
-    assert found == CONFIG
+    assert found == replace(CONFIG, host="10.0.0.7")
 
 
 def test_secrets_come_from_elsewhere_before_anything_is_checked():
@@ -43,7 +44,9 @@ def test_secrets_come_from_elsewhere_before_anything_is_checked():
 
     with pytest.raises(BadOptionsError, match="unknown"):
         read_config(load(RUNNER_COORDINATOR=encode_config(CONFIG)), secrets)
-    found = read_config(load(RUNNER_COORDINATOR=encode_config(CONFIG)), Secrets("client-token"))
+    found = read_config(
+        load(RUNNER_COORDINATOR=encode_config(replace(CONFIG, host="10.0.0.7"))), Secrets("client-token")
+    )
     assert found.token == "client-token"
 
 
@@ -51,6 +54,11 @@ def test_machines_are_told_the_private_address():
     found = read_config(load(RUNNER_COORDINATOR=encode_config(CONFIG), FLY_PRIVATE_IP="fdaa:0:1::2"))
 
     assert found.advertise == "fdaa:0:1::2"
+
+
+def test_without_one_it_says_what_is_missing():
+    with pytest.raises(BadOptionsError, match="FLY_PRIVATE_IP"):
+        read_config(load(RUNNER_COORDINATOR=encode_config(CONFIG)))
 
 
 @pytest.mark.parametrize(
