@@ -23,6 +23,8 @@ INSIDE = "RUNNER_INSIDE"  # set by agents: the machine whose process this is
 PRIVATE_ADDRESS = "FLY_PRIVATE_IP"  # set by Fly in each machine: where others of its organisation reach it
 FLY_API_TOKEN = "FLY_API_TOKEN"  # noqa: S105  for the provider `fly`; its options win
 FLY_BASE_URL = "FLY_FLAPS_BASE_URL"  # where Fly's Machines API is; the name that Fly's own tools use
+DOCKER_HOST = "DOCKER_HOST"  # where the container engine listens, as its own tools read it
+XDG_RUNTIME_DIR = "XDG_RUNTIME_DIR"  # where an engine without root has its socket
 NO_COLOR = "NO_COLOR"  # see no-color.org: any value but the empty one
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -47,6 +49,8 @@ class Settings:
     no_color: bool = False
     fly_token: str | None = field(default=None, repr=False)
     fly_base_url: str | None = None
+    docker_host: str = ""
+    runtime_dir: Path | None = None
 
     def read_token(self) -> str | None:
         """The token from RUNNER_TOKEN or else from RUNNER_TOKEN_FILE; None when neither is set.
@@ -97,6 +101,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         no_color=NO_COLOR in env,
         fly_token=env.get(FLY_API_TOKEN),
         fly_base_url=env.get(FLY_BASE_URL),
+        docker_host=env.get(DOCKER_HOST, ""),
+        runtime_dir=_path(env.get(XDG_RUNTIME_DIR)),
     )
 
 

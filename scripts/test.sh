@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the named parts of the test suite: fast, slow, examples, wheel, soak. All of them run even when one fails.
+# Runs the named parts of the test suite: fast, slow, examples, wheel, container (through .ci/containers), soak. All of them run even when one fails.
 #   PYTEST_ARGS="-x -k name"   handed to pytest
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -62,6 +62,7 @@ for name in "$@"; do
         slow) pytest_in_root slow 900 tests/contract tests/integration tests/chaos ;;
         examples) pytest_in_root examples 600 tests/examples ;;
         wheel) part wheel 400 bash -c "$(declare -f wheel); root='$root' python='$python'; wheel" ;;
+        container) pytest_in_root container 480 tests/container ;;
         soak)
             RUNNER_SIM_SEEDS="${RUNNER_SIM_SEEDS:-1000}" HYPOTHESIS_PROFILE=soak pytest_in_root properties 3600 tests/properties --timeout=1800
             pytest_in_root chaos 7200 tests/chaos tests/integration --timeout=600

@@ -20,6 +20,7 @@ COMMANDS = {
     "runs": ("runner.cli.runs", "List runs, or show one: metrics, attempts, outcome."),
     "logs": ("runner.cli.logs", "Print what a run wrote."),
     "fly-sim": ("runner.cli.fly_sim", "Simulate Fly Machines on this computer, with real agents."),
+    "image": ("runner.cli.image", "Build or check the image that machines boot from."),
     "worker": ("runner.cli.worker", "Be a machine: the entry point of the worker image."),
     "version": ("runner.cli.version", "Print versions."),
 }

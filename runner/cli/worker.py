@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from typing import TYPE_CHECKING
 
 import click
@@ -21,11 +22,15 @@ def command() -> None:
     """Join the cluster that booted this machine, and work until told to stop.
 
     The boot configuration comes from the provider: base64 in RUNNER_BOOT, or in
-    the file that RUNNER_BOOT_FILE names.
+    the file that RUNNER_BOOT_FILE names, which is removed once it is read.
     """
-    boot = read_boot(settings())
-    # It holds the join token, and user code sees the environment.
+    loaded = settings()
+    boot = read_boot(loaded)
+    # It holds the join token, and user code sees the environment and the files.
     forget_boot()
+    if loaded.boot_file is not None:
+        with contextlib.suppress(OSError):  # another user's, or mounted to be read only
+            loaded.boot_file.unlink()
     from runner.worker.agent import run_agent
 
     raise SystemExit(run_agent(boot))

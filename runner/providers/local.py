@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
-import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-from weakref import WeakValueDictionary
+from typing import Any, Protocol
 
 from runner.core.values import GPU, UNIT
 from runner.errors import BadOptionsError, ProviderError
@@ -27,12 +24,11 @@ from runner.providers.base import (
     provider_error,
 )
 from runner.providers.gpus import Gpu, detect_gpus
-from runner.providers.machine_log import describe_status, read_tail
+from runner.providers.machine_log import describe_status, note, path_of, read_tail
 from runner.providers.process_tag import Process, Tagged, find_process, find_tagged, send_signal
 from runner.providers.reaper import Reaper
 from runner.providers.registry import Place
-
-T = TypeVar("T")
+from runner.providers.turns import Turns
 
 _STATUS_WAIT_S = 0.5  # from the end of a machine to the forker's word of how
 _REASON_LINES = 5  # of the log, in the reason of an exit
@@ -98,8 +94,7 @@ class LocalProvider:
         self._term_grace_s = term_grace_s
         self._gpus_taken: set[str] = set()
         self._machines: dict[MachineId, _Machine] = {}
-        self._locks: WeakValueDictionary[MachineId, asyncio.Lock] = WeakValueDictionary()
-        self._work: set[asyncio.Task[Any]] = set()
+        self._turns = Turns()
         self._swept: set[MachineId] = set()  # ended here and nothing is left: destroying them again costs no look
         self._reaper = Reaper(cluster_id, kill_grace_s=kill_grace_s)
         self._exit_callbacks: list[ExitCallback] = []
@@ -129,7 +124,7 @@ class LocalProvider:
         return ()
 
     async def create(self, spec: MachineSpec) -> ProviderMachine:
-        return await self._in_turn(spec.machine_id, lambda: self._create(spec))
+        return await self._turns.take(spec.machine_id, lambda: self._create(spec))
 
     async def start(self, name: MachineId) -> None:
         machine = self._machines.get(name)
@@ -143,7 +138,7 @@ class LocalProvider:
         await self.destroy(name)
 
     async def destroy(self, name: MachineId) -> None:
-        await self._in_turn(name, lambda: self._destroy(name))
+        await self._turns.take(name, lambda: self._destroy(name))
 
     async def get(self, name: MachineId) -> ProviderMachine | None:
         machine = self._machines.get(name)
@@ -172,36 +167,13 @@ class LocalProvider:
         if self._is_closed:
             return
         self._is_closed = True  # what still waits for its turn to be created is refused
-        if self._work:
-            await asyncio.wait([*self._work])
+        await self._turns.all_done()
         ends = await asyncio.gather(*(self.destroy(name) for name in [*self._machines]), return_exceptions=True)
-        if self._work:
-            await asyncio.wait([*self._work])
+        await self._turns.all_done()
         self._forker.close()
         failures = [end for end in ends if isinstance(end, BaseException)]
         if failures:
             raise failures[0]
-
-    async def _in_turn(self, name: MachineId, operation: Callable[[], Coroutine[None, None, T]]) -> T:
-        """One operation at a time on one machine, in the order of the calls.
-
-        A caller that gives up does not stop it half way: a process that was forked must also become known.
-        """
-
-        async def locked() -> T:
-            async with lock:
-                return await operation()
-
-        lock = self._locks.setdefault(name, asyncio.Lock())
-        task = asyncio.ensure_future(locked())
-        self._work.add(task)
-        task.add_done_callback(self._work_done)
-        return await asyncio.shield(task)
-
-    def _work_done(self, done: asyncio.Task[Any]) -> None:
-        self._work.discard(done)
-        if not done.cancelled():
-            done.exception()  # seen, also where the caller gave up
 
     # ---- creating ----
     async def _create(self, spec: MachineSpec) -> ProviderMachine:
@@ -297,8 +269,7 @@ class LocalProvider:
         machine.ended.set()
         if not machine.is_ending:
             machine.is_ending = True
-            sweep = self._in_turn(machine.spec.machine_id, lambda: self._sweep_and_report(machine, how))
-            asyncio.ensure_future(sweep).add_done_callback(self._work_done)
+            self._turns.start(machine.spec.machine_id, lambda: self._sweep_and_report(machine, how))
 
     async def _sweep_and_report(self, machine: _Machine, how: str) -> None:
         """First nothing of it runs any more, then it is called dead: its work may start elsewhere at once."""
@@ -349,12 +320,10 @@ class LocalProvider:
         machine.ended.set()
 
     def _note(self, name: MachineId, event: str) -> None:
-        """A line of ours among the machine's, so that a log is never empty."""
-        with contextlib.suppress(OSError), self._log_path(name).open("a") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} provider: machine {name} {event}\n")
+        note(self._log_path(name), name, event)
 
     def _log_path(self, name: MachineId) -> Path:
-        return self._log_dir / f"{name}.log"
+        return path_of(self._log_dir, name)
 
 
 def _agents_first(tagged: Tagged) -> bool:

@@ -1,13 +1,28 @@
-"""What is known of a machine that is a process of this computer: the end of what it wrote, and how it ended."""
+"""What is known of a machine: what it wrote and what its provider said of it, in one file that outlives it; how it ended."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import time
 from pathlib import Path
+
+from runner.ids import MachineId
 
 _TAIL_BYTES = 64 * 1024
 _LINES_MAX = 200
+
+
+def path_of(log_dir: Path, name: MachineId) -> Path:
+    """The file of one machine."""
+    return log_dir / f"{name}.log"
+
+
+def note(path: Path, name: MachineId, event: str) -> None:
+    """A line of the provider's among the machine's, so that a log is never empty. A full disk loses it."""
+    with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as log:
+        log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} provider: machine {name} {event}\n")
 
 
 def describe_status(status: int) -> str:

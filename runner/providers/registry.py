@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "local": "runner.providers.local",
     "fly": "runner.providers.fly",
+    "container": "runner.providers.container",
 }
 PROVIDERS = tuple(_MODULES)
 

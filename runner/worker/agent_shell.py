@@ -66,7 +66,8 @@ class AgentShell:
         settings = AgentSettings(
             boot.machine_id,
             cpus=boot.cpus,
-            is_leased=not boot.embedded,
+            # A process of its own (container, VM) has no life pipe, whatever its cluster is.
+            is_leased=not boot.embedded or zygote is None,
             lost_after_s=boot.lost_after_s,
             destroy_after_s=boot.destroy_after_s,
         )

@@ -57,6 +57,15 @@ def test_without_any_it_is_wrong_usage(run):
     assert "no boot configuration: set RUNNER_BOOT or RUNNER_BOOT_FILE" in result.stderr
 
 
+def test_a_file_with_the_join_token_is_removed_once_it_is_read(run, tmp_path, monkeypatch):
+    path = tmp_path / "boot"
+    path.write_bytes(PACKED)
+    path.chmod(0o400)
+    monkeypatch.setattr("runner.worker.agent.run_agent", lambda boot: 7 if boot == BOOT else 1)
+    assert run("worker", env={"RUNNER_BOOT_FILE": str(path)}).exit_code == 7
+    assert not path.exists()
+
+
 def test_the_join_token_leaves_the_environment(monkeypatch):
     monkeypatch.setenv("RUNNER_BOOT", "secret")
     config.forget_boot()

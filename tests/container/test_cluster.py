@@ -1,0 +1,155 @@
+"""A whole cluster whose machines are containers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+import runner
+from runner.errors import RunnerError
+from runner.rpc.version import host_id
+from tests.container.conftest import IMAGE, until
+
+pytestmark = pytest.mark.timeout(120)
+Containers = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def start(options: dict[str, Any], containers: Containers) -> Iterator[Callable[..., Any]]:
+    """`runner.init` on containers; ends with the test, and then no container is left."""
+
+    def init(machines: int = 1, **more: Any) -> Any:
+        return runner.init(
+            provider="container", provider_options=options, machines=machines, log_to_driver=False, **more
+        )
+
+    yield init
+    runner.shutdown()
+    assert containers() == []
+
+
+def test_tasks_run_in_containers_as_this_user(start) -> None:
+    @runner.remote
+    def where() -> tuple[str, int, bool]:
+        return os.readlink("/proc/self/ns/mnt"), os.getuid(), os.path.exists("/opt/code/runner")
+
+    start(2)
+    namespace, uid, is_in_image = runner.get(where.remote())
+    assert namespace != os.readlink("/proc/self/ns/mnt")
+    assert (uid, is_in_image) == (os.getuid(), True)
+
+
+def test_a_large_value_is_shared_without_a_copy(start) -> None:
+    @runner.remote
+    def double(value: bytes) -> bytes:
+        return value * 2
+
+    start()
+    large = os.urandom(1 << 20)
+    assert runner.get(double.remote(runner.put(large))) == large * 2
+    (node,) = runner.nodes()
+    assert node.host_id == host_id()
+
+
+def test_a_killed_container_is_replaced_and_its_run_goes_on_from_its_checkpoint(start, client, containers) -> None:
+    @runner.remote
+    def train(steps: int) -> int:
+        restored = runner.get_checkpoint()
+        first = 0 if restored is None else restored["next"]
+        for step in range(first, steps):
+            print(f"step {step}")
+            runner.report({"step": step}, checkpoint={"next": step + 1})
+            if first == 0 and step == 1:
+                time.sleep(60)  # the test takes the machine away here
+        return first
+
+    start()
+    run = train.options(name="trained").remote(4)
+    seen = []
+    for event in runner.stream(run):
+        seen.append((event.kind, event))
+        if sum(kind == "checkpoint" for kind, _ in seen) == 2:
+            (first,) = containers()
+            client.kill(first["Id"], "SIGKILL")
+            break
+    assert runner.get(run, timeout=60) == 2
+    (second,) = containers()
+    assert second["Id"] != first["Id"]
+    lines = [event.text for event in runner.stream(run, kinds="log")]
+    assert lines == ["step 0", "step 1", "step 2", "step 3"]
+
+
+def test_a_task_over_its_containers_memory_is_told_as_such(start) -> None:
+    @runner.remote(max_retries=0)
+    def eat(size_bytes: int) -> int:
+        return len(b"x" * size_bytes)
+
+    start(memory="300MiB")
+    with pytest.raises(RunnerError, match=r"(?i)memory"):
+        runner.get(eat.remote(1 << 30), timeout=60)
+    assert runner.get(eat.remote(10)) == 10
+
+
+def test_eight_machines_at_once(start, containers) -> None:
+    @runner.remote
+    def double(value: int) -> int:
+        return value * 2
+
+    start(8)
+    until(lambda: sum(node.is_alive for node in runner.nodes()) == 8, 60, "not all registered")
+    assert len(containers()) == 8
+    assert runner.get([double.remote(number) for number in range(16)]) == [2 * number for number in range(16)]
+
+
+def test_an_image_that_cannot_work_is_an_error_that_says_so(options) -> None:
+    @runner.remote
+    def nothing() -> None: ...
+
+    with pytest.raises(RunnerError, match=r"runner-absent:cpu is not on the engine"):
+        with runner.init(provider="container", provider_options={**options, "image": "runner-absent:cpu"}):
+            runner.get(nothing.remote(), timeout=30)
+
+
+CLIENT = """
+import sys, time
+from runner.client.embedded import start
+from runner.pools import fixed_pool
+home, socket, image, machines = sys.argv[1:]
+cluster = start(dict(
+    home=home, provider="container", provider_options=dict(socket=socket, image=image),
+    pools=(fixed_pool(int(machines), num_cpus=1.0),), heartbeat_s=0.5, lost_after_s=3.0, destroy_after_s=4.0,
+), 30.0, lambda: None)
+print(cluster.ready.pid, cluster.ready.cluster_id, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.3, 4.0])
+def test_kill_9_of_client_and_coordinator_leaves_no_container(
+    after_s: float, containers: Containers, options: dict[str, Any], tmp_path: Path, client: docker.APIClient
+) -> None:
+    """Before, amid and after the boots. What the engine has not started is the sweeper's, at the next start."""
+    command = [sys.executable, "-c", CLIENT, str(tmp_path), options["socket"], IMAGE, "4"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid, cluster = process.stdout.readline().split()
+        time.sleep(after_s)
+        os.kill(int(pid), signal.SIGKILL)
+        process.kill()
+    # destroy_after_s (4) from the last heartbeat, 10 s for the agent to end what it runs, and the engine's removal.
+    took_s = until(
+        lambda: not [each for each in containers(cluster) if each["State"] != "created"], 20, "containers are running"
+    )
+    print(f"killed {after_s} s after the start of the boots: gone after {took_s:.1f} s")
+    for each in containers(cluster):  # created, not started: nothing of it runs
+        client.remove_container(each["Id"], force=True)
+    assert containers(cluster) == []
