@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 
 import runner
+from runner.coordinator.state_dir import sweep_stores
 from runner.errors import RunnerError
 from runner.rpc.version import host_id
 from tests.container.conftest import IMAGE, until
+from tests.leakcheck import MARK
 
 pytestmark = pytest.mark.timeout(120)
 Containers = Callable[..., list[dict[str, Any]]]
@@ -133,23 +134,57 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.3, 4.0])
-def test_kill_9_of_client_and_coordinator_leaves_no_container(
-    after_s: float, containers: Containers, options: dict[str, Any], tmp_path: Path, client: docker.APIClient
-) -> None:
-    """Before, amid and after the boots. What the engine has not started is the sweeper's, at the next start."""
+def _kill_9(tmp_path: Path, options: dict[str, Any], after_s: float, *, guard_too: bool) -> str:
+    """Start a cluster of four machines, and kill client and coordinator; the cluster's id."""
     command = [sys.executable, "-c", CLIENT, str(tmp_path), options["socket"], IMAGE, "4"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         pid, cluster = process.stdout.readline().split()
         time.sleep(after_s)
+        if guard_too:
+            _kill_guards()
         os.kill(int(pid), signal.SIGKILL)
         process.kill()
-    # destroy_after_s (4) from the last heartbeat, 10 s for the agent to end what it runs, and the engine's removal.
-    took_s = until(
-        lambda: not [each for each in containers(cluster) if each["State"] != "created"], 20, "containers are running"
-    )
-    print(f"killed {after_s} s after the start of the boots: gone after {took_s:.1f} s")
-    for each in containers(cluster):  # created, not started: nothing of it runs
-        client.remove_container(each["Id"], force=True)
-    assert containers(cluster) == []
+    return cluster
+
+
+def _kill_guards() -> None:
+    mark = f"{MARK}={os.environ[MARK]}".encode()
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            is_guard = b"runner.coordinator.guard" in (each / "cmdline").read_bytes()
+            if is_guard and mark in (each / "environ").read_bytes():
+                os.kill(int(each.name), signal.SIGKILL)
+        except OSError:
+            continue
+
+
+@pytest.fixture
+def clean_after() -> Iterator[None]:
+    """What a killed cluster leaves on purpose: a guard that waits for late creations, a store for the next start to sweep."""
+    yield
+    _kill_guards()
+    sweep_stores()
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.3, 4.0])
+def test_kill_9_of_client_and_coordinator_leaves_no_container(
+    after_s: float, containers: Containers, options: dict[str, Any], tmp_path: Path, clean_after: None
+) -> None:
+    """Before, amid and after the boots."""
+    cluster = _kill_9(tmp_path, options, after_s, guard_too=False)
+    time.sleep(1.0)  # what was on its way to the engine
+    took_s = until(lambda: not containers(cluster), 20, "containers are left")
+    print(f"killed {after_s} s after the start of the boots: gone {1.0 + took_s:.1f} s later")
+
+
+def test_machines_whose_whole_cluster_was_killed_end_by_themselves(
+    containers: Containers, options: dict[str, Any], tmp_path: Path, clean_after: None
+) -> None:
+    """The guard too: what is left is the agents' dead-man's switch, and the engine's removal of what has ended."""
+    cluster = _kill_9(tmp_path, options, 4.0, guard_too=True)
+    assert len(containers(cluster)) == 4
+    # destroy_after_s (4) from the last heartbeat, and the agent's time to end what it runs.
+    took_s = until(lambda: not containers(cluster), 15, "containers are running")
+    assert took_s > 2.0, "something else than the switch has ended them"
+    print(f"gone after {took_s:.1f} s")

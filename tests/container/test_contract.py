@@ -31,8 +31,8 @@ class ContainerHarness:
         return [str(each["Names"]) for each in found]
 
 
-@pytest.fixture
-async def harness(  # type: ignore[no-redef]
+@pytest.fixture  # type: ignore[no-redef]  # ours, for the imported tests
+async def harness(
     client: docker.APIClient, make_provider: Callable[..., ContainerProvider]
 ) -> AsyncIterator[ContainerHarness]:
     made = ContainerHarness(client, make_provider)

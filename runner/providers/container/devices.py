@@ -90,6 +90,10 @@ class Devices:
         self._taken.update(taken)
         return taken
 
+    def keep(self, ids: Sequence[str]) -> None:
+        """A machine that was adopted has these."""
+        self._taken.update(ids)
+
     def give_back(self, ids: Sequence[str]) -> None:
         """Their machine is gone."""
         self._taken.difference_update(ids)
