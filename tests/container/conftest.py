@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -80,16 +79,6 @@ def make_provider(tmp_path: Path, options: dict[str, Any]) -> Callable[..., Cont
         return ContainerProvider(parse(place.options), place)
 
     return make
-
-
-def until(condition: Callable[[], object], within_s: float, what: str) -> float:
-    """Wait for a condition; how long it took."""
-    begun_s = time.monotonic()
-    while not condition():
-        waited_s = time.monotonic() - begun_s
-        assert waited_s < within_s, f"{what} after {waited_s:.1f} s"
-        time.sleep(0.05)
-    return time.monotonic() - begun_s
 
 
 def runner_command(*arguments: str) -> subprocess.CompletedProcess[str]:

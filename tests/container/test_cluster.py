@@ -17,7 +17,8 @@ import runner
 from runner.coordinator.state_dir import sweep_stores
 from runner.errors import RunnerError
 from runner.rpc.version import host_id
-from tests.container.conftest import IMAGE, until
+from tests.container.conftest import IMAGE
+from tests.integration.helpers import pause, wait_until
 from tests.leakcheck import MARK
 
 pytestmark = pytest.mark.timeout(120)
@@ -106,7 +107,7 @@ def test_eight_machines_at_once(start, containers) -> None:
         return value * 2
 
     start(8)
-    until(lambda: sum(node.is_alive for node in runner.nodes()) == 8, 60, "not all registered")
+    wait_until(lambda: sum(node.is_alive for node in runner.nodes()) == 8, 60, "not all registered")
     assert len(containers()) == 8
     assert runner.get([double.remote(number) for number in range(16)]) == [2 * number for number in range(16)]
 
@@ -140,7 +141,7 @@ def _kill_9(tmp_path: Path, options: dict[str, Any], after_s: float, *, guard_to
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         pid, cluster = process.stdout.readline().split()
-        time.sleep(after_s)
+        pause(after_s, "the boots are then where the test wants them")
         if guard_too:
             _kill_guards()
         os.kill(int(pid), signal.SIGKILL)
@@ -173,8 +174,8 @@ def test_kill_9_of_client_and_coordinator_leaves_no_container(
 ) -> None:
     """Before, amid and after the boots."""
     cluster = _kill_9(tmp_path, options, after_s, guard_too=False)
-    time.sleep(1.0)  # what was on its way to the engine
-    took_s = until(lambda: not containers(cluster), 20, "containers are left")
+    pause(1.0, "what was on its way to the engine arrives")
+    took_s = wait_until(lambda: not containers(cluster), 20, "containers are left")
     print(f"killed {after_s} s after the start of the boots: gone {1.0 + took_s:.1f} s later")
 
 
@@ -185,6 +186,6 @@ def test_machines_whose_whole_cluster_was_killed_end_by_themselves(
     cluster = _kill_9(tmp_path, options, 4.0, guard_too=True)
     assert len(containers(cluster)) == 4
     # destroy_after_s (4) from the last heartbeat, and the agent's time to end what it runs.
-    took_s = until(lambda: not containers(cluster), 15, "containers are running")
+    took_s = wait_until(lambda: not containers(cluster), 15, "containers are running")
     assert took_s > 2.0, "something else than the switch has ended them"
     print(f"gone after {took_s:.1f} s")

@@ -18,8 +18,9 @@ from runner.errors import ProviderError
 from runner.ids import ClusterId, MachineId, random_id
 from runner.providers.base import MachineState, Wanted
 from runner.providers.container.provider import ContainerProvider
-from tests.container.conftest import BASE, IMAGE, until
+from tests.container.conftest import BASE, IMAGE
 from tests.contract.providers.harness import Exits, make_spec
+from tests.integration.helpers import wait_until
 
 M1 = MachineId("m-1")
 MakeProvider = Callable[..., ContainerProvider]
@@ -63,7 +64,7 @@ async def test_the_join_token_is_shown_nowhere(cluster, provider, client) -> Non
     assert "nobody checks it" not in json.dumps(made)
     # Seen from outside: an exec would leave a process of Podman's behind for minutes.
     boot = Path(f"/proc/{made['State']['Pid']}/root/tmp/runner-boot")
-    await asyncio.to_thread(until, lambda: not boot.exists(), 20, "the agent left its boot configuration in place")
+    await asyncio.to_thread(wait_until, lambda: not boot.exists(), 20, "the agent left its boot configuration in place")
 
 
 async def test_the_hosts_store_and_artefacts_are_at_the_same_paths(cluster, provider, client, tmp_path) -> None:

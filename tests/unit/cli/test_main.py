@@ -30,6 +30,7 @@ Commands:
   runs      List runs, or show one: metrics, attempts, outcome.
   logs      Print what a run wrote.
   fly-sim   Simulate Fly Machines on this computer, with real agents.
+  image     Build or check the image that machines boot from.
   worker    Be a machine: the entry point of the worker image.
   version   Print versions.
 """
