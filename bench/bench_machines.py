@@ -22,7 +22,7 @@ def registered(wanted):
         nodes = runner.nodes()
         if sum(node.is_alive for node in nodes) >= wanted:
             return nodes
-        time.sleep(0.005)
+        time.sleep(0.1)  # a listing of so many costs milliseconds, which are the boots' to use
 
 with runner.init(machines=count, num_cpus=1, log_to_driver=False, **options):
     nodes = registered(count)
@@ -34,11 +34,9 @@ with runner.init(machines=count, num_cpus=1, log_to_driver=False, **options):
         from runner.client.context import current_session
         from runner.client.streams import client_transport
         from runner.rpc.gen import client_pb2
-        begin = time.perf_counter()
         request = client_pb2.AddMachinesRequest(count=more)
         client_transport(current_session()).request("AddMachines", request, client_pb2.AddMachinesReply)
-        registered(count + more)
-        took["more"] = time.perf_counter() - begin
+        took["more"] = max(node.phases["registered"] for node in registered(count + more)[count:])
 print(json.dumps(took))
 """
 
