@@ -65,7 +65,7 @@ for name in "$@"; do
         container) pytest_in_root container 480 tests/container ;;
         soak)
             RUNNER_SIM_SEEDS="${RUNNER_SIM_SEEDS:-1000}" HYPOTHESIS_PROFILE=soak pytest_in_root properties 3600 tests/properties --timeout=1800
-            pytest_in_root chaos 7200 tests/chaos tests/integration --timeout=600
+            RUNNER_KILLS_MACHINES="${RUNNER_KILLS_MACHINES:-64}" pytest_in_root chaos 7200 tests/chaos tests/integration --timeout=600
             ;;
         *) echo "unknown part: $name" >&2; exit 2 ;;
     esac

@@ -24,6 +24,7 @@ from runner.providers.base import (
 from runner.providers.fly.api import FlyApi
 from runner.providers.fly.connection import Connection, shared_limiter
 from runner.providers.fly.creating import Creation, candidates
+from runner.providers.fly.ends import Ends
 from runner.providers.fly.errors import FlyError, Kind
 from runner.providers.fly.failures import explain
 from runner.providers.fly.guest import SUSPEND_MEMORY_MB_MAX, fit, suspend_obstacle
@@ -61,7 +62,7 @@ class FlyProvider:
         self._volumes = None if options.volume is None else VolumePool(options.volume)
         self._watch = ExitWatch(self._lookup, poll_s=options.poll_s, lag_s=options.lag_s, report=self._machine_ended)
         self._ids: dict[MachineId, str] = {}  # of the latest machine of that name
-        self._ended_ids: set[str] = set()  # that `destroy` ended: a listing under way may still show them
+        self._ends = Ends(self._lookup, lag_s=options.lag_s)
         self._uncertain: dict[MachineId, float] = {}  # creates without an answer: until when one may still appear
         self._creating: dict[MachineId, set[asyncio.Task[Any]]] = {}
         self._locks: WeakValueDictionary[MachineId, asyncio.Lock] = WeakValueDictionary()
@@ -142,6 +143,7 @@ class FlyProvider:
             self._note_unanswered(creation)
             failure = self._explain("create", name, error) if isinstance(error, FlyError) else error
             raise await self._undo(spec, failure) from None
+        self._ends.shown(machine.id)
         self._notes.add(name, f"started as {machine.id} in {machine.region or 'some region'}")
         self._watch.add(name, machine.id)
         return to_record(machine)
@@ -155,6 +157,7 @@ class FlyProvider:
     def _landed(self, name: MachineId, machine: Machine) -> None:
         if self._ids.get(name) != machine.id:
             self._ids[name] = machine.id
+            self._ends.created(machine.id)
             self._notes.add(name, f"is {machine.id} at Fly, {machine.state} in {machine.region or 'some region'}")
         self._notes.absorb(name, machine.events)
 
@@ -286,17 +289,9 @@ class FlyProvider:
 
     async def _end(self, api: FlyApi, name: MachineId, machine_id: str, deadline_s: float) -> None:
         """Returns when it is gone."""
-        if machine_id in self._ended_ids:
+        if self._ends.is_over(machine_id):
             return
-        try:
-            if await api.machines.destroy(machine_id, force=True):
-                await api.machines.wait(
-                    machine_id, "destroyed", deadline_s=deadline_s, slice_s=10, gone_states=GONE_STATES
-                )
-        except FlyError as error:
-            if error.kind is not Kind.NOT_FOUND:
-                raise
-        self._ended_ids.add(machine_id)
+        await self._ends.end(api, machine_id, deadline_s)
         self._notes.add(name, f"destroyed ({machine_id})")
         if self._ids.get(name) == machine_id:
             del self._ids[name]
@@ -315,7 +310,7 @@ class FlyProvider:
             found = await (self._lookup.all() if is_own else self._lookup.of_cluster(cluster_id))
         except FlyError as error:
             raise self._explain("list", f"of cluster {cluster_id}", error) from None
-        machines = [each for each in found if each.state not in GONE_STATES and each.id not in self._ended_ids]
+        machines = [each for each in found if each.state not in GONE_STATES and not self._ends.is_over(each.id)]
         records = tuple(to_record(each) for each in machines)
         if is_own:
             for record in records:
@@ -342,7 +337,7 @@ class FlyProvider:
         machine_id = self._ids.get(name)
         if machine_id is None:
             found = await self._lookup.named(name)
-            live = [each for each in found if each.id not in self._ended_ids]
+            live = [each for each in found if not self._ends.is_over(each.id)]
             return live[0] if live else None
         try:
             machine = await self._api.machines.get(machine_id)
