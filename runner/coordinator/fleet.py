@@ -24,6 +24,8 @@ from runner.rpc.security import new_token, tokens_equal
 
 log = logging.getLogger(__name__)
 
+# Often after a start, when what was on its way to an earlier coordinator may turn up; then now and then.
+_SWEEP_FIRST_S = 4.0
 _SWEEP_EVERY_S = 60.0
 # A clock of a machine that is less wrong than this is taken at its word.
 _CLOCK_TOLERANCE_S = 2.0
@@ -77,6 +79,7 @@ class Fleet:
         self._cluster_id = cluster_id
         self._ca_pem = ca_pem
         self._boots: dict[MachineId, Boot] = {}
+        self._orphans: set[MachineId] = set()  # that are being destroyed
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
         self._sizes = {pool.name: pool.size for pool in config.pools}
@@ -155,20 +158,28 @@ class Fleet:
         for machine in await self._provider.list(self._cluster_id):
             if machine.name in self._boots or machine.state is MachineState.DESTROYED:
                 continue
-            log.warning("machine %s (%s) is an orphan; destroying it", machine.name, machine.detail)
-            self._spawn(self._destroy(machine.name))
+            if machine.name not in self._orphans:
+                log.warning("machine %s (%s) is an orphan; destroying it", machine.name, machine.detail)
+                self._orphans.add(machine.name)
+                self._spawn(self._destroy_orphan(machine.name))
+
+    async def _destroy_orphan(self, name: MachineId) -> None:
+        await self._destroy(name)
+        self._orphans.discard(name)
 
     async def _sweep_often(self) -> None:
-        """Machines of a create whose caller was told that it failed may turn up late."""
+        """Machines of a create whose caller is dead, or was told that it failed, may turn up late."""
+        pause_s = _SWEEP_FIRST_S
         while not self._closing.is_set():
             try:
-                async with asyncio.timeout(_SWEEP_EVERY_S):
+                async with asyncio.timeout(pause_s):
                     await self._closing.wait()
             except TimeoutError:
+                pause_s = min(2 * pause_s, _SWEEP_EVERY_S)
                 try:
                     await self.sweep()
                 except Exception as error:
-                    log.warning("looking for orphans failed, trying again in %.0f s: %s", _SWEEP_EVERY_S, error)
+                    log.warning("looking for orphans failed, trying again in %.0f s: %s", pause_s, error)
 
     # ---- admitting machines ----
     def admit(self, machine_id: MachineId, join_token: str, key_pem: bytes) -> Boot:

@@ -55,3 +55,15 @@ def pause(seconds: float, why: str) -> None:
     """Let real time pass where time itself is the thing under test; `why` is for the reader."""
     assert why
     time.sleep(seconds)
+
+
+def let_stay(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Look for this long whether `condition()` stays true.
+
+    Raises:
+        AssertionError: it did not; says `what` was to stay.
+    """
+    begin_s = time.monotonic()
+    while time.monotonic() < begin_s + seconds:
+        assert condition(), f"did not stay for {seconds:g} s: {what}"
+        time.sleep(POLL_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,10 +15,10 @@ from runner.coordinator.config import CoordinatorConfig
 from runner.coordinator.fleet import Fleet, pool_record
 from runner.core import events
 from runner.core.values import CPU, UNIT, make_shape
-from runner.errors import AuthenticationError
+from runner.errors import AuthenticationError, ProviderError
 from runner.ids import ClusterId, MachineId
 from runner.pools import Pool
-from runner.providers.base import BootConfig, MachineSpec, ProviderMachine
+from runner.providers.base import BootConfig, Capabilities, MachineSpec, ProviderMachine
 from runner.providers.fake import FakeProvider, ProviderFaults
 from runner.testing import FakeClock
 
@@ -194,6 +195,55 @@ async def test_a_sweep_ends_what_has_no_row_and_nothing_else():
         await fleet.sweep()
         assert (await posted.next()) == events.MachineDestroyed(MachineId("m-9"))
         assert [machine.name for machine in await provider.list(ClusterId("c"))] == ["m-1"]
+
+
+class Elsewhere(FakeProvider):
+    """Its machines outlive the coordinator."""
+
+    destroys = 0
+
+    def capabilities(self) -> Capabilities:
+        return replace(FakeProvider.capabilities(self), is_remote=True)
+
+
+def test_machines_that_turn_up_late_are_swept_soon_after_a_start_and_later_still():
+    clock = FakeClock()
+    provider = Elsewhere(clock)
+    gone_after_s: list[float] = []
+
+    async def scene() -> None:
+        async with running(provider, clock) as (_, posted):
+            for late_s in (5.0, 600.0):
+                await asyncio.sleep(late_s)
+                provider.put_orphan(a_spec("m-9"))
+                begun_s = clock.monotonic_s()
+                while not posted.events:
+                    await asyncio.sleep(0.5)
+                assert posted.events.pop(0) == events.MachineDestroyed(MachineId("m-9"))
+                gone_after_s.append(clock.monotonic_s() - begun_s)
+
+    clock.run(scene())
+    assert gone_after_s[0] < 10
+    assert gone_after_s[1] < 65
+
+
+def test_an_orphan_that_cannot_be_destroyed_is_tried_by_one():
+    clock = FakeClock()
+
+    class Stuck(Elsewhere):
+        async def destroy(self, name: MachineId) -> None:
+            self.destroys += 1
+            raise ProviderError("its host does not answer")
+
+    provider = Stuck(clock)
+
+    async def scene() -> None:
+        async with running(provider, clock):
+            provider.put_orphan(a_spec("m-9"))
+            await asyncio.sleep(3600)
+
+    clock.run(scene())
+    assert 60 <= provider.destroys <= 70  # once a minute in the end, however often it was looked for
 
 
 def test_a_pool_as_the_core_knows_it():
