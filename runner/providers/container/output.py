@@ -37,7 +37,8 @@ class OutputPump:
             return
         self.ended.set()
         self._loop.remove_reader(self._socket)
-        for each in (getattr(self._stream, "_response", None), self._stream):
+        # The socket by itself too: the SDK's connection holds it, and would close it whenever that is collected.
+        for each in (getattr(self._stream, "_response", None), self._stream, self._socket):
             if each is not None:
                 with contextlib.suppress(OSError, ValueError):  # they share a socket, and one close is enough
                     each.close()
