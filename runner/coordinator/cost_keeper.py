@@ -47,7 +47,6 @@ class CostKeeper:
         self._tell = tell
         self._pools = {pool.name: pool for pool in config.pools}
         prices = [self._prices.of(pool) for pool in config.pools]
-        self._is_charged = any(price is not None and price.running > 0 for price in prices)
         self._is_free = all(price is not None and price.running == 0 for price in prices)
         self._budget = None if config.max_cost is None else Budget(config.max_cost, dearest(prices))
         self._is_spent = False
@@ -72,8 +71,8 @@ class CostKeeper:
 
     def placed(self, machine_id: MachineId, size: str, region: str) -> None:
         """The provider has said what the machine is and where."""
-        if self._is_free or not (size or region):
-            return
+        if self._is_free or not (size or region) or self._ledger.is_over(machine_id):
+            return  # the last: destroyed before the provider's answer to its creation came
         name = self._pool_of(machine_id)
         price = self._price(self._pools.get(name), size, region)
         self._ledger.price(machine_id, name, price, self._clock.unix_s())
@@ -81,10 +80,11 @@ class CostKeeper:
 
     def _changed(self) -> None:
         self._is_dirty = True
-        self._check()
+        self.check()
 
     # ---- the bound ----
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Look whether it has been reached, and tell of a change."""
         if self._budget is None:
             return
         summary = self._ledger.summary(self._clock.unix_s())
@@ -122,8 +122,8 @@ class CostKeeper:
     # ---- over restarts ----
     async def run(self) -> None:
         """Look at the bound and keep the file, until `close`."""
-        while self._is_charged and not self._closing.is_set():
-            self._check()
+        while not self._is_free and not self._closing.is_set():
+            self.check()
             try:
                 self._save()
             except OSError as error:

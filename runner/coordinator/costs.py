@@ -124,6 +124,10 @@ class Ledger:
         """Whether this machine was priced, or is gone."""
         return machine_id in self._entries or machine_id in self._gone
 
+    def is_over(self, machine_id: str) -> bool:
+        """Whether this machine was known, and is gone."""
+        return machine_id in self._gone
+
     def of_machine(self, machine_id: str, now_s: float) -> float | None:
         """What this machine has cost; None: not known."""
         entry = self._entries.get(machine_id)

@@ -79,7 +79,7 @@ class Fleet:
         self._cluster_id = cluster_id
         self._ca_pem = ca_pem
         self._boots: dict[MachineId, Boot] = {}
-        self._orphans: set[MachineId] = set()  # that are being destroyed
+        self._leaving: set[MachineId] = set()  # being destroyed; orphans and those of an earlier coordinator too
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
         self._sizes = {pool.name: pool.size for pool in config.pools}
@@ -112,7 +112,7 @@ class Fleet:
         for boot in self._boots.values():
             if boot.overdue is not None:
                 boot.overdue.cancel()
-        names = [*self._boots]
+        names = [*self._boots, *(self._leaving - self._boots.keys())]
         ends = await asyncio.gather(*(self._provider.destroy(name) for name in names), return_exceptions=True)
         for name, end in zip(names, ends, strict=True):
             if isinstance(end, BaseException):
@@ -158,14 +158,10 @@ class Fleet:
         for machine in await self._provider.list(self._cluster_id):
             if machine.name in self._boots or machine.state is MachineState.DESTROYED:
                 continue
-            if machine.name not in self._orphans:
+            if machine.name not in self._leaving:
                 log.warning("machine %s (%s) is an orphan; destroying it", machine.name, machine.detail)
-                self._orphans.add(machine.name)
-                self._spawn(self._destroy_orphan(machine.name))
-
-    async def _destroy_orphan(self, name: MachineId) -> None:
-        await self._destroy(name)
-        self._orphans.discard(name)
+                self._leaving.add(machine.name)
+                self._spawn(self._destroy(machine.name))
 
     async def _sweep_often(self) -> None:
         """Machines of a create whose caller is dead, or was told that it failed, may turn up late."""
@@ -289,7 +285,10 @@ class Fleet:
         try:
             return await self._provider.create(spec)
         except ProviderError as error:
-            machine = await self._provider.get(spec.machine_id)
+            try:
+                machine = await self._provider.get(spec.machine_id)
+            except ProviderError:
+                raise error from None  # if there is one, it is destroyed by its name
             if machine is None or machine.state not in _COMING_UP:
                 raise
             if error.is_permanent:
@@ -314,18 +313,20 @@ class Fleet:
                 lines = await self._provider.logs(boot.machine_id)
                 machine = await self._provider.get(boot.machine_id)
                 event = "" if machine is None else machine.detail
-        except (ProviderError, TimeoutError) as error:
+        except Exception as error:  # the machine's end must be told in any case
             log.warning("what machine %s wrote cannot be had: %s", boot.machine_id, str(error) or "no answer")
         return boot_story(since_requested(boot.phases), saw, event, lines)
 
     async def _destroy(self, machine_id: MachineId) -> None:
         pause_s = _DESTROY_RETRY_S
+        self._leaving.add(machine_id)
         while not self._closing.is_set():
             try:
                 await self._provider.destroy(machine_id)
             except Exception as error:
                 log.warning("destroying machine %s failed, trying again in %.0f s: %s", machine_id, pause_s, error)
             else:
+                self._leaving.discard(machine_id)
                 self._engine.post(events.MachineDestroyed(machine_id))
                 return
             try:

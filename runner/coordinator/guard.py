@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import subprocess
@@ -104,7 +105,8 @@ class Guard:
         if self._fd < 0:
             return
         if all_gone:
-            os.write(self._fd, _DONE)
+            with contextlib.suppress(BrokenPipeError):  # it was killed
+                os.write(self._fd, _DONE)
         os.close(self._fd)
         self._fd = -1
         if all_gone:
@@ -156,7 +158,11 @@ def main() -> int:
     logging.basicConfig(
         filename=Path(charge.log_dir) / "guard.log", format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO
     )
-    return asyncio.run(_do(charge))
+    try:
+        return asyncio.run(_do(charge))
+    except Exception:  # it has no stderr
+        log.exception("machines of cluster %s may be left", charge.cluster_id)
+        return 1
 
 
 def _await_end(life_fd: int) -> bool:
@@ -173,9 +179,6 @@ async def _do(charge: Charge) -> int:
     provider = charge.make_provider()
     try:
         await destroy_all(provider, ClusterId(charge.cluster_id))
-    except TimeoutError:
-        log.exception("machines of cluster %s may be left", charge.cluster_id)
-        return 1
     finally:
         await provider.close()
     return 0

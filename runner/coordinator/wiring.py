@@ -214,6 +214,7 @@ class Coordinator:
             await self._fleet.sweep()
         records = tuple(map(pool_record, config.pools))
         start = {pool.name: pool.first for pool in config.pools}
+        self._costs.check()  # what was spent before counts from the first machine on
         self.engine.post(events.PoolsConfigured(records, start, self._provider.name, self._fleet.warnings))
         await client_server.start()
         await fleet_server.start()

@@ -199,8 +199,9 @@ def _client_due(turn: Turn, id_: str, _due_s: float) -> None:
         close_client(turn, client)
 
 
-def _plan_due(turn: Turn, _id: str, _due_s: float) -> None:
-    turn.state.plan_timer_s = inf
+def _plan_due(turn: Turn, _id: str, due_s: float) -> None:
+    if due_s >= turn.state.plan_timer_s:
+        turn.state.plan_timer_s = inf
     turn.state.is_plan_due = True
 
 

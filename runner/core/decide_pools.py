@@ -29,7 +29,7 @@ def _configured(turn: Turn, event: e.PoolsConfigured) -> None:
     if event.pools != state.configured:
         turn.record(f.PoolsSet(event.pools, True))
     for pool in state.pools.values():
-        pool.start = event.start.get(pool.record.name, 0)
+        pool.start, pool.came = event.start.get(pool.record.name, 0), 0
     state.commands.extend(NotePool("", text) for text in event.warnings)
     _trouble_changed(state)
 
@@ -83,7 +83,7 @@ def boot_failed(turn: Turn, machine: Machine, event: e.MachineBootFailed) -> Non
         _tell(turn, pool, f"a machine cannot be had: {event.reason}")
     elif event.is_capacity:
         pool.short(event.reason, turn.now_s)
-    elif pool.failed(machine, event.reason, turn.now_s):
+    elif _has_failed(turn, pool, machine, event.reason):
         _tell(turn, pool, _next_try(pool, turn.now_s))
     _trouble_changed(turn.state)
 
@@ -95,10 +95,25 @@ def machine_lost(turn: Turn, machine: Machine, reason: str) -> None:
         return
     if turn.now_s - machine.joined_s >= SHORT_LIFE_S:
         pool.lived()
-    elif pool.failed(machine, f"machine {machine.machine_id} died young: {reason}", turn.now_s):
+    elif _has_failed(turn, pool, machine, f"machine {machine.machine_id} died young: {reason}"):
         if pool.failures > 1:
             _tell(turn, pool, _next_try(pool, turn.now_s))
         _trouble_changed(turn.state)
+
+
+def _has_failed(turn: Turn, pool: Pool, machine: Machine, reason: str) -> bool:
+    """Count the failure; whether a wave of them has just begun. One that has come up since the last wave, and stays, ends the row."""
+    if pool.failures and machine.requested_s > pool.wave_s:
+        others = turn.state.machines.values()
+        if any(
+            each.pool == machine.pool
+            and each.state is MachineState.READY
+            and each is not machine
+            and pool.wave_s < each.joined_s <= turn.now_s - SHORT_LIFE_S
+            for each in others
+        ):
+            pool.lived()
+    return pool.failed(machine, reason, turn.now_s)
 
 
 def _next_try(pool: Pool, now_s: float) -> str:
@@ -122,16 +137,20 @@ def replan(turn: Turn) -> None:
     """Carry out the plan, if it is due."""
     state = turn.state
     if turn.now_s < state.planned_s + PLAN_EVERY_S:
-        _wake(state, state.planned_s + PLAN_EVERY_S)
+        soon_s = state.planned_s + PLAN_EVERY_S
+        if state.replan_s != soon_s:
+            state.replan_s = soon_s
+            state.set_timer(soon_s, SCALE, "")
         return
     state.is_plan_due = False
     state.planned_s = turn.now_s
-    state.plan_timer_s = inf
+    if state.plan_timer_s <= turn.now_s:
+        state.plan_timer_s = inf  # else it is in the heap, and looks again then
     pools = list(state.pools.values())
+    for pool in pools:
+        pool.note_start()
     demand = {shape: queue.live for shape, queue in state.queues.by_shape.items()}
     for pool, wanted in zip(pools, plan([pool.load(turn.now_s) for pool in pools], demand), strict=True):
-        if pool.start and pool.ready + pool.coming >= min(pool.start, pool.record.max):
-            pool.start = 0
         if short_by := pool.take_shortage():
             text = f"{pool.ready + short_by} machines are wanted, {pool.ready} can be had; going on with {pool.ready}"
             _tell(turn, pool, f"{text}: {pool.problem}")

@@ -31,7 +31,8 @@ class Pool:
     record: PoolRecord
     counts: dict[MachineState, int] = field(default_factory=lambda: dict.fromkeys(MachineState, 0))
     idle: dict[Machine, float] = field(default_factory=dict)  # ready ones without work and since when, longest first
-    start: int = 0  # machines that a start asks for; 0 once they have been there
+    start: int = 0  # machines that a start asks for; 0 once they have been there, or are known not to be had
+    came: int = 0  # machines that have registered
     # ---- trouble ----
     problem: str = ""  # for people: why it cannot have what it wants
     is_hopeless: bool = False
@@ -43,7 +44,6 @@ class Pool:
     failing_since_s: float = 0.0
     wave_s: float = -inf  # when the last one failed: boots requested earlier belong to it
     retry_at_s: float = -inf
-    timer_s: float = inf  # of its newest timer
 
     @property
     def coming(self) -> int:
@@ -87,6 +87,11 @@ class Pool:
             self.going,
         )
 
+    def note_start(self) -> None:
+        """Whether the machines of the start have been there, or will not all be: then they may go as others do."""
+        if self.came >= min(self.start, self.record.max) or self.is_hopeless or self.limit < self.start:
+            self.start = 0
+
     # ---- what goes wrong ----
     def refused(self, reason: str) -> None:
         """A boot failed for good: what is there is what can be had."""
@@ -127,7 +132,7 @@ class Pool:
         return True
 
     def lived(self) -> None:
-        """A machine has served: boots work."""
+        """A machine has served, or a boot has worked since the last one that failed: those before do not count any more."""
         self.failures = 0
         self.retry_at_s = self.wave_s = -inf
         if self.limit_until_s == inf and self.limit == inf:

@@ -55,7 +55,8 @@ class State:
         self.is_budget_spent = False
         self.is_plan_due = False
         self.planned_s = -inf
-        self.plan_timer_s = inf
+        self.replan_s = -inf  # of the timer that makes up for a plan which came too soon after another
+        self.plan_timer_s = inf  # of the next one that waits for time to change the plan
         self.timers: list[tuple[float, int, str]] = []  # heap; entries may be out of date
         self.commands: list[Command] = []
         self.dirty_machines: dict[Machine, None] = {}
@@ -125,6 +126,9 @@ class State:
         if pool is not None:
             pool.counts[machine.state] -= 1
             pool.counts[to] += 1
+            pool.came += to is MachineState.READY
+            if to is MachineState.STOPPING and machine.has_served:
+                pool.lived()
         machine.move(to, reason)
         self.note_idleness(machine)
         if was_counted != (to in COUNTED):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -166,6 +167,32 @@ def test_near_the_bound_growth_stops_once_and_people_are_told(kept: Callable[...
     it.keeper.machine_state(M1, "destroyed")
     assert it.budgets == [True, False], "one more machine fits into what is left"
     assert "machines are booted again" in it.told[-1]
+
+
+def test_a_machine_whose_creation_is_answered_when_it_is_gone_already_costs_no_more(kept: Callable[..., Kept]) -> None:
+    it = kept()
+    for state in ("requested", "creating", "stopping", "destroyed"):
+        it.keeper.machine_state(M1, state)
+    it.keeper.placed(M1, "large", "far")
+    cost = it.keeper.message()
+    assert cost is not None
+    assert cost.per_hour == 0.0
+
+
+async def test_what_machines_without_a_price_come_to_outlives_the_coordinator_too(
+    kept: Callable[..., Kept], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("runner.coordinator.cost_keeper._PERIOD_S", 0.001)
+    it = kept(pools=(Pool("b", size="odd"),))
+    boot(it, M2)
+    it.keeper.placed(M2, "large", "")
+    running = asyncio.ensure_future(it.keeper.run())
+    async with asyncio.timeout(5):
+        while read_costs(tmp_path) is None:
+            await asyncio.sleep(0)
+    it.keeper.stop()
+    await running
+    assert list(json.loads((tmp_path / COSTS_NAME).read_text())["ledger"]["open"]) == [M2]
 
 
 async def test_time_alone_uses_the_bound_up(kept: Callable[..., Kept], monkeypatch: pytest.MonkeyPatch) -> None:

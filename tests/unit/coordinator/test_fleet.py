@@ -18,7 +18,7 @@ from runner.core.values import CPU, UNIT, make_shape
 from runner.errors import AuthenticationError, ProviderError
 from runner.ids import ClusterId, MachineId
 from runner.pools import Pool
-from runner.providers.base import BootConfig, Capabilities, MachineSpec, ProviderMachine
+from runner.providers.base import BootConfig, Capabilities, MachineSpec, ProviderMachine, provider_error
 from runner.providers.fake import FakeProvider, ProviderFaults
 from runner.testing import FakeClock
 
@@ -176,6 +176,65 @@ async def test_what_the_provider_refused_is_told_once():
         fleet.destroy(M1, event.reason)
         assert await posted.next() == events.MachineDestroyed(M1)
     assert told == []
+
+
+async def test_a_provider_whose_log_cannot_be_read_hides_no_end():
+    clock = FakeClock()
+
+    class NoLogs(FakeProvider):
+        async def logs(self, name: MachineId) -> tuple[str, ...]:
+            raise ValueError("not JSON")
+
+    provider = NoLogs(clock)
+    async with running(provider, clock) as (fleet, posted):
+        fleet.create(M1, ONE, "default")
+        await posted.next()
+        provider.end_machine(M1, "exit status 3")
+        event = await posted.next()
+        assert isinstance(event, events.MachineExited)
+        assert event.reason.startswith("exit status 3")
+        posted.state = "boot_failed"
+        fleet.destroy(M1, "no")
+        assert await posted.next() == events.MachineDestroyed(M1)
+
+
+async def test_a_refusal_is_what_it_was_also_when_the_provider_cannot_be_asked_about_the_machine():
+    clock = FakeClock()
+
+    class Refusing(FakeProvider):
+        async def create(self, spec: MachineSpec) -> ProviderMachine:
+            raise provider_error("create", spec, "no such image", is_permanent=True)
+
+        async def get(self, name: MachineId) -> ProviderMachine | None:
+            raise provider_error("get", name, "connection refused")
+
+    async with running(Refusing(clock), clock) as (fleet, posted):
+        fleet.create(M1, ONE, "default")
+        event = await posted.next()
+        assert isinstance(event, events.MachineBootFailed)
+        assert event.is_permanent
+        assert "no such image" in event.reason
+
+
+async def test_an_end_waits_for_machines_of_an_earlier_coordinator_too():
+    clock = FakeClock()
+    tries = []
+
+    class Busy(FakeProvider):
+        async def destroy(self, name: MachineId) -> None:
+            tries.append(name)
+            if len(tries) == 1:
+                raise provider_error("destroy", name, "try again")
+            await FakeProvider.destroy(self, name)
+
+    provider = Busy(clock)
+    provider.put_orphan(a_spec("m-9"))
+    async with running(provider, clock) as (fleet, _):
+        fleet.destroy(MachineId("m-9"), "the coordinator restarted")
+        while not tries:
+            await asyncio.sleep(0)
+    assert await provider.list(ClusterId("c")) == ()
+    assert fleet.is_gone
 
 
 async def test_what_the_provider_warns_of_before_the_boot_is_kept():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runner.coordinator.guard import Charge, _await_end, destroy_all
+from runner.coordinator.guard import Charge, Guard, _await_end, destroy_all
 from runner.core.values import CPU, UNIT, make_shape
 from runner.errors import ProviderError
 from runner.ids import ClusterId, MachineId
@@ -88,3 +89,18 @@ def test_its_charge_shows_no_secret():
     assert "secret" not in repr(charge)
     packed: dict[str, Any] = charge.to_dict()
     assert Charge(**packed) == charge
+
+
+def test_a_guard_that_was_killed_does_not_fail_an_end_in_order(tmp_path: Path):
+    charge = Charge("fake", "c", str(tmp_path), "", "", "host")
+    guard = Guard.start(charge)
+    guard._process.kill()
+    guard._process.wait()
+    guard.release(all_gone=True)
+
+
+def test_a_guard_that_cannot_begin_says_so_in_its_log(tmp_path: Path):
+    guard = Guard.start(Charge("nobody", "c", str(tmp_path), "", "", "host"))
+    guard.release(all_gone=False)
+    assert guard._process.wait(20) == 1
+    assert "machines of cluster c may be left" in (tmp_path / "guard.log").read_text()
