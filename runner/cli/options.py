@@ -45,6 +45,7 @@ def settings(home: Path | None = None) -> config.Settings:
     """The environment's settings with `--home` over them; also sets the log level."""
     loaded = config.load()
     logging.basicConfig(level=loaded.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    config.quiet_http_logs()
     return loaded if home is None else dataclasses.replace(loaded, home=home.absolute())
 
 

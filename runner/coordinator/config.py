@@ -69,8 +69,10 @@ class CoordinatorConfig:
         return packed
 
     def kept(self) -> dict[str, Any]:
-        """What the cluster is like, whoever starts it: what its state directory keeps."""
-        return {name: value for name, value in self.to_dict().items() if name not in _OF_ONE_START}
+        """What the cluster is like, whoever starts it: what its state directory keeps. No provider's token is in it."""
+        kept = {name: value for name, value in self.to_dict().items() if name not in _OF_ONE_START}
+        kept["provider_options"].pop("token", None)
+        return kept
 
     @classmethod
     def from_dict(cls, packed: Mapping[str, Any]) -> CoordinatorConfig:

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from runner.config import quiet_http_logs
+
 if TYPE_CHECKING:
     from runner.ids import ClusterId
     from runner.providers.base import Provider
@@ -158,6 +160,7 @@ def main() -> int:
     logging.basicConfig(
         filename=Path(charge.log_dir) / "guard.log", format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO
     )
+    quiet_http_logs()
     try:
         return asyncio.run(_do(charge))
     except Exception:  # it has no stderr

@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             config = CoordinatorConfig.from_dict(msgpack.unpackb(_read_all(options.config_fd)))
         return _run(config, ready_fd, is_machine=options.config_fd is None)
     except Exception as exc:
-        log.exception("the coordinator could not start")
         _report_failure(ready_fd, exc)
+        log.exception("the coordinator could not start")
         return 1
 
 
@@ -226,11 +226,13 @@ def _watch_client(coordinator: Coordinator, config: CoordinatorConfig) -> None:
 
 def _log_to(state: StateDir, *, to_stderr: bool) -> None:
     level = settings.load().log_level.upper()
-    handlers: list[logging.Handler] = [logging.FileHandler(state.log, delay=True)]
+    state.log.touch(mode=0o600)
+    # Opened now: what is logged after a failed start must not fail because its folder is gone.
+    handlers: list[logging.Handler] = [logging.FileHandler(state.log)]
     if to_stderr:
         handlers.append(logging.StreamHandler())
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers)
-    state.log.touch(mode=0o600)
+    settings.quiet_http_logs()
 
 
 def _report_ready(ready_fd: int, ready: CoordinatorReady) -> None:

@@ -39,6 +39,11 @@ class Turns:
         task.add_done_callback(self._done)
         return task
 
+    def cancel(self) -> None:
+        """Have what is under way end."""
+        for task in [*self._work]:
+            task.cancel()
+
     async def all_done(self) -> None:
         """Wait for what is under way."""
         if self._work:

@@ -33,6 +33,7 @@ from runner.providers.fly.records import (
 )
 from runner.providers.fly.volumes import VolumePool
 
+_SECRET_CHARS_MIN = 8
 _STOP_S = 10  # between SIGTERM and SIGKILL
 _COMING_STATES = frozenset({"created", "creating", "starting"})
 
@@ -100,16 +101,20 @@ class Creation:
             self.landed(machine)
 
         name = machine_name(self.spec.cluster_id, self.spec.machine_id)
+        # Whose values a refusal may repeat; short ones are no secrets, and would black out half the text.
+        secrets = tuple(text for text in map(str, config.child("env").values()) if len(text) >= _SECRET_CHARS_MIN)
         tries = 0
         while True:
+            doubted = self.is_unanswered
             try:
-                secret = str(config.child("env")["RUNNER_BOOT"])
                 return await self.api.machines.create(
-                    config, name=name, region=region, secrets=(secret,), sent=sent, landed=landed
+                    config, name=name, region=region, secrets=secrets, sent=sent, landed=landed
                 )
             except FlyError as error:
                 seen = error
-                self.is_unanswered = error.kind in AMBIGUOUS and self.is_unanswered
+                is_doubtful = error.kind in AMBIGUOUS and self.is_unanswered
+                # A later refusal, as for want of the room that the first one took, says nothing of an earlier one.
+                self.is_unanswered = doubted or is_doubtful or error.kind is Kind.ALREADY_EXISTS
             if seen.kind is Kind.ALREADY_EXISTS:
                 found = await self._find(seen.machine_id)
             elif seen.kind in AMBIGUOUS and seen.kind is not Kind.DEADLINE:
@@ -136,6 +141,7 @@ class Creation:
         if machine.state in GONE_STATES or machine.state == "destroying":
             return None
         if machine.config.metadata.get(CLUSTER_TAG) != self.spec.cluster_id:
+            self.is_unanswered = False
             raise provider_error(
                 "create",
                 self.spec,

@@ -30,7 +30,7 @@ def explain(
 ) -> ProviderError:
     """A ProviderError that says which thing was refused and what to do."""
     advice = advise(error, app=app, image=image, regions=regions, size=size)
-    is_missing_app = phase in {"create", "prepare"} and error.kind is Kind.NOT_FOUND
+    is_missing_app = phase == "create" and error.kind is Kind.NOT_FOUND
     is_late = error.kind is Kind.DEADLINE and phase not in {"create", "boot"}
     if is_late or (error.kind is Kind.NOT_FOUND and not is_missing_app):
         advice = ""
@@ -55,6 +55,8 @@ def advise(error: FlyError, *, app: str, image: str = "", regions: str = "", siz
                 f"the token does not allow it for app {app!r}, or the app is another organisation's; "
                 f"use a token of its organisation or another app name"
             )
+        case Kind.NOT_FOUND if image and _IMAGE.search(error.text):
+            return _advise_invalid(error.text, image=image, regions="", size="")
         case Kind.NOT_FOUND:
             return (
                 f"app {app!r} does not exist or the token does not see it; create it with `fly apps create {app}` "

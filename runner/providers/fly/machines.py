@@ -12,6 +12,7 @@ from runner.providers.fly.connection import NONCE_HEADER, Connection, Request
 from runner.providers.fly.errors import FlyError, Kind
 from runner.providers.fly.model import Config, Event, ExecResult, Lease, Machine, format_duration, newest_first
 
+_UP_STATES = frozenset({"starting", "started"})
 WAIT_S_MIN, WAIT_S_MAX = 1, 60  # of one wait request
 
 
@@ -113,12 +114,15 @@ class Machines:
         return _machine(await self._change("update_machine", machine_id, "POST", body=body, is_repeatable=False))
 
     async def start(self, machine_id: str) -> None:
-        """Boot or resume it; while it is being replaced this waits."""
+        """Boot or resume it; while it is being replaced this waits. One that starts or runs already is no error."""
         while True:
             try:
                 await self._change("start_machine", machine_id, "POST", "/start")
                 return
             except FlyError as error:
+                # As after a start whose answer was lost.
+                if error.kind is Kind.WRONG_STATE and (await self.get(machine_id)).state in _UP_STATES:
+                    return
                 if error.kind is not Kind.REPLACING:
                     raise
                 await self._pause(error)
@@ -229,7 +233,7 @@ class Machines:
 
     # ---- leases ----
     async def get_lease(self, machine_id: str) -> Lease | None:
-        """Who holds it; None when nobody does."""
+        """Who holds it; None when nobody does. Whether a reader is shown its nonce is Fly's choice."""
         try:
             return _lease(await self._call("get_lease", machine_id, "GET", "/lease"))
         except FlyError as error:
@@ -289,6 +293,8 @@ class Machines:
 
     # ---- sending ----
     def _hold(self, machine_id: str, lease: Lease) -> Lease:
+        if not lease.nonce:
+            raise FlyError(Kind.OTHER, "the answer is no lease that can be used: it has no nonce")
         self._connection.nonces[machine_id] = lease.nonce
         return lease
 
@@ -318,6 +324,6 @@ def _machine(answer: Any) -> Machine:
 def _lease(answer: Any) -> Lease:
     """`{"status": "success", "data": {...}}`, or the inner part alone."""
     data = answer.get("data", answer) if isinstance(answer, Mapping) else None
-    if not isinstance(data, Mapping) or not data.get("nonce"):
-        raise FlyError(Kind.OTHER, "the answer is no lease: it has no nonce")
+    if not isinstance(data, Mapping):
+        raise FlyError(Kind.OTHER, f"the answer is no lease but a {type(data).__name__}")
     return Lease(data)

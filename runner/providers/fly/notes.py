@@ -37,6 +37,10 @@ class Notes:
                 lines.append(line)
         self._write(name, lines)
 
+    def forget(self, name: MachineId) -> None:
+        """It is gone: no event of it comes any more. Its lines stay."""
+        self._seen.pop(name, None)
+
     def last(self, name: MachineId) -> tuple[str, ...]:
         """The last lines; none for a machine that never was."""
         try:

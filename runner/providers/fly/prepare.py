@@ -10,12 +10,14 @@ from runner.errors import ProviderError
 from runner.providers.base import Wanted
 from runner.providers.fly.api import FlyApi
 from runner.providers.fly.errors import FlyError, Kind
-from runner.providers.fly.failures import advise, explain
+from runner.providers.fly.failures import advise
 from runner.providers.fly.guest import SIZES, Guest, choose
 from runner.providers.fly.options import GPUS_ENDED, FlyOptions, is_loopback
 
 # Aliases that stand where a region's code does (docs: machine-placement).
 _ALIASES = frozenset({"any", "eu", "na", "sa", "us", "apac", "af"})
+# For all checks; a client waits 30 s for its coordinator.
+PREPARE_S = 20.0
 _DENIED = frozenset({Kind.UNAUTHORIZED, Kind.FORBIDDEN})
 
 
@@ -79,7 +81,12 @@ async def check_app(api: FlyApi, options: FlyOptions) -> str:
                 raise
             return (await api.create_app(options.org)).org or options.org
     except FlyError as error:
-        raise explain("prepare", f"in app {options.app!r}", error, app=options.app) from None
+        if error.kind in _DENIED | {Kind.NOT_FOUND, Kind.NAME_TAKEN, Kind.INVALID}:
+            raise refusal(f"app {options.app!r}", f"Fly: {error}", advise(error, app=options.app)) from None
+        # A passing one: it may work in a minute.
+        saw = f"{options.base_url} does not answer ({error})"
+        advice = "see status.flyio.net, and FLY_FLAPS_BASE_URL or base_url if another server was meant"
+        raise ProviderError(f"provider 'fly' cannot be used now: {saw}; {advice}", phase="prepare") from None
 
 
 async def check_regions(api: FlyApi, options: FlyOptions) -> tuple[str, ...]:

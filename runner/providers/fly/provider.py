@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
-from weakref import WeakValueDictionary
+from collections.abc import Sequence
+from typing import Any
 
 import httpx
 
@@ -32,14 +31,14 @@ from runner.providers.fly.lookup import Lookup
 from runner.providers.fly.model import Machine
 from runner.providers.fly.notes import Notes
 from runner.providers.fly.options import FlyOptions
-from runner.providers.fly.prepare import check_app, check_place, check_regions, check_room, guests_of
+from runner.providers.fly.prepare import PREPARE_S, check_app, check_place, check_regions, check_room, guests_of
 from runner.providers.fly.records import DEAD_STATES, GONE_STATES, describe_end, to_record
 from runner.providers.fly.volumes import VolumePool
 from runner.providers.fly.watch import ExitWatch
 from runner.providers.registry import Place
+from runner.providers.turns import Turns
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 class FlyProvider:
@@ -65,8 +64,7 @@ class FlyProvider:
         self._ends = Ends(self._lookup, lag_s=options.lag_s)
         self._uncertain: dict[MachineId, float] = {}  # creates without an answer: until when one may still appear
         self._creating: dict[MachineId, set[asyncio.Task[Any]]] = {}
-        self._locks: WeakValueDictionary[MachineId, asyncio.Lock] = WeakValueDictionary()
-        self._work: set[asyncio.Task[Any]] = set()
+        self._turns = Turns()
         self._exit_callbacks: list[ExitCallback] = []
         self._is_closed = False
 
@@ -92,9 +90,11 @@ class FlyProvider:
         check_place(self._options, self._place.coordinator_host)
         for each in wanted:
             guests_of(each, self._options)
-        org = await check_app(self._api, self._options)
-        regions = await check_regions(self._api, self._options)
-        return regions + await check_room(self._api, self._options, wanted, org)
+        # Sooner than a client gives up waiting for its coordinator: it is to hear that Fly does not answer.
+        api = self._api.until(asyncio.get_running_loop().time() + PREPARE_S)
+        org = await check_app(api, self._options)
+        regions = await check_regions(api, self._options)
+        return regions + await check_room(api, self._options, wanted, org)
 
     def on_exit(self, callback: ExitCallback) -> None:
         self._exit_callbacks.append(callback)
@@ -102,7 +102,7 @@ class FlyProvider:
     # ---- creating ----
     async def create(self, spec: MachineSpec) -> ProviderMachine:
         name = spec.machine_id
-        task = self._begin(name, lambda: self._create(spec))
+        task = self._turns.start(name, lambda: self._create(spec))
         creations = self._creating.setdefault(name, set())
         creations.add(task)
         task.add_done_callback(lambda done: self._created(name, done))
@@ -169,7 +169,7 @@ class FlyProvider:
     async def _undo(self, spec: MachineSpec, error: ProviderError) -> ProviderError:
         """Destroy what a failed creation left, and give the error what is known about it."""
         name = spec.machine_id
-        self._notes.add(name, str(error.args[0]))
+        saw = str(error.args[0])
         if name in self._ids:
             await self._absorb_end(name)
         if name in self._ids or name in self._uncertain:
@@ -178,6 +178,7 @@ class FlyProvider:
             except ProviderError as left:
                 error.args = (f"{error.args[0]}; what is left of it could not be destroyed yet: {left.args[0]}",)
         error.log_lines = self._notes.last(name)
+        self._notes.add(name, f"had no boot: {saw}")  # the error says it by itself
         return error
 
     async def _absorb_end(self, name: MachineId) -> None:
@@ -190,7 +191,7 @@ class FlyProvider:
 
     # ---- life ----
     async def start(self, name: MachineId) -> None:
-        await self._in_turn(name, lambda: self._start(name))
+        await self._turns.take(name, lambda: self._start(name))
 
     async def _start(self, name: MachineId) -> None:
         machine = await self._require("start", name)
@@ -214,7 +215,7 @@ class FlyProvider:
         self._watch.add(name, machine.id)
 
     async def suspend(self, name: MachineId) -> None:
-        await self._in_turn(name, lambda: self._suspend(name))
+        await self._turns.take(name, lambda: self._suspend(name))
 
     async def _suspend(self, name: MachineId) -> None:
         machine = await self._require("suspend", name)
@@ -239,7 +240,7 @@ class FlyProvider:
         self._notes.add(name, "suspended")
 
     async def stop(self, name: MachineId) -> None:
-        await self._in_turn(name, lambda: self._stop(name))
+        await self._turns.take(name, lambda: self._stop(name))
 
     async def _stop(self, name: MachineId) -> None:
         """Its disk is reset by the next start, and `auto_destroy` may end it for good: both are ends of a stop."""
@@ -266,7 +267,7 @@ class FlyProvider:
         creations = [*self._creating.get(name, ())]
         for creation in creations:
             creation.cancel()
-        await self._in_turn(name, lambda: self._destroy(name))
+        await self._turns.take(name, lambda: self._destroy(name))
 
     async def _destroy(self, name: MachineId) -> None:
         self._watch.remove(name)
@@ -293,6 +294,7 @@ class FlyProvider:
             return
         await self._ends.end(api, machine_id, deadline_s)
         self._notes.add(name, f"destroyed ({machine_id})")
+        self._notes.forget(name)
         if self._ids.get(name) == machine_id:
             del self._ids[name]
 
@@ -324,10 +326,8 @@ class FlyProvider:
 
     async def close(self) -> None:
         self._is_closed = True
-        for task in [*self._work]:
-            task.cancel()
-        if self._work:
-            await asyncio.wait([*self._work])
+        self._turns.cancel()
+        await self._turns.all_done()
         await self._watch.close()
         await self._lookup.close()
         await self._connection.close()
@@ -373,23 +373,3 @@ class FlyProvider:
 
     def _explain(self, phase: str, name: MachineId | str, error: FlyError) -> ProviderError:
         return explain(phase, name, error, app=self._options.app)
-
-    # ---- one operation at a time on one machine, in the order of the calls ----
-    async def _in_turn(self, name: MachineId, operation: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return await asyncio.shield(self._begin(name, operation))
-
-    def _begin(self, name: MachineId, operation: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
-        async def locked() -> T:
-            async with lock:
-                return await operation()
-
-        lock = self._locks.setdefault(name, asyncio.Lock())
-        task = asyncio.ensure_future(locked())
-        self._work.add(task)
-        task.add_done_callback(self._work_done)
-        return task
-
-    def _work_done(self, done: asyncio.Task[Any]) -> None:
-        self._work.discard(done)
-        if not done.cancelled():
-            done.exception()  # seen, also where the caller gave up

@@ -113,3 +113,10 @@ def test_a_process_of_a_machine_boots_nothing(monkeypatch):
     monkeypatch.setenv(settings.INSIDE, "m-3")
     with pytest.raises(UsageError, match="machine m-3 .* boot no machines"):
         settings.refuse_inside()
+
+
+def test_what_the_state_directory_keeps_has_no_token() -> None:
+    """Whoever starts the cluster again has one of its own."""
+    config = replace(CONFIG, token="t-1", provider_options={"app": "fleet", "token": "fm2_secretsecret"})
+    assert "secret" not in repr(config.kept()) and "t-1" not in repr(config.kept())
+    assert config.provider_options["token"] == "fm2_secretsecret"

@@ -262,6 +262,7 @@ def test_a_size_that_is_asked_for_comes_first(fly: ScriptedFly, tmp_path: Path) 
         (refused(401, "unauthorized"), "wrong or expired"),
         (refused(403, "forbidden"), "token does not allow it for app 'fleet'"),
         (refused(404, "app not found"), "app 'fleet' does not exist"),
+        (refused(404, "failed to get manifest registry.fly.io/fleet:1: not found"), "image 'registry.fly.io/fleet:1'"),
         (refused(422, "failed to get manifest registry.fly.io/fleet:1: unknown"), "image 'registry.fly.io/fleet:1'"),
         (refused(400, "region xyz not found"), "check regions=iad"),
         (refused(422, "invalid config.guest.memory_mb"), "check size 'performance-1x'"),
@@ -316,6 +317,43 @@ def test_an_unanswered_create_is_looked_for_before_it_is_called_failed(fly: Scri
     error = failure(fly, tmp_path, boot_deadline_s=20)
     assert not error.is_permanent
     assert len(fly.calls(DELETE)) == 1
+
+
+def test_a_refusal_after_a_lost_answer_does_not_make_the_first_one_forgotten(fly: ScriptedFly, tmp_path: Path) -> None:
+    """0.4, 0.5: the machine that nobody sees yet has taken the last place."""
+    fly.on(CREATE, refused(408, "timeout"), FULL[0])
+    fly.on(LIST, Answer(200, []), Answer(200, []), Answer(200, [machine("started")]))
+    assert failure(fly, tmp_path).is_capacity
+    assert len(fly.calls(DELETE)) == 1
+
+
+def test_destroy_while_the_machine_that_has_the_name_is_invisible(fly: ScriptedFly, tmp_path: Path) -> None:
+    """0.4, 0.5: a 409 says that it is there, and neither get nor list shows it yet."""
+    fly.on(CREATE, refused(408, "timeout"), EXISTS).on(GET, refused(404, "machine not found"))
+    fly.on(LIST, Answer(200, []), Answer(200, []), Answer(200, []), Answer(200, [machine("started")]))
+
+    async def work(provider: FlyProvider) -> None:
+        creating = asyncio.ensure_future(provider.create(make_spec()))
+        await asyncio.sleep(1.5)
+        await provider.destroy(M1)
+        with pytest.raises(ProviderError, match="destroyed meanwhile"):
+            await creating
+
+    with_provider(fly, tmp_path, work)
+    assert len(fly.calls(DELETE)) == 1
+
+
+def test_a_refusal_that_repeats_the_environment_shows_no_value_of_it(fly: ScriptedFly, tmp_path: Path) -> None:
+    fly.on(CREATE, refused(400, "invalid env HF_TOKEN=hf_abcdefghijkl"))
+    error = failure(fly, tmp_path, env={"HF_TOKEN": "hf_abcdefghijkl", "DEBUG": "1"})
+    assert "hf_abcdefghijkl" not in f"{error} {error.log_lines}"
+    assert "400" in str(error)
+
+
+def test_a_failure_says_each_thing_once(fly: ScriptedFly, tmp_path: Path) -> None:
+    error = failure(fly.on(CREATE, refused(400, "failed to resolve the image")), tmp_path)
+    assert "failed to resolve" in str(error.args[0])
+    assert not [line for line in error.log_lines if "failed to resolve" in line]
 
 
 def test_destroy_during_a_create_leaves_nothing(fly: ScriptedFly, tmp_path: Path) -> None:

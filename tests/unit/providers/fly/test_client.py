@@ -270,7 +270,22 @@ def test_start_waits_while_the_machine_is_replaced() -> None:
     run(main)
     assert len(fly.seen) == 3
     fly.on(f"POST {ONE}/start", refused(412, "unable to start machine from current state: 'destroyed'"))
+    fly.on(f"GET {ONE}", Answer(200, machine("destroyed")))
     assert failure(lambda: api_of(fly).machines.start(ID)).kind is Kind.WRONG_STATE
+
+
+@pytest.mark.parametrize("state", ["starting", "started"])
+def test_a_start_whose_answer_was_lost_has_worked(state: str) -> None:
+    """1.2 start: the second one meets a machine that starts, which is a 412."""
+    refusal = refused(412, f"failed_precondition: unable to start machine from current state: '{state}'")
+    fly = ScriptedFly().on(f"POST {ONE}/start", httpx.ReadError("reset"), refusal)
+    fly.on(f"GET {ONE}", Answer(200, machine(state)))
+
+    async def main() -> None:
+        await api_of(fly).machines.start(ID)
+
+    run(main)
+    assert len(fly.calls(f"POST {ONE}/start")) == 2
 
 
 def test_destroy_of_what_is_gone() -> None:

@@ -98,12 +98,23 @@ def test_the_address_in_the_boot_is_checked_as_well(fly: ScriptedFly, tmp_path: 
 def test_a_token_or_an_app_that_cannot_be_used(answer: Answer, words: str, fly: ScriptedFly, tmp_path: Path) -> None:
     error = prepare(fly.on("GET /apps/fleet", answer), tmp_path, wanted())
     assert isinstance(error, ProviderError) and error.is_permanent
+    assert str(error).startswith("provider 'fly' cannot be used: app 'fleet': Fly: ")
     assert words in str(error) and "fly-request-id" in str(error)
 
 
 def test_a_fly_that_does_not_answer_is_a_passing_error(fly: ScriptedFly, tmp_path: Path) -> None:
-    error = prepare(fly.on("GET /apps/fleet", refused(503, "down")), tmp_path, wanted())
-    assert isinstance(error, ProviderError) and not error.is_permanent
+    """It comes before a client gives up its coordinator, so that people hear why."""
+    found: list[ProviderError] = []
+
+    async def work(provider: FlyProvider) -> None:
+        with pytest.raises(ProviderError) as caught:
+            await provider.prepare([wanted()])
+        found.append(caught.value)
+
+    took_s = with_provider(fly.on("GET /apps/fleet", refused(503, "down")), tmp_path, work)
+    assert took_s < 25
+    assert not found[0].is_permanent
+    assert "https://api.machines.dev does not answer" in str(found[0]) and "503: down" in str(found[0])
 
 
 def test_an_app_is_made_where_an_organisation_is_named(fly: ScriptedFly, tmp_path: Path) -> None:

@@ -171,3 +171,18 @@ def test_a_machine_made_with_a_lease_is_held() -> None:
     run(main)
     assert fly.seen[0].body["lease_ttl"] == 30
     assert fly.seen[1].headers["fly-machine-lease-nonce"] == "n-2"
+
+
+def test_a_lease_that_is_only_looked_at_may_hide_its_nonce() -> None:
+    """1.2 lease: the nonce is its holder's; a reader sees who that is."""
+    seen_by_others = {"status": "success", "data": {"owner": "me", "expires_at": 1_800_000_000}}
+    strange = Answer(200, seen_by_others, is_strange=True)
+    fly = ScriptedFly().on(f"GET {LEASES}", strange).on(f"POST {LEASES}", strange)
+
+    async def main() -> None:
+        held = await api_of(fly).machines.get_lease(ID)
+        assert held is not None and held.owner == "me"
+        with pytest.raises(FlyError, match="no nonce"):
+            await api_of(fly).machines.acquire_lease(ID, ttl_s=30)
+
+    run(main)
