@@ -44,7 +44,10 @@ async def create(sim: FlySim, name: str, config: dict[str, Any]) -> str:
         reply = await api.post("/apps/app/machines", json={"name": name, "config": config})
         assert reply.status_code == 200, reply.text
         machine_id = str(reply.json()["id"])
-        await api.get(f"/apps/app/machines/{machine_id}/wait", params={"state": "settled"})
+        async with asyncio.timeout(WAIT_S):
+            # For a moment the machine is not known to others: 404.
+            while (await api.get(f"/apps/app/machines/{machine_id}/wait", params={"state": "settled"})).is_error:
+                await asyncio.sleep(0)
         return machine_id
 
 
