@@ -310,39 +310,6 @@ def test_a_provider_that_is_down_is_tried_until_the_deadline(fly: ScriptedFly, t
     assert fly.calls(DELETE) == []
 
 
-def test_an_unanswered_create_is_looked_for_before_it_is_called_failed(fly: ScriptedFly, tmp_path: Path) -> None:
-    """Nothing is left: the machine shows up seconds after its create ran into the deadline."""
-    fly.on(CREATE, Answer(200, machine("created"), after_s=300))
-    fly.on(LIST, Answer(200, []), Answer(200, []), Answer(200, [machine("started")]))
-    error = failure(fly, tmp_path, boot_deadline_s=20)
-    assert not error.is_permanent
-    assert len(fly.calls(DELETE)) == 1
-
-
-def test_a_refusal_after_a_lost_answer_does_not_make_the_first_one_forgotten(fly: ScriptedFly, tmp_path: Path) -> None:
-    """0.4, 0.5: the machine that nobody sees yet has taken the last place."""
-    fly.on(CREATE, refused(408, "timeout"), FULL[0])
-    fly.on(LIST, Answer(200, []), Answer(200, []), Answer(200, [machine("started")]))
-    assert failure(fly, tmp_path).is_capacity
-    assert len(fly.calls(DELETE)) == 1
-
-
-def test_destroy_while_the_machine_that_has_the_name_is_invisible(fly: ScriptedFly, tmp_path: Path) -> None:
-    """0.4, 0.5: a 409 says that it is there, and neither get nor list shows it yet."""
-    fly.on(CREATE, refused(408, "timeout"), EXISTS).on(GET, refused(404, "machine not found"))
-    fly.on(LIST, Answer(200, []), Answer(200, []), Answer(200, []), Answer(200, [machine("started")]))
-
-    async def work(provider: FlyProvider) -> None:
-        creating = asyncio.ensure_future(provider.create(make_spec()))
-        await asyncio.sleep(1.5)
-        await provider.destroy(M1)
-        with pytest.raises(ProviderError, match="destroyed meanwhile"):
-            await creating
-
-    with_provider(fly, tmp_path, work)
-    assert len(fly.calls(DELETE)) == 1
-
-
 def test_a_refusal_that_repeats_the_environment_shows_no_value_of_it(fly: ScriptedFly, tmp_path: Path) -> None:
     fly.on(CREATE, refused(400, "invalid env HF_TOKEN=hf_abcdefghijkl"))
     error = failure(fly, tmp_path, env={"HF_TOKEN": "hf_abcdefghijkl", "DEBUG": "1"})
@@ -354,21 +321,6 @@ def test_a_failure_says_each_thing_once(fly: ScriptedFly, tmp_path: Path) -> Non
     error = failure(fly.on(CREATE, refused(400, "failed to resolve the image")), tmp_path)
     assert "failed to resolve" in str(error.args[0])
     assert not [line for line in error.log_lines if "failed to resolve" in line]
-
-
-def test_destroy_during_a_create_leaves_nothing(fly: ScriptedFly, tmp_path: Path) -> None:
-    """The request is under way when the machine is no longer wanted."""
-    fly.on(CREATE, Answer(200, machine("created"), after_s=5))
-
-    async def work(provider: FlyProvider) -> None:
-        creating = asyncio.ensure_future(provider.create(make_spec()))
-        await asyncio.sleep(1)
-        await provider.destroy(M1)
-        with pytest.raises(ProviderError, match="destroyed meanwhile"):
-            await creating
-
-    assert with_provider(fly, tmp_path, work) < 10
-    assert len(fly.calls(DELETE)) == 1
 
 
 def test_many_wait_for_their_turn_and_the_first_run_while_later_ones_boot(fly: ScriptedFly, tmp_path: Path) -> None:
