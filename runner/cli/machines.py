@@ -55,7 +55,8 @@ def add(count: int, address: str | None, home: Path | None, pool: str) -> None:
     request = client_pb2.AddMachinesRequest(count=count, request_id=secrets.token_hex(8), pool=pool)
     target = connection.find(settings(inherited("home", home)), checked_address(inherited("address", address)))
     reply = connection.call(target, lambda each: each.stub.AddMachines(request, timeout=connection.CALL_TIMEOUT_S))
-    click.echo(f"asked for {', '.join(reply.machine_ids) or 'nothing: the pool may not grow'}")
+    nothing = "none yet: the pool has as many already, or cannot have more now (look: runner status)"
+    click.echo(f"asked for {', '.join(reply.machine_ids) or nothing}")
 
 
 @command.command("remove")

@@ -86,7 +86,7 @@ def _run(config: CoordinatorConfig, ready_fd: int, *, is_machine: bool) -> int:
             zygote.preload(config.preload)  # while the machines boot
     state = StateDir(config.home, config.cluster_id, config.token, embedded=config.embedded)
     _log_to(state, to_stderr=is_machine)  # there nobody reads the file, and the provider keeps what is written
-    config = replace(config, pools=_resolved(config))
+    said, config = config, replace(config, pools=_resolved(config))
 
     def make_provider(cluster_id: ClusterId, state: StateDir) -> Provider:
         return _provider(config, cluster_id, state, zygote)
@@ -94,7 +94,7 @@ def _run(config: CoordinatorConfig, ready_fd: int, *, is_machine: bool) -> int:
     async def serve() -> int:
         from runner.clock import SystemClock
 
-        coordinator = Coordinator(config, state, make_provider, SystemClock())
+        coordinator = Coordinator(config, state, make_provider, SystemClock(), said=said)
         _watch_signals(coordinator)
         if config.embedded:
             _watch_client(coordinator, config)

@@ -72,8 +72,18 @@ class Coordinator:
     `run` serves until `stop` is called; it may be run once.
     """
 
-    def __init__(self, config: CoordinatorConfig, state: StateDir, make_provider: MakeProvider, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: CoordinatorConfig,
+        state: StateDir,
+        make_provider: MakeProvider,
+        clock: Clock,
+        *,
+        said: CoordinatorConfig | None = None,
+    ) -> None:
+        """`said`: the settings as they were given, which are kept; None: `config`, in which nothing is left open."""
         self._config = config
+        self._said = said or config
         self._state = state
         self._clock = clock
         self._stopping = asyncio.Event()
@@ -228,7 +238,14 @@ class Coordinator:
         Raises:
             ProviderError: there will be fewer.
         """
-        first = {pool.name: pool.first for pool in self._config.pools}
+        await self.engine.committed()
+        first = {
+            # Some may have been removed since the cluster was made.
+            view.record.name: min(pool.first, view.record.max)
+            for pool in self._config.pools
+            for view in self.cluster.pools()
+            if view.record.name == pool.name
+        }
         deadline_s = self._clock.monotonic_s() + self._config.boot_deadline_s
         while True:
             short = [view for view in self.cluster.pools() if view.ready < first.get(view.record.name, 0)]
@@ -249,7 +266,7 @@ class Coordinator:
         """From now on the cluster can be found, and taken up again at this port."""
         state, config = self._state, self._config
         if not config.embedded:
-            state.keep_settings(replace(config, port=port).kept())
+            state.keep_settings(replace(self._said, port=port).kept())
         state.publish(self._fleet.address, embedded=config.embedded)
         return CoordinatorReady(
             address=self._fleet.address,

@@ -38,7 +38,7 @@ def _machines_wanted(turn: Turn, event: e.MachinesWanted) -> None:
     pool = turn.state.pools.get(event.pool)
     if pool is not None and event.count > 0:
         least = pool.record.min + event.count
-        _set(turn, pool, least, max(pool.record.max + (event.count if _is_fixed(pool) else 0), least))
+        _set(turn, pool, least, max(_most(turn.state, pool, least), pool.record.max))
         pool.limit = pool.limit_until_s = inf
         pool.is_hopeless = False
         turn.state.planned_s = -inf  # now: the caller is told which they are
@@ -49,12 +49,14 @@ def one_fewer(turn: Turn, pool: Pool) -> None:
     record = pool.record
     if pool.ready + pool.coming <= record.min:
         least = max(0, record.min - 1)
-        _set(turn, pool, least, least if _is_fixed(pool) else record.max)
+        _set(turn, pool, least, _most(turn.state, pool, least))
     pool.start = 0
 
 
-def _is_fixed(pool: Pool) -> bool:
-    return pool.record.min == pool.record.max
+def _most(state: State, pool: Pool, least: int) -> int:
+    """How many there may be if there are to be `least`: what the start said, unless that was a fixed number."""
+    said = next((each for each in state.configured if each.name == pool.record.name), pool.record)
+    return least if said.min == said.max else max(said.max, least)
 
 
 def _set(turn: Turn, changed: Pool, least: int, most: int) -> None:

@@ -100,6 +100,13 @@ def test_what_a_cluster_was_started_with_is_kept_unless_something_else_is_said(r
     assert f"127.0.0.1:{stored['port']}" == cluster["address"]
 
 
+def test_what_was_left_open_at_the_start_stays_open(run):
+    up = json.loads(run("up", "--machines", "1", "--port", "0", "--json").stdout)
+    assert run("down").returncode == 0
+    [pool] = json.loads((Path(up["state_dir"]) / "settings.json").read_text())["pools"]
+    assert pool["num_cpus"] is None, "the share of this computer is another one for more machines"
+
+
 def test_streams_of_a_standing_cluster_do_not_tell_what_machines_did_before(cluster, home, tmp_path, monkeypatch):
     monkeypatch.setenv("RUNNER_HOME", str(home))
     with runner.init(cluster["address"], log_to_driver=False):

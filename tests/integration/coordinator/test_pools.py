@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -13,7 +14,17 @@ from runner.pools import Pool
 from runner.providers.fake import FakeProvider
 from runner.rpc.gen import client_pb2
 from tests.integration.coordinator import harness
-from tests.integration.coordinator.harness import WAIT_S, Client, Harness, function, running, started, submit, succeeded
+from tests.integration.coordinator.harness import (
+    WAIT_S,
+    Agent,
+    Client,
+    Harness,
+    function,
+    running,
+    started,
+    submit,
+    succeeded,
+)
 
 
 async def pool_of(client: Client) -> client_pb2.PoolInfo:
@@ -69,6 +80,44 @@ async def test_a_strict_start_with_too_few_places_fails_and_destroys_what_there_
             raise AssertionError("it must not serve")
     assert await made[0].logs(MachineId("m-1")), "there was one"
     assert made[0]._machines == {}
+
+
+async def test_a_strict_start_does_not_wait_for_machines_that_were_removed(tmp_path, monkeypatch):
+    settings: dict[str, Any] = {"cluster_id": "again", "embedded": False, "machines": 2}
+    async with running(tmp_path, **settings) as cluster, cluster.client() as client:
+        await client.stub.RemoveMachine(client_pb2.RemoveMachineRequest(machine_id="m-1"))
+        assert (await pool_of(client)).max == 1
+    agents: list[Agent] = []
+
+    def coming_up(clock: Any, **_more: Any) -> FakeProvider:
+        return FakeProvider(clock, boot=lambda boot: agents.append(Agent(boot)))
+
+    async def register() -> None:
+        while not agents:
+            await asyncio.sleep(0)
+        await agents[0].register()
+
+    monkeypatch.setattr(harness, "FakeProvider", coming_up)
+    registering = asyncio.ensure_future(register())
+    async with running(tmp_path, **settings, strict=True, boot_deadline_s=WAIT_S):
+        assert [agent.boot.machine_id for agent in agents] == ["m-3"]
+    await registering
+
+
+async def test_money_that_was_spent_before_a_restart_counts_from_its_first_machine_on(tmp_path, monkeypatch):
+    prices = tmp_path / "prices.toml"
+    prices.write_text('[fake]\nas_of = "2026-11-01"\nsizes.box = { hour = 1.0 }\n')
+    monkeypatch.setenv("RUNNER_PRICES", str(prices))
+    folder = tmp_path / "clusters" / "again"
+    folder.mkdir(parents=True)
+    ledger = {"open": {}, "gone": {"default": 5.0}, "unpriced_gone": 0}
+    (folder / "costs.json").write_text(json.dumps({"spent": 5.0, "unpriced_machines": 0, "ledger": ledger}))
+    pools = (Pool(min=2, max=2, num_cpus=1.0, size="box"),)
+    settings: dict[str, Any] = {"cluster_id": "again", "embedded": False, "pools": pools}
+    async with running(tmp_path, **settings, max_cost=5.0) as cluster, cluster.client() as client:
+        pool = await pool_of(client)
+        assert (pool.coming, pool.ready, pool.going) == (0, 0, 0)
+        assert await names_at(cluster) == []
 
 
 async def test_machines_come_with_the_work_and_go_without_it(tmp_path):

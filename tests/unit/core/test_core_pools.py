@@ -113,6 +113,22 @@ def test_machines_that_are_added_are_kept_and_survive_a_restart() -> None:
     assert s.living() == ["m-7", "m-8"], "another number was said at the start"
 
 
+def test_what_is_added_to_an_elastic_pool_and_removed_again_leaves_it_as_it_was() -> None:
+    s = Fleet(elastic(1))
+    s.feed(e.MachinesWanted("default", 1))
+    s.join("m-1")
+    s.feed(e.MachineRemovalRequested(MachineId("m-1"), force=False))
+    s.gone("m-1")
+    record = s.cluster.pools()[0].record
+    assert (record.min, record.max) == (0, 1)
+    s.submit("t-1")
+    s.wait(0.1)
+    assert s.living() == ["m-2"]
+    s.feed(e.MachinesWanted("default", 2))
+    record = s.cluster.pools()[0].record
+    assert (record.min, record.max) == (2, 2)
+
+
 # ---- growing and shrinking ----
 def test_a_queue_makes_it_grow_to_its_maximum_and_idleness_shrink_to_nothing() -> None:
     s = Fleet(elastic(3, idle_s=10))
