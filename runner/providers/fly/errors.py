@@ -43,6 +43,7 @@ _CAPACITY_TEXT = re.compile(
     r"insufficient (resources|memory|cpus|ips|capacity)|could not reserve resource|no capacity|over the allowed quota",
     re.IGNORECASE,
 )
+_EXPIRED_TEXT = re.compile(r"token\b.*\bexpired", re.IGNORECASE)
 _EXISTS_TEXT = re.compile(r"already[_ ]exists", re.IGNORECASE)
 _MACHINE_ID = re.compile(r"\b[0-9a-f]{14}\b")
 _LEASE_TEXT = re.compile(r"\bleased?\b", re.IGNORECASE)
@@ -93,6 +94,8 @@ def classify(status: int, code: str, text: str) -> Kind:
     """What an answer that is no success means: by `status` field and text of the body, then by the HTTP status."""
     if status in {401, 429}:
         return _BY_STATUS[status]
+    if status == 403 and _EXPIRED_TEXT.search(text):
+        return Kind.UNAUTHORIZED
     if code in _CAPACITY_CODES:
         return Kind.CAPACITY
     if code == "name_taken" or "name has already been taken" in text.lower():

@@ -103,6 +103,24 @@ async def test_a_create_whose_reply_is_lost_is_adopted():
         assert event.provider_machine_id == "fake-1"
 
 
+@pytest.mark.parametrize("is_permanent", [True, False])
+async def test_a_create_that_fails_is_told_by_its_own_reason_also_when_nothing_can_be_looked_up(is_permanent: bool):
+    class Down(FakeProvider):
+        async def create(self, spec: MachineSpec) -> ProviderMachine:
+            raise provider_error("create", spec, "the token has expired", is_permanent=is_permanent)
+
+        async def get(self, name: MachineId) -> ProviderMachine | None:
+            raise provider_error("get", name, "no answer")
+
+    clock = FakeClock()
+    async with running(Down(clock), clock) as (fleet, posted):
+        fleet.create(M1, ONE, "default")
+        failed = await posted.next()
+        assert isinstance(failed, events.MachineBootFailed)
+        assert failed.reason.startswith("create of machine m-1 failed: the token has expired")
+        assert failed.is_permanent is is_permanent
+
+
 async def test_no_room_is_told_apart_from_other_refusals():
     clock = FakeClock()
     async with running(FakeProvider(clock, machines_max=0), clock) as (fleet, posted):

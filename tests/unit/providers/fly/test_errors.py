@@ -54,6 +54,7 @@ def test_no_capacity_in_all_its_forms(status: int, code: str, text: str) -> None
         (401, "", "unauthorized", Kind.UNAUTHORIZED),
         (401, "", "no capacity to check the token", Kind.UNAUTHORIZED),
         (403, "", "forbidden", Kind.FORBIDDEN),
+        (403, "", "unauthorized: the token has expired", Kind.UNAUTHORIZED),
         (404, "", "machine not found", Kind.NOT_FOUND),
         (404, "", "lease not found", Kind.NOT_FOUND),
         (429, "", "rate limit exceeded", Kind.RATE_LIMITED),
