@@ -81,8 +81,9 @@ def boot_failed(turn: Turn, machine: Machine, event: e.MachineBootFailed) -> Non
     if pool is None:
         return
     if event.is_permanent:
+        if not pool.is_refused:  # people are told of the first one; the others are refused for the same reason
+            _tell(turn, pool, f"a machine cannot be had: {event.reason}")
         pool.refused(event.reason)
-        _tell(turn, pool, f"a machine cannot be had: {event.reason}")
     elif event.is_capacity:
         pool.short(event.reason, turn.now_s)
     elif _has_failed(turn, pool, machine, event.reason):

@@ -58,6 +58,11 @@ class Pool:
         return sum(self.counts[state] for state in _GOING)
 
     @property
+    def is_refused(self) -> bool:
+        """Whether a boot has failed for good, since machines were last asked for by number."""
+        return self.limit < inf and self.limit_until_s == inf
+
+    @property
     def can_ever_grow(self) -> bool:
         """Whether it may have a machine, now or later."""
         return self.record.max > 0 and not self.is_hopeless

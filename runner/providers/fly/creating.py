@@ -51,6 +51,7 @@ class Creation:
     landed: Callable[[Machine], None]
     volumes: VolumePool | None = None
     is_unanswered: bool = False  # a create was sent and nobody knows what became of it
+    refusal: ProviderError | None = None  # why it is given up from outside, before it has asked
 
     async def run(self) -> Machine:
         """The machine, started, or one of that name that was there.

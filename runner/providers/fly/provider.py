@@ -64,6 +64,7 @@ class FlyProvider:
         self._ends = Ends(self._lookup, lag_s=options.lag_s)
         self._uncertain: dict[MachineId, float] = {}  # creates without an answer: until when one may still appear
         self._creating: dict[MachineId, set[asyncio.Task[Any]]] = {}
+        self._creations: dict[MachineId, Creation] = {}  # under way, at most one of a name
         self._turns = Turns()
         self._exit_callbacks: list[ExitCallback] = []
         self._is_closed = False
@@ -134,19 +135,38 @@ class FlyProvider:
             landed=lambda machine: self._landed(name, machine),
             volumes=self._volumes,
         )
+        self._creations[name] = creation
         try:
             machine = await creation.run()
-        except asyncio.CancelledError:  # by `destroy` or `close`
+        except asyncio.CancelledError:  # by `destroy` or `close`, or because another one was refused for good
             self._note_unanswered(creation)
-            raise
+            if creation.refusal is None:
+                raise
+            raise await self._undo(spec, creation.refusal) from None
         except (ProviderError, FlyError) as error:
             self._note_unanswered(creation)
             failure = self._explain("create", name, error) if isinstance(error, FlyError) else error
+            if failure.is_permanent:
+                self._refuse_like(spec, str(failure.args[0]))
             raise await self._undo(spec, failure) from None
+        finally:
+            del self._creations[name]
         self._ends.shown(machine.id)
         self._notes.add(name, f"started as {machine.id} in {machine.region or 'some region'}")
         self._watch.add(name, machine.id)
         return to_record(machine)
+
+    def _refuse_like(self, refused: MachineSpec, reason: str) -> None:
+        """One was refused for good: those like it that wait for their turn, a second for each, need not ask."""
+        for name, creation in self._creations.items():
+            spec = creation.spec
+            is_alike = (spec.pool, spec.shape, spec.size) == (refused.pool, refused.shape, refused.size)
+            if spec is refused or not is_alike or creation.is_unanswered or name in self._ids or creation.refusal:
+                continue
+            saw = f"one like it was refused for good: {reason}"
+            creation.refusal = provider_error("create", name, saw, is_permanent=True)
+            for task in self._creating.get(name, ()):
+                task.cancel()
 
     def _created(self, name: MachineId, done: asyncio.Task[Any]) -> None:
         creations = self._creating.get(name, set())

@@ -147,9 +147,11 @@ def test_what_can_never_be_had_is_not_asked_for_again(had: int) -> None:
     s = Fleet(fixed(4))
     s.submit("t-1")
     s.join(*[f"m-{number}" for number in range(1, had + 1)])
+    said: list[str] = []
     for number in range(had + 1, 5):
-        s.fail_boot(f"m-{number}", "this host has none", is_permanent=True)
+        said += notes(s.fail_boot(f"m-{number}", "this host has none", is_permanent=True))
     s.wait(1000)
+    assert said == ["a machine cannot be had: this host has none"]
     assert len(s.living()) == had
     assert s.cluster.pools()[0].is_hopeless == (had == 0)
     assert s.state("t-1") == ("assigned" if had else "failed")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import ProviderError
+from runner.ids import MachineId
 from runner.providers.fly.provider import FlyProvider
 from tests.unit.providers.fly.scripted import M1, OK, Answer, ScriptedFly, machine, make_spec, refused
 from tests.unit.providers.fly.test_boot import CREATE, DELETE, EXISTS, FULL, GET, LIST, WAIT, failure, with_provider
@@ -66,3 +67,25 @@ def test_destroy_during_a_create_leaves_nothing(fly: ScriptedFly, tmp_path: Path
 
     assert with_provider(fly, tmp_path, work) < 10
     assert len(fly.calls(DELETE)) == 1
+
+
+def test_what_is_refused_for_good_is_not_asked_for_again_by_those_in_the_queue(
+    fly: ScriptedFly, tmp_path: Path
+) -> None:
+    """0.2: each create waits for its turn, a minute for 64; an image that does not exist does not come to be meanwhile."""
+    fly.on(CREATE, refused(400, "failed to resolve the image: manifest unknown", after_s=0.1))
+    errors: list[ProviderError] = []
+
+    async def work(provider: FlyProvider) -> None:
+        specs = [make_spec(MachineId(f"m-{number}")) for number in range(1, 65)]
+        larger = asyncio.ensure_future(provider.create(make_spec(MachineId("m-99"), cpus=4)))
+        ends = await asyncio.gather(*(provider.create(spec) for spec in specs), return_exceptions=True)
+        errors.extend(end for end in ends if isinstance(end, ProviderError))
+        with pytest.raises(ProviderError):
+            await larger
+
+    assert with_provider(fly, tmp_path, work, rates={}) < 5
+    assert len(errors) == 64 and all(error.is_permanent for error in errors)
+    assert "create of machine m-64 failed" in str(errors[63]) and "manifest unknown" in str(errors[63])
+    assert {call.body["config"]["guest"]["cpus"] for call in fly.calls(CREATE)} == {1, 4}
+    assert len(fly.calls(CREATE)) <= 4
