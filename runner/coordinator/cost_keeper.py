@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # How long what has happened may be in memory only, and how often the bound is looked at.
 _PERIOD_S = 1.0
+# Each look goes over all machines: in a large fleet many of them change before the next one, or a period passes.
+_LOOKED_AT_PER_CHANGE = 50
 
 
 class CostKeeper:
@@ -52,6 +54,7 @@ class CostKeeper:
         self._is_spent = False
         self._ledger = self._read()
         self._is_dirty = False
+        self._changes = 0  # since the bound was looked at
         self._closing = asyncio.Event()
 
     def _price(self, pool: Pool | None, size: str = "", region: str = "") -> Price | None:
@@ -80,11 +83,14 @@ class CostKeeper:
 
     def _changed(self) -> None:
         self._is_dirty = True
-        self.check()
+        self._changes += 1
+        if self._changes * _LOOKED_AT_PER_CHANGE >= self._ledger.open_count:
+            self.check()
 
     # ---- the bound ----
     def check(self) -> None:
         """Look whether it has been reached, and tell of a change."""
+        self._changes = 0
         if self._budget is None:
             return
         summary = self._ledger.summary(self._clock.unix_s())

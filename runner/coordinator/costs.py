@@ -120,6 +120,11 @@ class Ledger:
             del self._gone[next(iter(self._gone))]
 
     # ---- what it comes to ----
+    @property
+    def open_count(self) -> int:
+        """Machines that are not gone; `summary` looks at each."""
+        return len(self._entries)
+
     def knows(self, machine_id: str) -> bool:
         """Whether this machine was priced, or is gone."""
         return machine_id in self._entries or machine_id in self._gone

@@ -63,13 +63,15 @@ def _plan_one(pool: PoolLoad, need: int) -> Plan:
 def _spread(pools: Sequence[PoolLoad], demand: Mapping[Shape, int]) -> list[Fraction]:
     """How many machines of each pool, beyond those that are ready, the waiting tasks would fill."""
     used = [Fraction(0)] * len(pools)
+    rooms = [Fraction(max(0, pool.max - pool.ready - pool.going)) for pool in pools]
     # The order must not depend on the numbers: else more of one shape could mean fewer machines.
     for shape in sorted(demand):
+        if used == rooms:
+            break  # nothing more can be had, whatever else waits
         left = Fraction(demand[shape])
         for index in _preference(pools, shape):
             per_machine = capacity_for(pools[index], shape)
-            room = max(0, pools[index].max - pools[index].ready - pools[index].going) - used[index]
-            taken = min(left / per_machine, room)
+            taken = min(left / per_machine, rooms[index] - used[index])
             used[index] += taken
             left -= taken * per_machine
             if not left:

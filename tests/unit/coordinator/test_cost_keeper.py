@@ -13,7 +13,7 @@ import pytest
 
 from runner.coordinator.config import CoordinatorConfig
 from runner.coordinator.cost_keeper import CostKeeper
-from runner.coordinator.costs import COSTS_NAME, read_costs
+from runner.coordinator.costs import COSTS_NAME, CostSummary, read_costs
 from runner.ids import MachineId
 from runner.pools import Pool
 from runner.testing import FakeClock
@@ -167,6 +167,22 @@ def test_near_the_bound_growth_stops_once_and_people_are_told(kept: Callable[...
     it.keeper.machine_state(M1, "destroyed")
     assert it.budgets == [True, False], "one more machine fits into what is left"
     assert "machines are booted again" in it.told[-1]
+
+
+def test_a_thousand_machines_are_not_looked_at_for_each_of_their_changes(
+    kept: Callable[..., Kept], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = kept(pools=(Pool("a", max=2000, size="small"),), max_cost=1e6)
+    looked_at, summary = [0], it.keeper._ledger.summary
+
+    def counted(now_s: float) -> CostSummary:
+        looked_at[0] += it.keeper._ledger.open_count
+        return summary(now_s)
+
+    monkeypatch.setattr(it.keeper._ledger, "summary", counted)
+    boot(it, *(MachineId(f"x-{number}") for number in range(1000)))
+    assert it.budgets == []
+    assert 0 < looked_at[0] < 4000 * 60
 
 
 def test_a_machine_whose_creation_is_answered_when_it_is_gone_already_costs_no_more(kept: Callable[..., Kept]) -> None:
