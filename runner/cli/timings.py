@@ -27,6 +27,7 @@ def command(address: str | None, home: Path | None, as_json: bool, pool: str | N
 
     target = connection.find(settings(inherited("home", home)), checked_address(inherited("address", address)))
     machines = connection.call(target, read_phases)
+    of_all = sorted({name for name, _ in machines})
     if pool is not None:
         machines = [(name, phases) for name, phases in machines if name == pool]
     shown = timings(phases for _, phases in machines)
@@ -35,7 +36,11 @@ def command(address: str | None, home: Path | None, as_json: bool, pool: str | N
     elif shown.all:
         output.print_rich(phases_table(shown))
     else:
-        output.note("no machine has told of a phase yet" + (f" in pool {pool!r}" if pool is not None else ""))
+        output.note(
+            "no machine has told of a phase yet"
+            if pool is None
+            else f"no machine of pool {pool!r} has told of a phase yet; of others: {', '.join(of_all) or 'none'}"
+        )
 
 
 async def read_phases(connection: Any) -> list[tuple[str, dict[str, float]]]:

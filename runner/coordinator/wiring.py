@@ -47,7 +47,8 @@ log = logging.getLogger(__name__)
 _FAREWELL_S = 0.2
 _SERVER_GRACE_S = 0.5
 _STRICT_LOOK_S = 0.02
-_BOOT_GRACE_S = 600.0
+# Before its creation a machine may wait its turn, at a provider that creates one a second.
+_BOOT_GRACE_S = 3600.0
 
 # Where processes of this host find a server that listens everywhere.
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}

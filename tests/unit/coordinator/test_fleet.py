@@ -13,6 +13,7 @@ import pytest
 
 from runner.coordinator.config import CoordinatorConfig
 from runner.coordinator.fleet import Fleet, pool_record
+from runner.coordinator.wiring import core_config
 from runner.core import events
 from runner.core.values import CPU, UNIT, make_shape
 from runner.errors import AuthenticationError, ProviderError
@@ -356,3 +357,8 @@ async def test_phases_of_a_machine_whose_clock_is_wrong_are_set_right():
             fleet.set_clock(machine_id, clock.unix_s() + ahead_s)
             fleet.note_machine_phase(machine_id, "agent_up", clock.unix_s() + ahead_s)
             assert fleet.phases(machine_id)["agent_up"] == pytest.approx(1.5 if ahead_s == 0.5 else 1.0)
+
+
+def test_a_thousand_machines_that_are_created_one_a_second_are_not_overdue():
+    config = CoordinatorConfig(home="/nowhere")
+    assert core_config(config).boot_deadline_s > 1000 + config.boot_deadline_s
