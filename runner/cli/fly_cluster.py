@@ -12,20 +12,23 @@ from urllib.parse import quote
 
 import httpx
 
-from runner.cli.fly_end import COORDINATOR_TAG, GONE_S, explain, failed, machines_of, open_api
+from runner.cli.fly_end import COORDINATOR_TAG, GONE_S, failed, machines_of, open_api
 from runner.cli.up_fly import REACHES
 from runner.config import COORDINATOR, LOG_LEVEL, refuse_inside
 from runner.coordinator.booted import HAND_OVER_S, encode_config
 from runner.coordinator.config import LOOPBACK, STOP_REMOTE_S_MAX, CoordinatorConfig
+from runner.coordinator.fleet import pool_shape
 from runner.coordinator.handover import Secrets, script_command
-from runner.errors import BadOptionsError
+from runner.errors import BadOptionsError, ProviderError
+from runner.providers import base
 from runner.providers.fly.api import FlyApi
 from runner.providers.fly.connection import Request
 from runner.providers.fly.errors import AMBIGUOUS, FlyError, Kind
+from runner.providers.fly.failures import explain
 from runner.providers.fly.guest import SIZES
 from runner.providers.fly.model import Config, Machine
 from runner.providers.fly.options import FlyOptions, parse_options
-from runner.providers.fly.prepare import check_app
+from runner.providers.fly.prepare import check_app, check_regions, guests_of
 from runner.providers.fly.records import DEAD_STATES, GONE_STATES, describe_end
 from runner.rpc.security import new_token
 
@@ -126,7 +129,7 @@ class _Launch:
 
     async def run(self) -> Booted:
         try:
-            await check_app(self._api, self._options)
+            await self._check()
             host = await self._public_host()
             machine = await self._create()
             self._say(f"machine {machine.id} is the coordinator's; waiting until it runs")
@@ -136,7 +139,7 @@ class _Launch:
         except BaseException as error:
             await self._clear_away()
             if isinstance(error, FlyError):
-                raise explain("boot", self._name, error) from None
+                raise self._explain(error) from None
             raise
         return Booted(
             cluster_id=self._config.cluster_id,
@@ -147,6 +150,21 @@ class _Launch:
             machine_id=machine.id,
             base_url=self._options.base_url,
             reach=self._wanted.reach,
+        )
+
+    async def _check(self) -> None:
+        """The coordinator refuses what can never work, too; but then its machine has been booted for nothing."""
+        for pool in self._config.pools:
+            guests_of(base.Wanted(pool.name, pool_shape(pool), pool.size, pool.first, pool.most), self._options)
+        await check_app(self._api, self._options)
+        for warning in await check_regions(self._api, self._options):
+            self._say(warning)
+
+    def _explain(self, error: FlyError) -> ProviderError:
+        options, wanted = self._options, self._wanted
+        regions = wanted.region or ", ".join(options.regions)
+        return explain(
+            "boot", self._name, error, app=options.app, image=options.image, regions=regions, size=wanted.size
         )
 
     # ---- how it is reached ----

@@ -12,6 +12,7 @@ from runner.errors import ProviderError
 from runner.providers.fly.api import FlyApi
 from runner.providers.fly.connection import Connection, shared_limiter
 from runner.providers.fly.errors import FlyError
+from runner.providers.fly.failures import explain
 from runner.providers.fly.model import Machine
 from runner.providers.fly.options import FlyOptions
 from runner.providers.fly.records import CLUSTER_TAG, GONE_STATES
@@ -60,7 +61,7 @@ async def end(
             names = ", ".join(f"{each.id} ({each.state})" for each in left)
             raise failed("destroy", f"of cluster {cluster_id}", f"still there: {names}", "try `runner down` again")
     except FlyError as error:
-        raise explain("destroy", f"of cluster {cluster_id}", error) from None
+        raise explain("destroy", f"of cluster {cluster_id}", error, app=options.app) from None
     finally:
         await api.connection.close()
     return Left(tuple(dict.fromkeys(destroyed)))
@@ -91,9 +92,3 @@ async def machines_of(api: FlyApi, tags: Sequence[str], cluster_id: str) -> list
 def failed(phase: str, name: str, saw: str, advice: str) -> ProviderError:
     """In the usual order: what failed, which one, what was seen, what to do next."""
     return ProviderError(f"{phase} of machine {name} failed: {saw}; {advice}", phase=phase, machine_id=name)
-
-
-def explain(phase: str, name: str, error: FlyError) -> ProviderError:
-    """What the API said."""
-    request = f" (request {error.request_id})" if error.request_id else ""
-    return failed(phase, name, f"{error.kind.value}: {error.text}{request}", "see docs/fly.md")

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -300,6 +301,21 @@ def test_a_refused_create_leaves_nothing_to_look_for(fly: Fly) -> None:
 
     assert fly.sent("GET", "/machines") == []
     assert fly.sent("DELETE", MACHINE) == []
+
+
+def test_what_the_coordinator_would_refuse_boots_no_machine_for_it(fly: Fly) -> None:
+    with pytest.raises(ProviderError, match="providers that have GPUs are local and container"):
+        fly.boot(replace(CONFIG, pools=(Pool(max=4, num_gpus=1),)))
+    fly.on("GET", "/platform/regions", (200, {"regions": [{"code": "iad"}, {"code": "ord"}]}))
+    with pytest.raises(ProviderError, match="Fly has no region xyz; known are: iad, ord"):
+        fly.boot(replace(CONFIG, provider_options={**OPTIONS, "regions": ["xyz"]}))
+    assert fly.sent("POST", "/machines") == []
+
+
+def test_a_refused_create_says_what_to_do(fly: Fly) -> None:
+    fly.on("POST", "/apps/my-app/machines", (400, {"error": "failed to resolve image: manifest unknown"}))
+    with pytest.raises(ProviderError, match="Fly: 400: failed to resolve image.*; check that image .* exists"):
+        fly.boot()
 
 
 def test_an_error_that_repeats_the_request_shows_no_secret(fly: Fly) -> None:
