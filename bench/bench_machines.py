@@ -28,6 +28,7 @@ with runner.init(machines=count, num_cpus=1, log_to_driver=False, **options):
     nodes = registered(count)
     took = {"all": max(node.phases["registered"] for node in nodes), "since_init": time.perf_counter() - begin}
     took["boots"] = [node.phases["registered"] for node in nodes]
+    took["forked"] = [node.phases["registered"] - node.phases["started"] for node in nodes]
     time.sleep(2)
     took["pss_mb"] = tree_pss_mb(os.getpid())[0]
     if more:
@@ -65,6 +66,7 @@ def measure(repeats: int) -> list[Figure]:
     """Registration of many machines at once, each time in a new cluster."""
     every = Figure(f"{MANY} local machines registered", "s", target=2.5, note="from the request to the last")
     one = Figure(f"one of {MANY} local boots, p95", "s", target=1.5, note="requested to registered")
+    forked = Figure(f"the same from its process's start, p95 of {MANY}", "s", note="started to registered")
     pss = Figure("idle PSS of one more machine", "MB", target=25, note=f"of {MANY}, with the client and coordinator")
     more = Figure(f"{MORE} more machines registered", "s", target=1.0, note=f"beside {MANY}")
     alone = Figure("one local boot", "s", note="requested to registered, in a cluster of one")
@@ -72,10 +74,11 @@ def measure(repeats: int) -> list[Figure]:
         took = fresh_process(BOOTS, str(MANY), str(MORE), "{}")
         every.samples.append(took["all"])
         one.samples.append(percentile(took["boots"], 95))
+        forked.samples.append(percentile(took["forked"], 95))
         pss.samples.append(took["pss_mb"] / MANY)
         more.samples.append(took["more"])
         alone.samples += fresh_process(BOOTS, "1", "0", "{}")["boots"]
-    return [every, one, pss, more, alone, *_back_from_none(repeats)]
+    return [every, one, forked, pss, more, alone, *_back_from_none(repeats)]
 
 
 def _back_from_none(repeats: int) -> list[Figure]:
