@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 
 from runner import errors
-from runner.coordinator.config import STOP_REMOTE_S_MAX, CoordinatorConfig, CoordinatorReady
+from runner.coordinator.config import STOP_REMOTE_S_MAX, STRICT_START_S_MAX, CoordinatorConfig, CoordinatorReady
 from runner.errors import InternalError, RunnerError
 from runner.ids import random_id
 from runner.rpc.clusters import ClusterInfo
@@ -110,7 +110,7 @@ def _spawn(config: CoordinatorConfig, state_dir: Path, *, foreground: bool) -> S
         with suppress(BrokenPipeError), os.fdopen(config_write, "wb") as pipe:  # ended already: told below
             pipe.write(msgpack.packb(config.to_dict()))
         with os.fdopen(ready_read, "rb", buffering=0) as pipe:
-            timeout_s = START_TIMEOUT_S + (config.boot_deadline_s if config.strict else 0.0)
+            timeout_s = START_TIMEOUT_S + (STRICT_START_S_MAX if config.strict else 0.0)
             return Started(process, _await_ready(pipe.fileno(), process, log_path, timeout_s))
     except BaseException:
         _end(process)

@@ -14,7 +14,7 @@ from runner import config
 from runner.client import embedded
 from runner.client.context import current_task, session_or_none, set_session
 from runner.client.fleet_options import estimate
-from runner.coordinator.config import BOOT_DEADLINE_S
+from runner.coordinator.config import STRICT_START_S_MAX
 from runner.errors import BadOptionsError, RunnerError, UsageError
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _open_embedded(settings: config.Settings, fleet: FleetOptions, access: Acces
     for line in told:
         _tell(line)
     # A strict start answers when all machines have booted.
-    timeout_s = access.timeout_s + (BOOT_DEADLINE_S if fleet.strict else 0.0)
+    timeout_s = access.timeout_s + (STRICT_START_S_MAX if fleet.strict else 0.0)
     started = embedded.start(wanted, timeout_s, _import_all)
     try:
         from runner.rpc.clusters import Target

@@ -18,6 +18,8 @@ check_provider = registry.check_provider
 DURABILITIES = ("process", "power")
 SETTINGS_NAME = "settings.json"
 BOOT_DEADLINE_S = 120.0
+# Who waits for a strict start waits for all boots; the coordinator says earlier when they do not come.
+STRICT_START_S_MAX = 3600.0
 # What an orderly end may take: machines elsewhere are destroyed by calls, one by one.
 STOP_S_MAX = 8
 STOP_REMOTE_S_MAX = 60

@@ -247,8 +247,11 @@ class Coordinator:
             for view in self.cluster.pools()
             if view.record.name == pool.name
         }
-        deadline_s = self._clock.monotonic_s() + self._config.boot_deadline_s
+        deadline_s, known = 0.0, -1
         while True:
+            there = sum(view.ready for view in self.cluster.pools())
+            if there != known:  # each has the time of one boot: at some providers they come one after the other
+                known, deadline_s = there, self._clock.monotonic_s() + self._config.boot_deadline_s
             short = [view for view in self.cluster.pools() if view.ready < first.get(view.record.name, 0)]
             if not short:
                 return

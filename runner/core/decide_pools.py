@@ -157,6 +157,8 @@ def replan(turn: Turn) -> None:
         if short_by := pool.take_shortage():
             text = f"{pool.ready + short_by} machines are wanted, {pool.ready} can be had; going on with {pool.ready}"
             _tell(turn, pool, f"{text}: {pool.problem}")
+        if not wanted.grow and not pool.coming:
+            pool.forget_trouble(turn.now_s)
         _shrink(turn, pool, wanted.spare)
         if not state.is_budget_spent:
             _grow(turn, pool, wanted.grow)

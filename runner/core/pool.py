@@ -143,6 +143,12 @@ class Pool:
         if self.limit_until_s == inf and self.limit == inf:
             self.problem = ""
 
+    def forget_trouble(self, now_s: float) -> None:
+        """It has what it wants: what kept it from that is over."""
+        is_limited = now_s < self.limit_until_s and self.limit < inf
+        if not self.is_hopeless and not is_limited and now_s >= self.retry_at_s:
+            self.problem = ""
+
     def next_due_s(self, now_s: float) -> float:
         """When time alone may change the plan."""
         due_s = [at_s for at_s in (self.retry_at_s, self.limit_until_s) if now_s < at_s < inf]

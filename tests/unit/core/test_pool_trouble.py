@@ -202,3 +202,21 @@ def test_a_restart_waits_for_its_pools_before_it_calls_anything_unschedulable() 
     s.gone("m-1")
     s.feed(e.PoolsConfigured((PoolRecord("default", cpus(1), 0, 0),), {}, "fake"))
     assert s.state("t-1") == "failed"
+
+
+def test_a_trouble_that_is_over_is_told_no_more() -> None:
+    s = Fleet(fixed(1))
+    s.fail_boot("m-1", "connection refused")
+    assert s.cluster.pools()[0].problem == "connection refused"
+    s.wait(1)
+    s.join("m-2")
+    s.wait(0.1)
+    assert s.cluster.pools()[0].problem == ""
+
+
+def test_a_shortage_that_lasts_is_still_told() -> None:
+    s = Fleet(fixed(2))
+    s.join("m-1")
+    s.fail_boot("m-2", "no room", is_capacity=True)
+    s.wait(5)
+    assert s.cluster.pools()[0].problem == "no room"
