@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import logging
 import random
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -117,6 +119,14 @@ def shared_limiter(base_url: str, rates: Mapping[str, Rate] | None) -> Limiter:
     return of_loop.setdefault(base_url, Limiter(rates))
 
 
+def _know_that_sniffio_is_missing() -> None:
+    """httpcore tries to import it several times for each request, and looks through all folders each time that it is not there:
+    a third of the time that a boot of many machines takes here.
+    """
+    if "sniffio" not in sys.modules and importlib.util.find_spec("sniffio") is None:
+        sys.modules["sniffio"] = None  # type: ignore[assignment]  # as documented: importing it fails at once
+
+
 class Connection:
     """One server and one token. For one event loop."""
 
@@ -132,6 +142,7 @@ class Connection:
         """`base_url` without /v1. `transport`: how bytes travel, by default over the network. `trust_env`: use the proxies that
         the environment names.
         """
+        _know_that_sniffio_is_missing()
         self._limiter = limiter
         self._secrets = token.secrets() if token else ()
         self._random = random.Random()

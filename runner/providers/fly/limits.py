@@ -11,6 +11,9 @@ _FACTOR_MIN = 1 / 16  # of the rate, after many refusals
 _FACTOR_STEP = 0.1  # of the rate, that each accepted request gives back
 _PAUSE_FIRST_S = 0.25
 _PAUSE_MAX_S = 10.0
+# By which requests that were sent evenly may reach the server unevenly: the first ones connect. One that comes too early
+# is refused, which costs more than this pause, taken once after a burst.
+_SLACK_S = 0.2
 _EPSILON = 1e-6  # of a token: waiting for less than the clock can tell would never end
 _BUCKETS_MAX = 1000  # full ones beyond this are forgotten
 
@@ -42,6 +45,7 @@ class TokenBucket:
     _at_s: float | None = field(init=False, default=None)
     _factor: float = field(init=False, default=1.0)
     _closed_until_s: float = field(init=False, default=-math.inf)
+    _is_fresh: bool = field(init=False, default=True)  # it was full, and nobody has waited since
 
     def __post_init__(self) -> None:
         self._tokens = float(self.rate.burst)
@@ -53,17 +57,19 @@ class TokenBucket:
             return self._closed_until_s - now_s
         if math.isinf(self.rate.per_s):
             return 0.0
-        if self._tokens >= 1.0 - _EPSILON:
+        needed = 1.0 if self._is_fresh else 1.0 + self._slack
+        if self._tokens >= needed - _EPSILON:
             self._tokens = max(0.0, self._tokens - 1.0)
             return 0.0
-        return (1.0 - self._tokens) / self._per_s
+        self._is_fresh = False
+        return (1.0 + self._slack - self._tokens) / self._per_s
 
     def refused(self, now_s: float, retry_after_s: float) -> None:
         """The server sent 429: whoever waits here waits longer, all together."""
         self._refill(now_s)
         if now_s >= self._closed_until_s:  # refusals of one burst count once
             self._factor = max(_FACTOR_MIN, self._factor / 2)
-        self._tokens = 1.0  # when it opens again one goes first, and tells
+        self._tokens, self._is_fresh = 1.0 + self._slack, False  # when it opens again one goes first, and tells
         self._closed_until_s = max(self._closed_until_s, now_s + max(retry_after_s, 1 / self._per_s))
 
     def accepted(self) -> None:
@@ -79,11 +85,17 @@ class TokenBucket:
     def _per_s(self) -> float:
         return self.rate.per_s * self._factor
 
+    @property
+    def _slack(self) -> float:
+        return min(0.5, _SLACK_S * self.rate.per_s)
+
     def _refill(self, now_s: float) -> None:
         since_s = 0.0 if self._at_s is None else max(0.0, now_s - max(self._at_s, self._closed_until_s))
         self._at_s = now_s
         if since_s and not math.isinf(self.rate.per_s):
-            self._tokens = min(float(self.rate.burst), self._tokens + since_s * self._per_s)
+            most = max(float(self.rate.burst), 1.0 + self._slack)
+            self._tokens = min(most, self._tokens + since_s * self._per_s)
+            self._is_fresh = self._is_fresh or self._tokens >= self.rate.burst >= most
 
 
 class Buckets:
