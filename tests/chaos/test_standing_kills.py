@@ -28,6 +28,8 @@ MACHINES = int(os.environ.get("RUNNER_KILLS_MACHINES") or 8)
 SEED = int(os.environ.get("RUNNER_KILLS_SEED") or random.randrange(10_000))
 TASKS = 2 * MACHINES
 WAIT_S = 60.0 + MACHINES
+# One of them in a short run: the seed says which.
+PHASES = ("creating", "registering") if MACHINES > 8 else (random.Random(SEED).choice(("creating", "registering")),)
 
 
 class Cli:
@@ -66,7 +68,7 @@ def square(number: int) -> int:
 
 @pytest.mark.chaos
 @pytest.mark.timeout(60 + 4 * MACHINES)
-@pytest.mark.parametrize("phase", ["creating", "registering"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_a_standing_cluster_has_the_machines_it_wants_and_no_other(
     phase: str, sim: FlySim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
