@@ -29,6 +29,7 @@ _SWEEP_FIRST_S = 4.0
 _SWEEP_EVERY_S = 60.0
 # A clock of a machine that is less wrong than this is taken at its word.
 _CLOCK_TOLERANCE_S = 2.0
+_DESTROY_FAILURES_TOLD = 4
 _DESTROY_RETRY_S = 1.0
 _DESTROY_RETRY_S_MAX = 60.0
 _COMING_UP = frozenset({MachineState.CREATING, MachineState.RUNNING})
@@ -87,6 +88,7 @@ class Fleet:
         self.fleet_address = ""
         self.on_created: Callable[[Boot], None] = lambda _: None  # before anybody else hears of it
         self.is_gone = False  # `close` has seen every machine to its end
+        self.tell: Callable[[str], None] = lambda _: None  # people, of what concerns the whole fleet
         self.on_boot_failed: Callable[[Boot, str], None] = lambda _, __: None  # and why, where nobody else has said it
         self.warnings: tuple[str, ...] = ()  # of the provider, about what was asked for
         provider.on_exit(self._machine_exited)
@@ -165,7 +167,7 @@ class Fleet:
 
     async def _sweep_often(self) -> None:
         """Machines of a create whose caller is dead, or was told that it failed, may turn up late."""
-        pause_s = _SWEEP_FIRST_S
+        pause_s, is_told = _SWEEP_FIRST_S, False
         while not self._closing.is_set():
             try:
                 async with asyncio.timeout(pause_s):
@@ -174,8 +176,12 @@ class Fleet:
                 pause_s = min(2 * pause_s, _SWEEP_EVERY_S)
                 try:
                     await self.sweep()
+                    is_told = False
                 except Exception as error:
                     log.warning("looking for orphans failed, trying again in %.0f s: %s", pause_s, error)
+                    if not is_told:
+                        self.tell(f"the provider does not say which machines there are; asked again: {error}")
+                    is_told = True
 
     # ---- admitting machines ----
     def admit(self, machine_id: MachineId, join_token: str, key_pem: bytes) -> Boot:
@@ -318,13 +324,16 @@ class Fleet:
         return boot_story(since_requested(boot.phases), saw, event, lines)
 
     async def _destroy(self, machine_id: MachineId) -> None:
-        pause_s = _DESTROY_RETRY_S
+        pause_s, failures = _DESTROY_RETRY_S, 0
         self._leaving.add(machine_id)
         while not self._closing.is_set():
             try:
                 await self._provider.destroy(machine_id)
             except Exception as error:
                 log.warning("destroying machine %s failed, trying again in %.0f s: %s", machine_id, pause_s, error)
+                failures += 1
+                if failures == _DESTROY_FAILURES_TOLD:
+                    self.tell(f"machine {machine_id} cannot be destroyed and may go on costing; tried again: {error}")
             else:
                 self._leaving.discard(machine_id)
                 self._engine.post(events.MachineDestroyed(machine_id))

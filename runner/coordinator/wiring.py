@@ -112,6 +112,7 @@ class Coordinator:
         )
         self._recorder = Recorder(self._event_log, clock, self._tasks)
         self._costs = self._make_costs()
+        self._fleet.tell = lambda text: self._tell("", text)
         self._fleet.on_boot_failed = lambda boot, why: self._tell(boot.pool, why)
         self._fleet.on_created = lambda boot: self._costs.placed(boot.machine_id, boot.size, boot.region)
         self._bulk = Bulk(

@@ -44,6 +44,7 @@ class FlyOptions:
     cpu_kind: str = "performance"  # of the smallest
     token: Token | None = None
     base_url: str = PUBLIC_URL
+    simulator: bool | None = None  # machines are on this computer; None: where base_url is this computer
     rates: Mapping[str, Rate] | None = field(default_factory=dict)  # None: no limits of ours
     env: Mapping[str, str] = field(default_factory=dict, repr=False)  # for the machines
     volume: CacheVolume | None = None
@@ -58,8 +59,9 @@ class FlyOptions:
     @property
     def is_real(self) -> bool:
         """Whether the machines are somewhere else than on this computer."""
-        host = urlsplit(self.base_url).hostname or ""
-        return not is_loopback(host)
+        if self.simulator is not None:
+            return not self.simulator
+        return not is_loopback(urlsplit(self.base_url).hostname or "")
 
 
 def parse_options(options: Mapping[str, Any], settings: Settings | None = None) -> FlyOptions:
@@ -88,6 +90,8 @@ def parse_options(options: Mapping[str, Any], settings: Settings | None = None) 
             values[name] = _seconds(name, options[name])
     if "placements_from" in options:
         values["placements_from"] = _count("placements_from", options["placements_from"])
+    if not isinstance(options.get("simulator"), bool | None):
+        raise BadOptionsError(f"simulator is {options['simulator']!r}; expected True or False")
     if "org" in options:
         values["org"] = _text("org", options["org"], "the slug of an organisation")
     made = FlyOptions(**{**values, "token": _token(options.get("token") or settings.fly_token)})
@@ -98,6 +102,8 @@ def parse_options(options: Mapping[str, Any], settings: Settings | None = None) 
         )
     if made.volume is not None and not made.regions:
         raise BadOptionsError("a volume lives in one region; name regions=[...] beside volume={...}")
+    if made.volume is not None and (lists := [region for region in made.regions if "," in region]):
+        raise BadOptionsError(f"a volume lives in one region; {lists[0]!r} names several: give them as a list")
     return made
 
 

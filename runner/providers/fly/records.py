@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Iterable
@@ -16,6 +17,8 @@ CLUSTER_TAG, MACHINE_TAG, POOL_TAG, HOST_TAG = "runner_cluster", "runner_machine
 # States in which no process of the machine runs any more, and none will without a call of ours.
 GONE_STATES = frozenset({"destroyed", "replaced", "migrated"})
 DEAD_STATES = GONE_STATES | {"stopped", "failed", "launch_failed", "destroying"}
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 _STATES = {
     **dict.fromkeys(("created", "creating", "starting"), MachineState.CREATING),
     **dict.fromkeys(("started", "restarting", "updating", "replacing", "stopping", "suspending"), MachineState.RUNNING),
@@ -32,7 +35,9 @@ def machine_name(cluster_id: str, name: MachineId) -> str:
 
 def to_record(machine: Machine) -> ProviderMachine:
     """As the coordinator sees it. A state that is not known counts as running: it may cost money."""
-    name = MachineId(machine.config.metadata.get(MACHINE_TAG, machine.name))
+    tag = machine.config.metadata.get(MACHINE_TAG, "")
+    # Whoever may create machines in the app may tag them; the name is a file's as well.
+    name = MachineId(tag if _NAME.fullmatch(tag) else _NOT_OF_A_NAME.sub("_", machine.name or machine.id))
     guest = machine.config.child("guest")
     kind, cpus = guest.get("cpu_kind"), guest.get("cpus")
     return ProviderMachine(

@@ -362,3 +362,22 @@ async def test_phases_of_a_machine_whose_clock_is_wrong_are_set_right():
 def test_a_thousand_machines_that_are_created_one_a_second_are_not_overdue():
     config = CoordinatorConfig(home="/nowhere")
     assert core_config(config).boot_deadline_s > 1000 + config.boot_deadline_s
+
+
+def test_a_machine_that_cannot_be_destroyed_is_told_once():
+    clock = FakeClock()
+    told: list[str] = []
+
+    class Stuck(FakeProvider):
+        async def destroy(self, name: MachineId) -> None:
+            raise ProviderError("the token has expired")
+
+    async def scene() -> None:
+        async with running(Stuck(clock), clock) as (fleet, _):
+            fleet.tell = told.append
+            fleet.create(M1, ONE, "default")
+            fleet.destroy(M1, "drained")
+            await asyncio.sleep(600)
+
+    clock.run(scene())
+    assert told == ["machine m-1 cannot be destroyed and may go on costing; tried again: the token has expired"]
