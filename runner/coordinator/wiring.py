@@ -334,7 +334,8 @@ class Coordinator:
         # Large values are volatile: an orderly end frees their memory, unless accepted work may need them at the next
         # start; a crash leaves them for it.
         is_owing = bool(self.failure) or self.cluster.unfinished_tasks() > 0
-        self._state.close(keep=keep, keep_store=is_standing and is_owing)
+        comes_back = is_standing and not self._config.ends_alone
+        self._state.close(keep=keep, keep_store=comes_back and is_owing)
 
     def _replay(self) -> None:
         """Rebuild the core's state."""

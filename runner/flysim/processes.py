@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class _Running:
     machine_id: str
     life: int
     process: Process | None = None
+    memory_folder: str = ""
 
     @property
     def name(self) -> MachineId:
@@ -137,6 +139,7 @@ class MachineProcesses:
         env = {name: value for name, value in command.env.items() if name not in _NOT_INHERITED}
         if isinstance(program, CommandProgram):  # it imports for itself
             env.setdefault("PYTHONPATH", import_path(_IMPORT_FOLDER))
+            running.memory_folder = program.memory_folder
         try:
             pid = await self._zygote.start(running.name, program, tag=self._tag, env=env, log_path=str(path))
         except OSError as error:
@@ -177,6 +180,8 @@ class MachineProcesses:
     async def _sweep(self, running: _Running, status: int) -> None:
         """First nothing of it runs any more, then its end is told."""
         await self._reaper.kill_all(running.name, running.leaders)
+        if running.memory_folder:
+            shutil.rmtree(running.memory_folder, ignore_errors=True)
         code = os.waitstatus_to_exitcode(status)
         self._ended(running, code if code >= 0 else 128 - code, max(0, -code))
 

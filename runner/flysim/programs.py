@@ -29,6 +29,7 @@ class CommandProgram:
     """A process of its own."""
 
     argv: tuple[str, ...]
+    memory_folder: str = ""  # shared memory that is the machine's alone, and gone with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def process_for(config: Mapping[str, Any], secrets: Mapping[str, str]) -> Progra
     """
     env = config.get("env") or {}
     if env.get(COORDINATOR):
-        return CommandProgram((sys.executable, "-m", "runner.coordinator"))
+        return CommandProgram((sys.executable, "-m", "runner.coordinator"), _store_of(env[COORDINATOR]))
     if not env.get(BOOT) and not env.get(BOOT_FILE):
         return None
     try:
@@ -57,6 +58,15 @@ def process_for(config: Mapping[str, Any], secrets: Mapping[str, str]) -> Progra
         return AgentProgram(BootConfig.from_dict(msgpack.unpackb(base64.b64decode(packed, validate=True))))
     except (KeyError, ValueError, TypeError, AttributeError, binascii.Error, msgpack.UnpackException):
         return BrokenProgram("the machine has no boot configuration that can be read (it is not shown here)")
+
+
+def _store_of(packed: str) -> str:
+    """Where a coordinator with these settings keeps large values."""
+    try:
+        cluster_id = str(msgpack.unpackb(base64.b64decode(packed, validate=True))["cluster_id"])
+    except (KeyError, ValueError, TypeError, binascii.Error, msgpack.UnpackException):
+        return ""  # it says itself what is wrong with them
+    return f"/dev/shm/runner-{cluster_id}" if cluster_id.isalnum() else ""
 
 
 def _file(config: Mapping[str, Any], secrets: Mapping[str, str], path: str) -> str:
