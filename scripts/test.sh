@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the named parts of the test suite: fast, slow, examples, wheel, container (through .ci/containers), soak. All of them run even when one fails.
+# Runs the named parts of the test suite: fast, slow, long, examples, wheel, container (through .ci/containers), soak. All of them run even when one fails.
 #   PYTEST_ARGS="-x -k name"   handed to pytest
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -59,7 +59,8 @@ PY
 for name in "$@"; do
     case $name in
         fast) pytest_in_root fast 300 tests/unit tests/properties tests/repo ;;
-        slow) pytest_in_root slow 900 tests/contract tests/integration tests/chaos ;;
+        slow) pytest_in_root slow 900 -m "not long" tests/contract tests/integration tests/chaos ;;
+        long) pytest_in_root long 900 -m long tests/contract tests/integration tests/chaos ;;
         examples) pytest_in_root examples 600 tests/examples ;;
         wheel) part wheel 400 bash -c "$(declare -f wheel); root='$root' python='$python'; wheel" ;;
         container) pytest_in_root container 480 tests/container ;;

@@ -55,9 +55,14 @@ def ground_of(name: str) -> Iterator[Ground]:
             yield ground
 
 
+def _marked(where: str, phase: Phase, victim: Victim) -> object:
+    is_long = where != "local" and (phase, victim) != (Phase.CREATING, Victim.COORDINATOR)
+    return pytest.param(where, phase, victim, marks=[pytest.mark.long] if is_long else [])
+
+
 @pytest.mark.chaos
 @pytest.mark.timeout(400 if IS_FULL else 60)
-@pytest.mark.parametrize(("where", "phase", "victim"), ALL if IS_FULL else FEW)
+@pytest.mark.parametrize(("where", "phase", "victim"), [_marked(*each) for each in (ALL if IS_FULL else FEW)])
 def test_no_machine_is_left(where: str, phase: Phase, victim: Victim, tmp_path: Path) -> None:
     print(f"RUNNER_KILLS_SEED={SEED} repeats this plan")
     with ground_of(where) as ground:

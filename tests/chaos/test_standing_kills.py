@@ -66,6 +66,7 @@ def square(number: int) -> int:
     return number * number
 
 
+@pytest.mark.long
 @pytest.mark.chaos
 @pytest.mark.timeout(60 + 4 * MACHINES)
 @pytest.mark.parametrize("phase", PHASES)

@@ -103,6 +103,7 @@ def test_it_serves_with_the_secrets_and_ends_when_its_client_is_gone(machine):
     assert "no client and no detached work" in (machine.home / "clusters" / CLUSTER / "coordinator.log").read_text()
 
 
+@pytest.mark.long
 def test_a_client_that_is_killed_counts_as_gone(machine):
     secrets = Secrets(new_token())
     access = told(machine.hand_over(secrets))
@@ -124,6 +125,7 @@ def test_a_client_that_is_killed_counts_as_gone(machine):
     assert machine.process.returncode == 0
 
 
+@pytest.mark.long
 def test_detached_work_keeps_it(machine):
     secrets = Secrets(new_token())
     access = told(machine.hand_over(secrets))

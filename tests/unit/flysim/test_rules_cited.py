@@ -8,11 +8,12 @@ import re
 
 import pytest
 
+import runner.flysim
 from runner.flysim.openapi import Description
 from runner.flysim.states import State
 from runner.flysim.world import OPERATIONS, WAIT
 
-ROOT = pathlib.Path(__file__).resolve().parents[3] / "runner" / "flysim"
+ROOT = pathlib.Path(runner.flysim.__file__).parent  # also where the package is installed
 RULES = (
     "answers", "app_calls", "config_rules", "detail_calls", "extra_calls", "gate", "leases", "lifecycle", "machine_calls",
     "moves", "placing", "records", "states", "views", "volumes", "waiting",
