@@ -133,8 +133,14 @@ class Cloud:
         return [machine for machine in self.machines.values() if machine.app == app]
 
     def machines_on(self, host: Host) -> list[Machine]:
-        """Those that hold their place there."""
-        return [each for each in self.machines.values() if each.host is host and each.state in HOLDS_PLACE]
+        """Those that hold their place there. One that had stopped or failed gets none by being destroyed."""
+        return [
+            each
+            for each in self.machines.values()
+            if each.host is host
+            and each.state in HOLDS_PLACE
+            and (each.state is not State.DESTROYING or each.is_alive)
+        ]
 
     def find_app(self, name: str) -> App | None:
         return self.apps.get(name)

@@ -109,6 +109,8 @@ class MachineProcesses:
         self._zygote.close()
         for each in find_tagged(self._tag):  # only where the forker itself was killed
             send_signal(each.process, signal.SIGKILL)
+        for running in self._running.values():
+            _free(running)
 
     def _in_turn(self, machine_id: str, work: Coroutine[Any, Any, None]) -> None:
         before = self._tails.get(machine_id)
@@ -180,11 +182,15 @@ class MachineProcesses:
     async def _sweep(self, running: _Running, status: int) -> None:
         """First nothing of it runs any more, then its end is told."""
         await self._reaper.kill_all(running.name, running.leaders)
-        if running.memory_folder:
-            shutil.rmtree(running.memory_folder, ignore_errors=True)
+        _free(running)
         code = os.waitstatus_to_exitcode(status)
         self._ended(running, code if code >= 0 else 128 - code, max(0, -code))
 
     def _ended(self, running: _Running, exit_code: int, number: int) -> None:
         del self._running[running.name]
         self._on_exit(running.machine_id, running.life, exit_code, number)
+
+
+def _free(running: _Running) -> None:
+    if running.memory_folder:
+        shutil.rmtree(running.memory_folder, ignore_errors=True)
