@@ -137,9 +137,7 @@ class Cloud:
         return [
             each
             for each in self.machines.values()
-            if each.host is host
-            and each.state in HOLDS_PLACE
-            and (each.state is not State.DESTROYING or each.is_alive)
+            if each.host is host and each.state in HOLDS_PLACE and (each.state is not State.DESTROYING or each.is_alive)
         ]
 
     def find_app(self, name: str) -> App | None:
