@@ -51,6 +51,14 @@ async def create(sim: FlySim, name: str, config: dict[str, Any]) -> str:
         return machine_id
 
 
+async def pid_of(sim: FlySim, machine_id: str) -> int:
+    """Of its main process, which may come a moment after the machine has started."""
+    async with asyncio.timeout(WAIT_S):
+        while (pid := sim.state()["machines"][machine_id]["pid"]) is None:
+            await asyncio.sleep(0)
+    return int(pid)
+
+
 async def ask(sim: FlySim, machine_id: str, move: str, **query: str) -> None:
     async with httpx.AsyncClient(base_url=sim.url + "/v1", headers=sim.headers, timeout=60.0, trust_env=False) as api:
         path = f"/apps/app/machines/{machine_id}"
@@ -97,7 +105,7 @@ async def test_a_suspended_machine_stands_still_and_goes_on_when_resumed(sim: Fl
         boot = await cluster.next_boot()
         machine_id = await create(sim, boot.machine_id, config_of(boot))
         await until_listed(cluster, **{boot.machine_id: "ready"})
-        pid = sim.state()["machines"][machine_id]["pid"]
+        pid = await pid_of(sim, machine_id)
         await ask(sim, machine_id, "suspend")
         await until_state(sim, machine_id, "suspended")
         async with asyncio.timeout(WAIT_S):
@@ -116,7 +124,7 @@ async def test_a_crash_is_an_exit_event_and_frees_an_auto_destroy_machine(sim: F
     async with running(tmp_path) as cluster:
         boot = await cluster.next_boot()
         machine_id = await create(sim, boot.machine_id, config_of(boot, auto_destroy=True))
-        os.kill(sim.state()["machines"][machine_id]["pid"], signal.SIGKILL)
+        os.kill(await pid_of(sim, machine_id), signal.SIGKILL)
         await until_state(sim, machine_id, "destroyed")
         async with httpx.AsyncClient(headers=sim.headers, trust_env=False) as api:
             shown = (await api.get(f"{sim.url}/v1/apps/app/machines/{machine_id}")).json()
@@ -174,7 +182,7 @@ async def test_a_simulator_that_lost_its_forker_ends_with_its_machines(sim: FlyS
     async with running(tmp_path) as cluster:
         boot = await cluster.next_boot()
         machine_id = await create(sim, boot.machine_id, config_of(boot))
-        with open(f"/proc/{sim.state()['machines'][machine_id]['pid']}/stat", encoding="ascii") as file:
+        with open(f"/proc/{await pid_of(sim, machine_id)}/stat", encoding="ascii") as file:
             forker = int(file.read().rpartition(")")[2].split()[1])
         os.kill(forker, signal.SIGKILL)
         async with asyncio.timeout(WAIT_S):
