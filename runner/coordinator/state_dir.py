@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from runner.config import read_secret
 from runner.coordinator.config import SETTINGS_NAME
 from runner.errors import UsageError
 from runner.ids import ClusterId, random_id
+from runner.objects.file_locks import lock_file
 from runner.rpc.clusters import CA_NAME, FILE_NAME, TOKEN_NAME, ClusterInfo
 from runner.rpc.security import Authority, new_token
 
@@ -49,7 +49,7 @@ class StateDir:
         self.token = self._token(token)
         sweep_stores()
         self.store = self._store()
-        self._lock_fds.append(_lock_file(self.store / _STORE_LOCK))
+        self._lock_fds.append(lock_file(self.store / _STORE_LOCK))
         os.write(self._lock_fds[-1], _EMBEDDED if embedded else b"standing")
 
     def publish(self, address: str, *, embedded: bool) -> None:
@@ -73,7 +73,7 @@ class StateDir:
 
     def _lock(self) -> int:
         try:
-            return _lock_file(self.path / "lock")
+            return lock_file(self.path / "lock")
         except BlockingIOError:
             raise UsageError(
                 f"cluster {self.cluster_id} is running already (another coordinator holds {self.path}); "
@@ -116,26 +116,11 @@ def sweep_stores() -> None:
         try:
             if store.stat().st_uid != os.getuid() or (store / _STORE_LOCK).read_bytes() != _EMBEDDED:
                 continue
-            fd = _lock_file(store / _STORE_LOCK)
+            fd = lock_file(store / _STORE_LOCK)
         except OSError:
             continue  # its coordinator lives, is just making it, or it is something else
         shutil.rmtree(store, ignore_errors=True)
         os.close(fd)
-
-
-def _lock_file(path: Path) -> int:
-    """Open and lock a file of ours.
-
-    Raises:
-        BlockingIOError: a living process holds it.
-    """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
 
 
 def write_private(path: Path, data: bytes) -> None:

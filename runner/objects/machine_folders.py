@@ -6,11 +6,12 @@ They go with the machine's end; what a killed one left behind goes when the next
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
 from pathlib import Path
+
+from runner.objects.file_locks import lock_file
 
 _SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "runner-"
@@ -60,7 +61,7 @@ def sweep() -> None:
             try:
                 if top.stat().st_uid != os.getuid() or (top / _LOCK).read_bytes() != _MARK:
                     continue
-                fd = _lock(top / _LOCK)
+                fd = lock_file(top / _LOCK)
             except OSError:
                 continue  # its machine lives, or it is something else
             shutil.rmtree(top, ignore_errors=True)
@@ -79,16 +80,6 @@ def _make(top: Path) -> int:
         top.mkdir(mode=0o700)
     if top.stat().st_uid != os.getuid():
         raise PermissionError(f"{top} belongs to somebody else; remove it")
-    fd = _lock(top / _LOCK)
+    fd = lock_file(top / _LOCK)
     os.write(fd, _MARK)
-    return fd
-
-
-def _lock(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise
     return fd
