@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,11 +182,6 @@ class Budget:
     def is_spent(self, summary: CostSummary) -> bool:
         """Whether one more machine could pass it, with `RESERVE_S` for all of them to finish what they do."""
         return summary.spent + self._reserve(summary) >= self.max_cost
-
-    def spent_in_s(self, summary: CostSummary) -> float:
-        """Seconds until `is_spent` if nothing changes; inf when nothing is charged."""
-        left = self.max_cost - summary.spent - self._reserve(summary)
-        return max(0.0, left / summary.per_hour * 3600) if summary.per_hour > 0 else math.inf
 
     def _reserve(self, summary: CostSummary) -> float:
         return (summary.per_hour + self.dearest_per_hour) * RESERVE_S / 3600

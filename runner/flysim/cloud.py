@@ -140,9 +140,6 @@ class Cloud:
             if each.host is host and each.state in HOLDS_PLACE and (each.state is not State.DESTROYING or each.is_alive)
         ]
 
-    def find_app(self, name: str) -> App | None:
-        return self.apps.get(name)
-
 
 def _hosts_of(region: Any) -> list[Host]:
     count = max(1, min(region.hosts, region.capacity))

@@ -103,18 +103,6 @@ def _hour(of_provider: Mapping[str, Any], size: Mapping[str, Any], shape: Shape)
     return hour
 
 
-def find_price(
-    provider: str, size: str, shape: Shape, region: str = "", prices_file: Path | None = None
-) -> Price | None:
-    """The price of one machine of the given size; without one, of the cheapest that holds `shape`.
-
-    Raises:
-        BadOptionsError: `prices_file` cannot be read or holds something else.
-    """
-    wanted = Wanting(shape, (size,) if size else ())
-    return load_prices(prices_file).find(provider, wanted, region)
-
-
 @functools.cache
 def load_prices(prices_file: Path | None = None) -> PriceTable:
     """The prices that come with the package, with those of the user's file (RUNNER_PRICES) over them.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 from hypothesis import given
@@ -153,13 +152,10 @@ def test_growth_stops_before_the_bound_is_reached() -> None:
     ledger, budget = Ledger(), Budget(10.0, dearest([LARGE, SMALL, None]))
     assert budget.dearest_per_hour == 3.6
     assert not budget.is_spent(ledger.summary(0.0))
-    assert budget.spent_in_s(ledger.summary(0.0)) == math.inf
     ledger.price("m-1", "a", LARGE, 0.0)
     ledger.moved("m-1", "booting", 0.0)
-    wait_s = budget.spent_in_s(ledger.summary(0.0))
     # What is left when two such machines have had their time to finish.
-    assert wait_s == pytest.approx((10.0 - 2 * 3.6 * RESERVE_S / HOUR_S) / 3.6 * HOUR_S)
+    wait_s = (10.0 - 2 * 3.6 * RESERVE_S / HOUR_S) / 3.6 * HOUR_S
     assert not budget.is_spent(ledger.summary(wait_s - 1))
     assert budget.is_spent(ledger.summary(wait_s + 1))
-    assert budget.spent_in_s(ledger.summary(wait_s + 1)) == 0.0
     assert ledger.summary(wait_s + 1 + RESERVE_S).spent < 10.0, "what runs can finish within the bound"

@@ -6,11 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.values import CPU, MEMORY, UNIT, make_shape
+from runner.core.values import CPU, MEMORY, UNIT, Shape, make_shape
 from runner.errors import BadOptionsError
-from runner.providers.prices import GB, Price, Wanting, find_price, load_prices
+from runner.providers.prices import GB, Price, Wanting, load_prices
 
 MONTH_H = 720  # the page counts 30 days
+
+
+def find_price(
+    provider: str, size: str, wanted: Shape, region: str = "", prices_file: Path | None = None
+) -> Price | None:
+    return load_prices(prices_file).find(provider, Wanting(wanted, (size,) if size else ()), region)
 
 
 def shape(cpus: float = 1, memory_gb: float = 0) -> tuple[tuple[str, int], ...]:
