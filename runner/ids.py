@@ -24,6 +24,11 @@ def return_id(task_id: TaskId, index: int) -> ObjectId:
     return ObjectId(f"{task_id}.{index}")
 
 
+def item_id(task_id: TaskId, index: int) -> ObjectId:
+    """The id of the `index`-th item of a generator's task (from 0)."""
+    return ObjectId(f"{task_id}.i{index}")
+
+
 def task_of(object_id: ObjectId) -> TaskId | None:
     """The task that makes this object, or None for an object that was put."""
     head, dot, _ = object_id.rpartition(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from runner.core.values import (
+    ActorRecord,
     CheckpointRecord,
     FailureKind,
     FailureRecord,
@@ -10,6 +11,7 @@ from runner.core.values import (
     Shape,
     TaskRecord,
     ValueRecord,
+    WishRecord,
     make_shape,
 )
 from runner.errors import ProtocolViolationError
@@ -46,6 +48,38 @@ def task_record(
         spec.priority,
         parent,
         now_unix_s,
+        spec.is_streaming,
+        spec.backpressure,
+        _actor_record(spec.actor) if spec.HasField("actor") else None,
+        _wish_record(spec) if _has_wishes(spec) else None,
+    )
+
+
+def _actor_record(actor: types_pb2.ActorSpec) -> ActorRecord:
+    return ActorRecord(actor.name, actor.namespace, actor.get_if_exists, actor.meta)
+
+
+def _has_wishes(spec: types_pb2.TaskSpec) -> bool:
+    return bool(
+        spec.label_selector
+        or spec.group_id
+        or spec.affinity_key
+        or spec.grow_on_oom
+        or spec.spread
+        or spec.HasField("machine")
+    )
+
+
+def _wish_record(spec: types_pb2.TaskSpec) -> WishRecord:
+    return WishRecord(
+        tuple(sorted(spec.label_selector.items())),
+        spec.group_id,
+        spec.bundle,
+        spec.affinity_key,
+        spec.grow_on_oom,
+        spec.spread,
+        spec.machine.machine_id,
+        spec.machine.soft,
     )
 
 

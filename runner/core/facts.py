@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from runner.core.values import (
+    ActorRecord,
     CheckpointRecord,
     FailureKind,
     FailureRecord,
@@ -20,6 +21,7 @@ from runner.core.values import (
     Shape,
     TaskRecord,
     ValueRecord,
+    WishRecord,
 )
 from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId
 
@@ -287,6 +289,11 @@ def _task(row: Any) -> TaskRecord:
         named[name] = tuple(named[name])
     if named["parent"] is not None:
         named["parent"] = tuple(named["parent"])
+    if named.get("actor") is not None:
+        named["actor"] = ActorRecord(*named["actor"])
+    if named.get("wishes") is not None:
+        labels, *rest = named["wishes"]
+        named["wishes"] = WishRecord(tuple((name, value) for name, value in labels), *rest)
     return TaskRecord(**named)
 
 

@@ -35,6 +35,10 @@ class FailureKind(enum.IntEnum):
     OBJECT_LOST = 8
     SETUP = 9
     STORE_FULL = 10
+    ACTOR_DIED = 11
+    ACTOR_UNAVAILABLE = 12
+    OWNER_DIED = 13
+    GROUP_REMOVED = 14
 
 
 class FailureRecord(NamedTuple):
@@ -82,6 +86,28 @@ class CheckpointRecord(NamedTuple):
     attempt: int
 
 
+class ActorRecord(NamedTuple):
+    """What makes a task an actor's creation."""
+
+    name: str = ""
+    namespace: str = ""
+    get_if_exists: bool = False
+    meta: bytes = b""  # for clients
+
+
+class WishRecord(NamedTuple):
+    """What a task asks of its place beside resources; most tasks ask nothing."""
+
+    labels: tuple[tuple[str, str], ...] = ()  # the machine must have them
+    group_id: str = ""
+    bundle: int = -1  # of the group; -1: any
+    affinity_key: str = ""  # rather where a task with this key ran
+    grow_on_oom: bool = False  # more memory after it was killed for memory
+    spread: bool = False  # rather a machine with few tasks
+    machine_id: str = ""
+    is_machine_soft: bool = False  # another one will do
+
+
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
     """What was submitted. Never changes."""
@@ -102,6 +128,10 @@ class TaskRecord:
     priority: int = 0
     parent: tuple[TaskId, int] | None = None  # (task, attempt) that submitted it
     submitted_unix_s: float = 0.0
+    is_streaming: bool = False
+    backpressure: int = 0
+    actor: ActorRecord | None = None
+    wishes: WishRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,9 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 | COMMITTED | serial, step, accepted, reason, error class | agent -> executor: the checkpoint is in the journal, or refused |
 | TRANSFERRED | request, answer, error class, message | agent -> executor: to one of the four below |
 | RECONNECTED | | agent -> executor: replies may have been lost, ask again |
+| ITEMS_READ | serial, count | agent -> executor: so many items of the generator were read |
+| ACTOR_IN | serial, caller_id, bytes | agent -> executor: part of a relayed actor channel, see runner/rpc/actor_frames.py |
+| ACTOR_EXIT | serial | agent -> executor: the actor ends gracefully |
 | EXIT | | agent -> executor: end when idle |
 | READY | pid | executor -> agent, template -> agent |
 | ENDED | serial, AttemptEnded, flags | executor -> agent |
@@ -20,6 +23,9 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 | METRICS | serial, step, values | executor -> agent |
 | CHECKPOINT | serial, step, uri, sha256, size_bytes | executor -> agent |
 | SESSION | SessionRequest | executor -> agent |
+| ITEMS | serial, first_index, [Value, ...] | executor -> agent: what a generator has yielded |
+| ACTOR_READY | serial, address, secret | executor -> agent: the actor takes calls |
+| ACTOR_OUT | serial, caller_id, bytes | executor -> agent: part of a relayed actor channel |
 | PHASE | name, unix seconds | executor -> agent: user code has marked a phase of the machine's boot |
 | RESERVE | request, name, size_bytes | executor -> agent: where a large value may be written; answer: path |
 | UPLOAD | request, serial, object_id, path, size_bytes | executor -> agent: it is written; answer: the coordinator's segment |
@@ -68,6 +74,9 @@ class Kind(enum.IntEnum):
     RECONNECTED = 8
     EXIT = 9
     TRANSFERRED = 10
+    ITEMS_READ = 11
+    ACTOR_IN = 12
+    ACTOR_EXIT = 13
     READY = 20
     ENDED = 21
     BLOCKED = 22
@@ -80,6 +89,9 @@ class Kind(enum.IntEnum):
     UPLOAD = 29
     FETCH = 30
     LOAD = 31
+    ITEMS = 32
+    ACTOR_READY = 33
+    ACTOR_OUT = 34
     SPAWN = 40
     SIGNAL = 41
     LAYER = 42
@@ -107,6 +119,9 @@ _LENGTHS: dict[int, int] = {
     Kind.COMMITTED: 6,
     Kind.TRANSFERRED: 5,
     Kind.RECONNECTED: 1,
+    Kind.ITEMS_READ: 3,
+    Kind.ACTOR_IN: 4,
+    Kind.ACTOR_EXIT: 2,
     Kind.EXIT: 1,
     Kind.READY: 2,
     Kind.ENDED: 4,
@@ -120,6 +135,9 @@ _LENGTHS: dict[int, int] = {
     Kind.UPLOAD: 6,
     Kind.FETCH: 6,
     Kind.LOAD: 5,
+    Kind.ITEMS: 4,
+    Kind.ACTOR_READY: 4,
+    Kind.ACTOR_OUT: 4,
     Kind.SPAWN: 2,
     Kind.SIGNAL: 4,
     Kind.LAYER: 3,

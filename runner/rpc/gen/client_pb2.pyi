@@ -56,7 +56,7 @@ class ClientFrame(_message.Message):
     def __init__(self, seq: _Optional[int] = ..., operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ...) -> None: ...
 
 class Operation(_message.Message):
-    __slots__ = ("register_function", "register_package", "submit", "put", "add_refs", "release_refs", "resolve", "cancel")
+    __slots__ = ("register_function", "register_package", "submit", "put", "add_refs", "release_refs", "resolve", "cancel", "promise", "fulfil", "watch_actors", "find_actor", "kill_actor", "actor_frames", "read_stream", "drop_stream", "create_group", "remove_group", "call")
     REGISTER_FUNCTION_FIELD_NUMBER: _ClassVar[int]
     REGISTER_PACKAGE_FIELD_NUMBER: _ClassVar[int]
     SUBMIT_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +65,17 @@ class Operation(_message.Message):
     RELEASE_REFS_FIELD_NUMBER: _ClassVar[int]
     RESOLVE_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
+    PROMISE_FIELD_NUMBER: _ClassVar[int]
+    FULFIL_FIELD_NUMBER: _ClassVar[int]
+    WATCH_ACTORS_FIELD_NUMBER: _ClassVar[int]
+    FIND_ACTOR_FIELD_NUMBER: _ClassVar[int]
+    KILL_ACTOR_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    READ_STREAM_FIELD_NUMBER: _ClassVar[int]
+    DROP_STREAM_FIELD_NUMBER: _ClassVar[int]
+    CREATE_GROUP_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_GROUP_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
     register_function: _types_pb2.Function
     register_package: _types_pb2.Package
     submit: _types_pb2.TaskSpec
@@ -73,7 +84,18 @@ class Operation(_message.Message):
     release_refs: RefList
     resolve: RefList
     cancel: Cancel
-    def __init__(self, register_function: _Optional[_Union[_types_pb2.Function, _Mapping]] = ..., register_package: _Optional[_Union[_types_pb2.Package, _Mapping]] = ..., submit: _Optional[_Union[_types_pb2.TaskSpec, _Mapping]] = ..., put: _Optional[_Union[Put, _Mapping]] = ..., add_refs: _Optional[_Union[RefList, _Mapping]] = ..., release_refs: _Optional[_Union[RefList, _Mapping]] = ..., resolve: _Optional[_Union[RefList, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
+    promise: RefList
+    fulfil: Fulfil
+    watch_actors: RefList
+    find_actor: FindActor
+    kill_actor: KillActor
+    actor_frames: ActorFrames
+    read_stream: StreamRead
+    drop_stream: StreamRead
+    create_group: CreateGroup
+    remove_group: RemoveGroup
+    call: Call
+    def __init__(self, register_function: _Optional[_Union[_types_pb2.Function, _Mapping]] = ..., register_package: _Optional[_Union[_types_pb2.Package, _Mapping]] = ..., submit: _Optional[_Union[_types_pb2.TaskSpec, _Mapping]] = ..., put: _Optional[_Union[Put, _Mapping]] = ..., add_refs: _Optional[_Union[RefList, _Mapping]] = ..., release_refs: _Optional[_Union[RefList, _Mapping]] = ..., resolve: _Optional[_Union[RefList, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., promise: _Optional[_Union[RefList, _Mapping]] = ..., fulfil: _Optional[_Union[Fulfil, _Mapping]] = ..., watch_actors: _Optional[_Union[RefList, _Mapping]] = ..., find_actor: _Optional[_Union[FindActor, _Mapping]] = ..., kill_actor: _Optional[_Union[KillActor, _Mapping]] = ..., actor_frames: _Optional[_Union[ActorFrames, _Mapping]] = ..., read_stream: _Optional[_Union[StreamRead, _Mapping]] = ..., drop_stream: _Optional[_Union[StreamRead, _Mapping]] = ..., create_group: _Optional[_Union[CreateGroup, _Mapping]] = ..., remove_group: _Optional[_Union[RemoveGroup, _Mapping]] = ..., call: _Optional[_Union[Call, _Mapping]] = ...) -> None: ...
 
 class Put(_message.Message):
     __slots__ = ("object_id", "value")
@@ -98,6 +120,84 @@ class Cancel(_message.Message):
     force: bool
     recursive: bool
     def __init__(self, task_id: _Optional[str] = ..., force: bool = ..., recursive: bool = ...) -> None: ...
+
+class Fulfil(_message.Message):
+    __slots__ = ("object_id", "value", "failure")
+    OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    object_id: str
+    value: _types_pb2.Value
+    failure: bytes
+    def __init__(self, object_id: _Optional[str] = ..., value: _Optional[_Union[_types_pb2.Value, _Mapping]] = ..., failure: _Optional[bytes] = ...) -> None: ...
+
+class FindActor(_message.Message):
+    __slots__ = ("request_id", "name", "namespace")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    name: str
+    namespace: str
+    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ...) -> None: ...
+
+class KillActor(_message.Message):
+    __slots__ = ("actor_id", "no_restart")
+    ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
+    NO_RESTART_FIELD_NUMBER: _ClassVar[int]
+    actor_id: str
+    no_restart: bool
+    def __init__(self, actor_id: _Optional[str] = ..., no_restart: bool = ...) -> None: ...
+
+class ActorFrames(_message.Message):
+    __slots__ = ("actor_id", "incarnation", "frames")
+    ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    actor_id: str
+    incarnation: int
+    frames: bytes
+    def __init__(self, actor_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., frames: _Optional[bytes] = ...) -> None: ...
+
+class StreamRead(_message.Message):
+    __slots__ = ("task_id", "count")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    count: int
+    def __init__(self, task_id: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class CreateGroup(_message.Message):
+    __slots__ = ("group_id", "name", "bundles", "strategy", "deadline_s", "detached")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    DETACHED_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    name: str
+    bundles: _containers.RepeatedCompositeFieldContainer[_types_pb2.Resources]
+    strategy: str
+    deadline_s: float
+    detached: bool
+    def __init__(self, group_id: _Optional[str] = ..., name: _Optional[str] = ..., bundles: _Optional[_Iterable[_Union[_types_pb2.Resources, _Mapping]]] = ..., strategy: _Optional[str] = ..., deadline_s: _Optional[float] = ..., detached: bool = ...) -> None: ...
+
+class RemoveGroup(_message.Message):
+    __slots__ = ("group_id",)
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    def __init__(self, group_id: _Optional[str] = ...) -> None: ...
+
+class Call(_message.Message):
+    __slots__ = ("request_id", "method", "request")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    method: str
+    request: bytes
+    def __init__(self, request_id: _Optional[str] = ..., method: _Optional[str] = ..., request: _Optional[bytes] = ...) -> None: ...
 
 class SessionReply(_message.Message):
     __slots__ = ("welcome", "frame")
@@ -126,14 +226,76 @@ class Welcome(_message.Message):
     def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., cluster_id: _Optional[str] = ..., acked_seq: _Optional[int] = ..., embedded: bool = ..., store_path: _Optional[str] = ..., event_seq: _Optional[int] = ..., client_lost_after_s: _Optional[float] = ...) -> None: ...
 
 class ServerFrame(_message.Message):
-    __slots__ = ("acked_seq", "ready", "warnings")
+    __slots__ = ("acked_seq", "ready", "warnings", "actors", "actor_frames", "found_actors", "groups", "answers")
     ACKED_SEQ_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    ACTORS_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    FOUND_ACTORS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
     acked_seq: int
     ready: _containers.RepeatedCompositeFieldContainer[ObjectReady]
     warnings: _containers.RepeatedCompositeFieldContainer[Warning]
-    def __init__(self, acked_seq: _Optional[int] = ..., ready: _Optional[_Iterable[_Union[ObjectReady, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ...) -> None: ...
+    actors: _containers.RepeatedCompositeFieldContainer[ActorUpdate]
+    actor_frames: _containers.RepeatedCompositeFieldContainer[ActorFrames]
+    found_actors: _containers.RepeatedCompositeFieldContainer[FoundActor]
+    groups: _containers.RepeatedCompositeFieldContainer[GroupUpdate]
+    answers: _containers.RepeatedCompositeFieldContainer[Answer]
+    def __init__(self, acked_seq: _Optional[int] = ..., ready: _Optional[_Iterable[_Union[ObjectReady, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., actors: _Optional[_Iterable[_Union[ActorUpdate, _Mapping]]] = ..., actor_frames: _Optional[_Iterable[_Union[ActorFrames, _Mapping]]] = ..., found_actors: _Optional[_Iterable[_Union[FoundActor, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[GroupUpdate, _Mapping]]] = ..., answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ...) -> None: ...
+
+class ActorUpdate(_message.Message):
+    __slots__ = ("actor_id", "state", "incarnation", "host_id", "address", "secret", "failure")
+    ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    HOST_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    actor_id: str
+    state: str
+    incarnation: int
+    host_id: str
+    address: str
+    secret: bytes
+    failure: bytes
+    def __init__(self, actor_id: _Optional[str] = ..., state: _Optional[str] = ..., incarnation: _Optional[int] = ..., host_id: _Optional[str] = ..., address: _Optional[str] = ..., secret: _Optional[bytes] = ..., failure: _Optional[bytes] = ...) -> None: ...
+
+class FoundActor(_message.Message):
+    __slots__ = ("request_id", "actor_id", "meta", "failure")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
+    META_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    actor_id: str
+    meta: bytes
+    failure: bytes
+    def __init__(self, request_id: _Optional[str] = ..., actor_id: _Optional[str] = ..., meta: _Optional[bytes] = ..., failure: _Optional[bytes] = ...) -> None: ...
+
+class GroupUpdate(_message.Message):
+    __slots__ = ("group_id", "state", "failure", "machine_ids")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_IDS_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    state: str
+    failure: bytes
+    machine_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, group_id: _Optional[str] = ..., state: _Optional[str] = ..., failure: _Optional[bytes] = ..., machine_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Answer(_message.Message):
+    __slots__ = ("request_id", "reply", "failure")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    reply: bytes
+    failure: bytes
+    def __init__(self, request_id: _Optional[str] = ..., reply: _Optional[bytes] = ..., failure: _Optional[bytes] = ...) -> None: ...
 
 class ObjectReady(_message.Message):
     __slots__ = ("object_id", "value", "failure")

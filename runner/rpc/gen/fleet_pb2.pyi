@@ -16,11 +16,13 @@ class StopReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STOP_REASON_TIMEOUT: _ClassVar[StopReason]
     STOP_REASON_FENCED: _ClassVar[StopReason]
     STOP_REASON_DRAIN: _ClassVar[StopReason]
+    STOP_REASON_RELEASED: _ClassVar[StopReason]
 STOP_REASON_UNSPECIFIED: StopReason
 STOP_REASON_CANCELLED: StopReason
 STOP_REASON_TIMEOUT: StopReason
 STOP_REASON_FENCED: StopReason
 STOP_REASON_DRAIN: StopReason
+STOP_REASON_RELEASED: StopReason
 
 class RegisterRequest(_message.Message):
     __slots__ = ("peer", "machine_id", "join_token", "csr_pem", "agent_instance_id", "total", "provider_machine_id", "pid", "phases", "resumed", "sent_unix_s")
@@ -104,7 +106,7 @@ class AgentCommands(_message.Message):
     def __init__(self, acked_report_seq: _Optional[int] = ..., acked_sent_s: _Optional[float] = ..., commands: _Optional[_Iterable[_Union[AgentCommand, _Mapping]]] = ..., seq: _Optional[int] = ...) -> None: ...
 
 class AgentCommand(_message.Message):
-    __slots__ = ("function", "package", "start", "stop", "resume", "free_segment", "relay", "preload", "exit", "checkpoint_committed")
+    __slots__ = ("function", "package", "start", "stop", "resume", "free_segment", "relay", "preload", "exit", "checkpoint_committed", "actor_input", "items_read")
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +117,8 @@ class AgentCommand(_message.Message):
     PRELOAD_FIELD_NUMBER: _ClassVar[int]
     EXIT_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_INPUT_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_READ_FIELD_NUMBER: _ClassVar[int]
     function: _types_pb2.Function
     package: _types_pb2.Package
     start: Assignment
@@ -125,7 +129,9 @@ class AgentCommand(_message.Message):
     preload: Preload
     exit: Exit
     checkpoint_committed: CommitCheckpointReply
-    def __init__(self, function: _Optional[_Union[_types_pb2.Function, _Mapping]] = ..., package: _Optional[_Union[_types_pb2.Package, _Mapping]] = ..., start: _Optional[_Union[Assignment, _Mapping]] = ..., stop: _Optional[_Union[StopAttempt, _Mapping]] = ..., resume: _Optional[_Union[ResumeAttempt, _Mapping]] = ..., free_segment: _Optional[_Union[FreeSegment, _Mapping]] = ..., relay: _Optional[_Union[RelayToExecutor, _Mapping]] = ..., preload: _Optional[_Union[Preload, _Mapping]] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ..., checkpoint_committed: _Optional[_Union[CommitCheckpointReply, _Mapping]] = ...) -> None: ...
+    actor_input: ActorInput
+    items_read: ItemsRead
+    def __init__(self, function: _Optional[_Union[_types_pb2.Function, _Mapping]] = ..., package: _Optional[_Union[_types_pb2.Package, _Mapping]] = ..., start: _Optional[_Union[Assignment, _Mapping]] = ..., stop: _Optional[_Union[StopAttempt, _Mapping]] = ..., resume: _Optional[_Union[ResumeAttempt, _Mapping]] = ..., free_segment: _Optional[_Union[FreeSegment, _Mapping]] = ..., relay: _Optional[_Union[RelayToExecutor, _Mapping]] = ..., preload: _Optional[_Union[Preload, _Mapping]] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ..., checkpoint_committed: _Optional[_Union[CommitCheckpointReply, _Mapping]] = ..., actor_input: _Optional[_Union[ActorInput, _Mapping]] = ..., items_read: _Optional[_Union[ItemsRead, _Mapping]] = ...) -> None: ...
 
 class AttemptKey(_message.Message):
     __slots__ = ("task_id", "attempt")
@@ -136,7 +142,7 @@ class AttemptKey(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("key", "slot", "spec", "dependencies", "gpu_ids", "checkpoint", "client_id")
+    __slots__ = ("key", "slot", "spec", "dependencies", "gpu_ids", "checkpoint", "client_id", "items_done")
     KEY_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +150,7 @@ class Assignment(_message.Message):
     GPU_IDS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_DONE_FIELD_NUMBER: _ClassVar[int]
     key: AttemptKey
     slot: int
     spec: bytes
@@ -151,7 +158,8 @@ class Assignment(_message.Message):
     gpu_ids: _containers.RepeatedScalarFieldContainer[int]
     checkpoint: _types_pb2.Checkpoint
     client_id: str
-    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., slot: _Optional[int] = ..., spec: _Optional[bytes] = ..., dependencies: _Optional[_Iterable[_Union[_client_pb2.ObjectReady, _Mapping]]] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., checkpoint: _Optional[_Union[_types_pb2.Checkpoint, _Mapping]] = ..., client_id: _Optional[str] = ...) -> None: ...
+    items_done: int
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., slot: _Optional[int] = ..., spec: _Optional[bytes] = ..., dependencies: _Optional[_Iterable[_Union[_client_pb2.ObjectReady, _Mapping]]] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., checkpoint: _Optional[_Union[_types_pb2.Checkpoint, _Mapping]] = ..., client_id: _Optional[str] = ..., items_done: _Optional[int] = ...) -> None: ...
 
 class StopAttempt(_message.Message):
     __slots__ = ("key", "reason", "force")
@@ -162,6 +170,24 @@ class StopAttempt(_message.Message):
     reason: StopReason
     force: bool
     def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., reason: _Optional[_Union[StopReason, str]] = ..., force: bool = ...) -> None: ...
+
+class ActorInput(_message.Message):
+    __slots__ = ("key", "caller_id", "frames")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CALLER_ID_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    caller_id: str
+    frames: bytes
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., caller_id: _Optional[str] = ..., frames: _Optional[bytes] = ...) -> None: ...
+
+class ItemsRead(_message.Message):
+    __slots__ = ("key", "count")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    count: int
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., count: _Optional[int] = ...) -> None: ...
 
 class ResumeAttempt(_message.Message):
     __slots__ = ("key",)
@@ -230,7 +256,7 @@ class ReportReply(_message.Message):
     def __init__(self) -> None: ...
 
 class ReportItem(_message.Message):
-    __slots__ = ("started", "ended", "returned", "blocked", "unblocked", "metrics", "logs", "checkpoint", "relay", "executor_gone", "phase")
+    __slots__ = ("started", "ended", "returned", "blocked", "unblocked", "metrics", "logs", "checkpoint", "relay", "executor_gone", "phase", "actor_ready", "actor_output", "items")
     STARTED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
@@ -242,6 +268,9 @@ class ReportItem(_message.Message):
     RELAY_FIELD_NUMBER: _ClassVar[int]
     EXECUTOR_GONE_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_READY_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
     started: AttemptStarted
     ended: AttemptEnded
     returned: AttemptReturned
@@ -253,7 +282,40 @@ class ReportItem(_message.Message):
     relay: RelayFromExecutor
     executor_gone: ExecutorGone
     phase: BootPhase
-    def __init__(self, started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., returned: _Optional[_Union[AttemptReturned, _Mapping]] = ..., blocked: _Optional[_Union[AttemptBlocked, _Mapping]] = ..., unblocked: _Optional[_Union[AttemptUnblocked, _Mapping]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., logs: _Optional[_Union[LogLines, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSaved, _Mapping]] = ..., relay: _Optional[_Union[RelayFromExecutor, _Mapping]] = ..., executor_gone: _Optional[_Union[ExecutorGone, _Mapping]] = ..., phase: _Optional[_Union[BootPhase, _Mapping]] = ...) -> None: ...
+    actor_ready: ActorReady
+    actor_output: ActorOutput
+    items: Items
+    def __init__(self, started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., returned: _Optional[_Union[AttemptReturned, _Mapping]] = ..., blocked: _Optional[_Union[AttemptBlocked, _Mapping]] = ..., unblocked: _Optional[_Union[AttemptUnblocked, _Mapping]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., logs: _Optional[_Union[LogLines, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSaved, _Mapping]] = ..., relay: _Optional[_Union[RelayFromExecutor, _Mapping]] = ..., executor_gone: _Optional[_Union[ExecutorGone, _Mapping]] = ..., phase: _Optional[_Union[BootPhase, _Mapping]] = ..., actor_ready: _Optional[_Union[ActorReady, _Mapping]] = ..., actor_output: _Optional[_Union[ActorOutput, _Mapping]] = ..., items: _Optional[_Union[Items, _Mapping]] = ...) -> None: ...
+
+class ActorReady(_message.Message):
+    __slots__ = ("key", "address", "secret")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    address: str
+    secret: bytes
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., address: _Optional[str] = ..., secret: _Optional[bytes] = ...) -> None: ...
+
+class ActorOutput(_message.Message):
+    __slots__ = ("key", "caller_id", "frames")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CALLER_ID_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    caller_id: str
+    frames: bytes
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., caller_id: _Optional[str] = ..., frames: _Optional[bytes] = ...) -> None: ...
+
+class Items(_message.Message):
+    __slots__ = ("key", "first_index", "values")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    FIRST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    key: AttemptKey
+    first_index: int
+    values: _containers.RepeatedCompositeFieldContainer[_types_pb2.Value]
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., first_index: _Optional[int] = ..., values: _Optional[_Iterable[_Union[_types_pb2.Value, _Mapping]]] = ...) -> None: ...
 
 class AttemptStarted(_message.Message):
     __slots__ = ("key", "executor_id")

@@ -20,6 +20,10 @@ class FailureKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILURE_KIND_OBJECT_LOST: _ClassVar[FailureKind]
     FAILURE_KIND_SETUP: _ClassVar[FailureKind]
     FAILURE_KIND_STORE_FULL: _ClassVar[FailureKind]
+    FAILURE_KIND_ACTOR_DIED: _ClassVar[FailureKind]
+    FAILURE_KIND_ACTOR_UNAVAILABLE: _ClassVar[FailureKind]
+    FAILURE_KIND_OWNER_DIED: _ClassVar[FailureKind]
+    FAILURE_KIND_GROUP_REMOVED: _ClassVar[FailureKind]
 FAILURE_KIND_UNSPECIFIED: FailureKind
 FAILURE_KIND_USER: FailureKind
 FAILURE_KIND_WORKER_CRASHED: FailureKind
@@ -31,6 +35,10 @@ FAILURE_KIND_UNSCHEDULABLE: FailureKind
 FAILURE_KIND_OBJECT_LOST: FailureKind
 FAILURE_KIND_SETUP: FailureKind
 FAILURE_KIND_STORE_FULL: FailureKind
+FAILURE_KIND_ACTOR_DIED: FailureKind
+FAILURE_KIND_ACTOR_UNAVAILABLE: FailureKind
+FAILURE_KIND_OWNER_DIED: FailureKind
+FAILURE_KIND_GROUP_REMOVED: FailureKind
 
 class Peer(_message.Message):
     __slots__ = ("protocol", "runner_version", "python_version", "host_id")
@@ -140,8 +148,15 @@ class Package(_message.Message):
     def __init__(self, package_id: _Optional[str] = ..., zip: _Optional[bytes] = ...) -> None: ...
 
 class TaskSpec(_message.Message):
-    __slots__ = ("task_id", "function_id", "name", "args", "dependencies", "resources", "num_returns", "max_retries", "retry_user_errors", "retry_exceptions", "timeout_s", "max_calls", "reuse_gpu_worker", "env_vars", "detached", "priority", "parent_task_id", "is_run")
+    __slots__ = ("task_id", "function_id", "name", "args", "dependencies", "resources", "num_returns", "max_retries", "retry_user_errors", "retry_exceptions", "timeout_s", "max_calls", "reuse_gpu_worker", "env_vars", "detached", "priority", "parent_task_id", "is_run", "is_streaming", "backpressure", "actor", "label_selector", "group_id", "bundle", "affinity_key", "grow_on_oom", "startup_timeout_s", "cwd_package_id", "spread", "machine")
     class EnvVarsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class LabelSelectorEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -166,6 +181,18 @@ class TaskSpec(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     PARENT_TASK_ID_FIELD_NUMBER: _ClassVar[int]
     IS_RUN_FIELD_NUMBER: _ClassVar[int]
+    IS_STREAMING_FIELD_NUMBER: _ClassVar[int]
+    BACKPRESSURE_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    AFFINITY_KEY_FIELD_NUMBER: _ClassVar[int]
+    GROW_ON_OOM_FIELD_NUMBER: _ClassVar[int]
+    STARTUP_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    CWD_PACKAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     function_id: str
     name: str
@@ -184,4 +211,40 @@ class TaskSpec(_message.Message):
     priority: int
     parent_task_id: str
     is_run: bool
-    def __init__(self, task_id: _Optional[str] = ..., function_id: _Optional[str] = ..., name: _Optional[str] = ..., args: _Optional[_Union[Value, _Mapping]] = ..., dependencies: _Optional[_Iterable[str]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., num_returns: _Optional[int] = ..., max_retries: _Optional[int] = ..., retry_user_errors: bool = ..., retry_exceptions: _Optional[bytes] = ..., timeout_s: _Optional[float] = ..., max_calls: _Optional[int] = ..., reuse_gpu_worker: bool = ..., env_vars: _Optional[_Mapping[str, str]] = ..., detached: bool = ..., priority: _Optional[int] = ..., parent_task_id: _Optional[str] = ..., is_run: bool = ...) -> None: ...
+    is_streaming: bool
+    backpressure: int
+    actor: ActorSpec
+    label_selector: _containers.ScalarMap[str, str]
+    group_id: str
+    bundle: int
+    affinity_key: str
+    grow_on_oom: bool
+    startup_timeout_s: float
+    cwd_package_id: str
+    spread: bool
+    machine: MachineAffinity
+    def __init__(self, task_id: _Optional[str] = ..., function_id: _Optional[str] = ..., name: _Optional[str] = ..., args: _Optional[_Union[Value, _Mapping]] = ..., dependencies: _Optional[_Iterable[str]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., num_returns: _Optional[int] = ..., max_retries: _Optional[int] = ..., retry_user_errors: bool = ..., retry_exceptions: _Optional[bytes] = ..., timeout_s: _Optional[float] = ..., max_calls: _Optional[int] = ..., reuse_gpu_worker: bool = ..., env_vars: _Optional[_Mapping[str, str]] = ..., detached: bool = ..., priority: _Optional[int] = ..., parent_task_id: _Optional[str] = ..., is_run: bool = ..., is_streaming: bool = ..., backpressure: _Optional[int] = ..., actor: _Optional[_Union[ActorSpec, _Mapping]] = ..., label_selector: _Optional[_Mapping[str, str]] = ..., group_id: _Optional[str] = ..., bundle: _Optional[int] = ..., affinity_key: _Optional[str] = ..., grow_on_oom: bool = ..., startup_timeout_s: _Optional[float] = ..., cwd_package_id: _Optional[str] = ..., spread: bool = ..., machine: _Optional[_Union[MachineAffinity, _Mapping]] = ...) -> None: ...
+
+class ActorSpec(_message.Message):
+    __slots__ = ("name", "namespace", "get_if_exists", "max_concurrency", "meta", "options")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    GET_IF_EXISTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
+    META_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    namespace: str
+    get_if_exists: bool
+    max_concurrency: int
+    meta: bytes
+    options: bytes
+    def __init__(self, name: _Optional[str] = ..., namespace: _Optional[str] = ..., get_if_exists: bool = ..., max_concurrency: _Optional[int] = ..., meta: _Optional[bytes] = ..., options: _Optional[bytes] = ...) -> None: ...
+
+class MachineAffinity(_message.Message):
+    __slots__ = ("machine_id", "soft")
+    MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
+    SOFT_FIELD_NUMBER: _ClassVar[int]
+    machine_id: str
+    soft: bool
+    def __init__(self, machine_id: _Optional[str] = ..., soft: bool = ...) -> None: ...

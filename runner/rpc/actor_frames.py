@@ -1,0 +1,100 @@
+"""The channel between a caller and an actor: msgpack arrays `[kind, field, ...]`, one after the other.
+
+They travel on a Unix socket of the actor's process, or, from another host, in pieces through coordinator and agent.
+
+| kind | fields | from -> to |
+|---|---|---|
+| HELLO | protocol, secret, caller_id, incarnation | caller -> actor, first |
+| CALL | seq, call_id, method, args, dependencies, num_returns, backpressure | caller -> actor |
+| CANCEL | seq, recursive | caller -> actor |
+| READ | seq, count | caller -> actor: so many items of the generator were read |
+| RELEASED | seq | caller -> actor: it holds the registered values of this call itself |
+| CLOSE_STREAM | seq | caller -> actor: nobody reads the generator on |
+| WELCOME | | actor -> caller |
+| RESULT | seq, [Value, ...], flags | actor -> caller |
+| FAILURE | seq, Failure, retryable, flags | actor -> caller |
+| ITEM | seq, index, Value, flags | actor -> caller: what a generator has yielded; its end is a RESULT without values |
+| REFUSED | text | actor -> caller: instead of WELCOME |
+
+`args` is a serialised Value as in TaskSpec.args; `dependencies` are pairs of an object id and its serialised Value,
+empty where the actor has to ask for it. `num_returns` is STREAMING for generators. Flag REGISTERED: the values are
+known to the coordinator under their return ids, and held by the actor's process until RELEASED.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgpack
+
+from runner.errors import ProtocolViolationError
+
+PROTOCOL = 1
+STREAMING = -1
+REGISTERED = 1
+FRAME_BYTES_MAX = 64 << 20
+
+Frame = list[Any]
+
+
+class ActorKind(enum.IntEnum):
+    """What a frame says; see the table above."""
+
+    HELLO = 1
+    CALL = 2
+    CANCEL = 3
+    READ = 4
+    RELEASED = 5
+    CLOSE_STREAM = 6
+    WELCOME = 20
+    RESULT = 21
+    FAILURE = 22
+    ITEM = 23
+    REFUSED = 24
+
+
+_LENGTHS: dict[int, int] = {
+    ActorKind.HELLO: 5,
+    ActorKind.CALL: 8,
+    ActorKind.CANCEL: 3,
+    ActorKind.READ: 3,
+    ActorKind.RELEASED: 2,
+    ActorKind.CLOSE_STREAM: 2,
+    ActorKind.WELCOME: 1,
+    ActorKind.RESULT: 4,
+    ActorKind.FAILURE: 5,
+    ActorKind.ITEM: 5,
+    ActorKind.REFUSED: 2,
+}
+
+
+def encode(kind: ActorKind, *fields: Any) -> bytes:
+    """One frame as bytes."""
+    packed: bytes = msgpack.packb((int(kind), *fields))
+    return packed
+
+
+class Decoder:
+    """Cuts a byte stream into frames; keeps what is incomplete."""
+
+    def __init__(self) -> None:
+        self._unpacker = msgpack.Unpacker(max_buffer_size=FRAME_BYTES_MAX)
+
+    def feed(self, data: bytes | memoryview) -> list[Frame]:
+        """All frames that `data` completes, in order.
+
+        Raises:
+            ProtocolViolationError: no frame can look like this. The stream is of no use afterwards.
+        """
+        try:
+            self._unpacker.feed(data)
+            return [_checked(frame) for frame in self._unpacker]
+        except (ValueError, TypeError, msgpack.UnpackException, msgpack.BufferFull) as error:
+            raise ProtocolViolationError(f"the actor's channel holds no frame: {type(error).__name__} {error}") from None
+
+
+def _checked(frame: Any) -> Frame:
+    if type(frame) is list and frame and type(frame[0]) is int and _LENGTHS.get(frame[0]) == len(frame):
+        return frame
+    raise ProtocolViolationError(f"not a frame of an actor's channel: {repr(frame)[:80]}")
