@@ -79,14 +79,19 @@ def alive(sim: FlySim) -> dict[str, str]:
     return {key: each["state"] for key, each in sim.state()["machines"].items() if each["state"] not in GONE}
 
 
+def wait_all_made(sim: FlySim) -> None:
+    """The coordinator's machine and two workers'. `up` is done when the coordinator answers: workers may be on their way."""
+    wait_until(lambda: len(alive(sim)) == 3, 20.0, "the coordinator's machine and both workers'")
+
+
 def test_up_work_down(sim: FlySim, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = shell.up()
     monkeypatch.setenv("RUNNER_HOME", str(shell.home))
 
     with runner.init(cluster["address"]):
         assert runner.get([runner.remote(abs).remote(-n) for n in range(20)]) == list(range(20))
-        assert len(runner.nodes()) == 2
-    assert len(alive(sim)) == 3  # the coordinator's and two workers'
+        wait_until(lambda: len(runner.nodes()) == 2, 20.0, "both workers in the list")
+    wait_all_made(sim)
     status = shell.run("status", "--json")
     assert json.loads(status.stdout)["cluster_id"] == cluster["cluster_id"]
     down = shell.run("down")
@@ -179,7 +184,7 @@ def test_lost_answers_make_nothing_twice(sim: FlySim, shell: Shell) -> None:
 
     cluster = shell.up()
 
-    assert len(alive(sim)) == 3
+    wait_all_made(sim)
     assert shell.run("down", "--address", cluster["address"]).returncode == 0
     assert alive(sim) == {}
 
@@ -189,7 +194,13 @@ def test_no_secret_is_in_what_the_api_shows(sim: FlySim, shell: Shell) -> None:
     cluster = shell.up()
     token = Path(cluster["token_file"]).read_text().strip()
 
-    answer = httpx.get(f"{sim.url}/v1/apps/cluster-app/machines", headers=sim.headers)
+    def list_all() -> httpx.Response:
+        return httpx.get(f"{sim.url}/v1/apps/cluster-app/machines", headers=sim.headers)
+
+    wait_until(
+        lambda: len(list_all().json()) == 3, 20.0, "the coordinator's machine and both workers' in the API's list"
+    )
+    answer = list_all()
     shown = {each["id"]: each for each in answer.json()}
     env = shown[cluster["machine"]["machine_id"]]["config"]["env"]
     decoded = repr(msgpack.unpackb(base64.b64decode(env["RUNNER_COORDINATOR"])))
