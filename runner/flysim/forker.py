@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -42,16 +43,22 @@ class CloudZygote(Zygote):
         if isinstance(program, AgentProgram):
             packed["boot"] = program.boot.to_dict()
         else:
-            packed["argv"] = list(program.argv)
+            packed |= {"argv": list(program.argv), "memory_folder": program.memory_folder}
         return await self._ask_for(name, packed)
 
 
 class CloudServer(ZygoteServer):
-    """Machines keep their leases, drain on the first signal, and yet none outlives this process."""
+    """Machines keep their leases, drain on the first signal, and yet none outlives this process, nor what it had in shared memory."""
+
+    def __init__(self, control: socket.socket, life_fd: int) -> None:
+        super().__init__(control, life_fd)
+        self._memory_folders: set[str] = set()
 
     def boot(self, packed: Mapping[str, Any]) -> None:
         name = MachineId(packed["name"])
         life_fd = self.life_fd
+        if folder := packed.get("memory_folder"):
+            self._memory_folders.add(folder)
 
         def body(ours: socket.socket, theirs: socket.socket) -> None:
             _be_machine(packed, ours, theirs, life_fd)
@@ -59,12 +66,19 @@ class CloudServer(ZygoteServer):
         self.fork_machine(name, (packed["tag"], name), body, is_embedded=True)
 
     def end_children(self, elapsed_s: float) -> bool:
-        """SIGKILL, since a frozen machine would hear nothing else; what its processes leave lands here, and ends too."""
+        """SIGKILL, since a frozen machine would hear nothing else; what its processes leave lands here, and ends too.
+
+        Their memory is freed here: the simulator may have been killed, and nobody but this process sees them all dead.
+        """
         children = children_of(os.getpid())
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        return bool(children) and elapsed_s < CLOSE_S
+        if children and elapsed_s < CLOSE_S:
+            return True
+        for folder in self._memory_folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        return False
 
 
 def _be_machine(packed: Mapping[str, Any], ours: socket.socket, theirs: socket.socket, life_fd: int) -> None:

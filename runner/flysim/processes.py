@@ -19,7 +19,7 @@ from runner.flysim.imaginary import ImaginaryProcesses, OnExit
 from runner.flysim.programs import BrokenProgram, CommandProgram, Program
 from runner.flysim.records import Boot, Command, Freeze, Kill, Signal
 from runner.ids import ClusterId, MachineId
-from runner.providers.process_tag import Process, find_process, find_tagged, send_signal, tag_environment
+from runner.providers.process_tag import Process, find_process, send_signal, tag_environment
 from runner.providers.reaper import Reaper
 
 log = logging.getLogger(__name__)
@@ -107,10 +107,15 @@ class MachineProcesses:
             tail.cancel()
         await asyncio.gather(*self._tails.values(), return_exceptions=True)
         self._zygote.close()
-        for each in find_tagged(self._tag):  # only where the forker itself was killed
-            send_signal(each.process, signal.SIGKILL)
-        for running in self._running.values():
-            _free(running)
+        # Something is left only where the forker itself was killed. Memory is freed when nobody is there to make it anew.
+        await asyncio.gather(*(self._end_now(running) for running in self._running.values()))
+
+    async def _end_now(self, running: _Running) -> None:
+        try:
+            await self._reaper.kill_all(running.name, running.leaders)
+        except ProviderError as error:
+            log.error("machine %s: %s", running.machine_id, error)
+        _free(running)
 
     def _in_turn(self, machine_id: str, work: Coroutine[Any, Any, None]) -> None:
         before = self._tails.get(machine_id)

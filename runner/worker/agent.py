@@ -111,7 +111,12 @@ class Agent:
         our_host_id = self._boot.host_id or host_id()
         store_path, artefact_path, transfers = reply.store_path, reply.artefact_path, None
         if our_host_id == reply.peer.host_id:
-            os.makedirs(store_path, mode=0o700, exist_ok=True)
+            # Not made here: where the coordinator's own is gone, so is the coordinator, and nobody would ever remove this one.
+            if not os.path.isdir(store_path):
+                raise ClusterError(
+                    f"machine {self._boot.machine_id} cannot keep values: the coordinator's {store_path} is gone; "
+                    f"look at it with `runner status`"
+                )
         else:
             self.folders = folders = self._make_folders()
             store_path, artefact_path = folders.store, folders.artefacts

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import secrets
 import signal
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from runner.providers.process_tag import find_tagged
 from runner.rpc.gen import client_pb2
 from runner.rpc.security import new_token
 from tests.integration.coordinator.harness import Harness, running
-from tests.integration.helpers import wait_gone
+from tests.integration.helpers import until, wait_gone
 
 pytestmark = pytest.mark.integration
 WAIT_S = 20.0
@@ -223,9 +224,13 @@ def is_sleep(pid: int) -> bool:
 
 async def test_a_coordinator_is_a_machine_that_takes_its_secrets_by_exec(sim: FlySim, tmp_path: Path) -> None:
     home = tmp_path / "inside"
+    cluster_id = ClusterId(
+        f"f1y{secrets.token_hex(3)}"
+    )  # anew each time: what one run leaves must not hide what the next does
+    memory = Path(f"/dev/shm/runner-{cluster_id}")
     wanted = CoordinatorConfig(
         home=str(home),
-        cluster_id="f1y51m",
+        cluster_id=cluster_id,
         embedded=False,
         advertise="127.0.0.1",
         ends_alone=True,
@@ -250,16 +255,18 @@ async def test_a_coordinator_is_a_machine_that_takes_its_secrets_by_exec(sim: Fl
 
     told = await run(script_command(str(home)))
     assert told["exit_code"] == 0, told
-    assert json.loads(told["stdout"])["cluster_id"] == "f1y51m"
+    assert json.loads(told["stdout"])["cluster_id"] == cluster_id
+    assert memory.is_dir()
     sleeping = asyncio.create_task(run(["/bin/sleep", "3600"]))
     async with asyncio.timeout(WAIT_S):
         while not any(
             each.machine_id.startswith(machine_id) and is_sleep(each.process.pid) for each in sim.processes()
         ):
             await asyncio.sleep(0)
-    pids = [each.process.pid for each in (*sim.processes(), *find_tagged(ClusterId("f1y51m")))]
+    pids = [each.process.pid for each in (*sim.processes(), *find_tagged(cluster_id))]
     sim.kill()
     with pytest.raises(httpx.TransportError):
         await sleeping
 
     assert wait_gone(pids, 8.0) < 8.0
+    await until(lambda: not memory.exists(), 8.0, "the end of what the coordinator had in shared memory")
