@@ -12,7 +12,7 @@
 Importing this package loads neither torch nor gRPC.
 """
 
-from runner import errors
+from runner import errors, exceptions
 from runner.client.api import (
     available_resources,
     cancel,
@@ -49,6 +49,7 @@ __all__ = [
     "cancel",
     "cluster_resources",
     "errors",
+    "exceptions",
     "get",
     "get_checkpoint",
     "get_runtime_context",

@@ -3,6 +3,7 @@
 RunnerError
 ├─ TaskError                   the user's function failed; also an instance of the user's own exception type
 ├─ TaskCancelledError          somebody cancelled it
+│  └─ TaskKilledError          with force: its process was ended (also a WorkerCrashedError)
 ├─ TaskTimeoutError            it ran longer than its timeout_s
 ├─ GetTimeoutError             get() gave up waiting; the task goes on (also a TimeoutError)
 ├─ UsageError                  the caller must change the call
@@ -12,6 +13,7 @@ RunnerError
 │  ├─ DirectCallError          a remote function was called without .remote() (also a TypeError)
 │  ├─ NotInitializedError      runner.init() has not been called
 │  ├─ UnschedulableError       no machine of this cluster can ever hold the task
+│  ├─ PendingCallsLimitExceededError  an actor has max_pending_calls unanswered calls of this process
 │  ├─ AuthenticationError      wrong token, wrong certificate authority, revoked certificate
 │  ├─ VersionMismatchError     other protocol or other Python minor version
 │  └─ AddressInUseError        the port is taken (also an OSError)
@@ -19,7 +21,12 @@ RunnerError
 │  ├─ WorkerCrashedError       the executor process died
 │  │  └─ OutOfMemoryError      it was killed for memory (also a MemoryError)
 │  ├─ MachineLostError         the machine is gone
+│  ├─ ActorError               a call of an actor has no answer
+│  │  ├─ ActorDiedError        the actor is dead; says of what
+│  │  └─ ActorUnavailableError it cannot be reached now, or is being restarted; the call may or may not have run
 │  ├─ ObjectLostError          a value is gone and cannot be made again
+│  │  └─ OwnerDiedError        the process that was to make it is gone
+│  ├─ PlacementGroupRemovedError  the placement group of the task or actor is gone
 │  ├─ CoordinatorUnreachableError  nobody answers at that address, or no longer
 │  ├─ ProviderError            a machine could not be created
 │  ├─ TaskSetupError           the function or an argument could not be loaded on the machine
@@ -141,6 +148,10 @@ class UnschedulableError(_Attributed, UsageError):
     """No machine of this cluster, present or growable, can ever hold the task."""
 
 
+class PendingCallsLimitExceededError(UsageError):
+    """The actor has as many unanswered calls of this process as its `max_pending_calls` allows."""
+
+
 class AuthenticationError(UsageError):
     """The token, the certificate authority or the certificate was refused."""
 
@@ -166,12 +177,38 @@ class OutOfMemoryError(WorkerCrashedError, MemoryError):
     """The executor was killed for using too much memory."""
 
 
+class TaskKilledError(TaskCancelledError, WorkerCrashedError):
+    """The task was cancelled with `force`: the process that ran it was ended."""
+
+
 class MachineLostError(_Attributed, ClusterError):
     """The machine that ran the task is gone."""
 
 
+class ActorError(_Attributed, ClusterError):
+    """A call of an actor has no answer because of what happened to the actor."""
+
+    actor_id: str = ""
+
+
+class ActorDiedError(ActorError):
+    """The actor is dead; the message says of what."""
+
+
+class ActorUnavailableError(ActorError):
+    """The actor cannot be reached now, or is being restarted; the call may or may not have run."""
+
+
 class ObjectLostError(_Attributed, ClusterError):
     """A value is gone and cannot be made again."""
+
+
+class OwnerDiedError(ObjectLostError):
+    """The process that was to make the value is gone."""
+
+
+class PlacementGroupRemovedError(_Attributed, ClusterError):
+    """The placement group in which the task or actor was to run is gone."""
 
 
 class CoordinatorUnreachableError(ClusterError, ConnectionError):
