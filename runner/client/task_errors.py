@@ -30,6 +30,10 @@ _KINDS: dict[int, type[errors._Attributed]] = {
     types_pb2.FAILURE_KIND_OBJECT_LOST: errors.ObjectLostError,
     types_pb2.FAILURE_KIND_SETUP: errors.TaskSetupError,
     types_pb2.FAILURE_KIND_STORE_FULL: errors.StoreFullError,
+    types_pb2.FAILURE_KIND_ACTOR_DIED: errors.ActorDiedError,
+    types_pb2.FAILURE_KIND_ACTOR_UNAVAILABLE: errors.ActorUnavailableError,
+    types_pb2.FAILURE_KIND_OWNER_DIED: errors.OwnerDiedError,
+    types_pb2.FAILURE_KIND_GROUP_REMOVED: errors.PlacementGroupRemovedError,
 }
 
 
