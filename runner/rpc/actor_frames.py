@@ -91,7 +91,9 @@ class Decoder:
             self._unpacker.feed(data)
             return [_checked(frame) for frame in self._unpacker]
         except (ValueError, TypeError, msgpack.UnpackException, msgpack.BufferFull) as error:
-            raise ProtocolViolationError(f"the actor's channel holds no frame: {type(error).__name__} {error}") from None
+            raise ProtocolViolationError(
+                f"the actor's channel holds no frame: {type(error).__name__} {error}"
+            ) from None
 
 
 def _checked(frame: Any) -> Frame:
