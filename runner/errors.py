@@ -8,6 +8,7 @@ RunnerError
 ├─ GetTimeoutError             get() gave up waiting; the task goes on (also a TimeoutError)
 ├─ UsageError                  the caller must change the call
 │  ├─ BadOptionsError          an unknown option or a bad value (also a ValueError)
+│  │  └─ BadTypeError          a value of the wrong type (also a TypeError)
 │  ├─ NotSerializableError     cannot be pickled; says where the offending object is (also a TypeError)
 │  ├─ NotScalarError           a reported metric is not a number, string, bool or None (also a TypeError)
 │  ├─ DirectCallError          a remote function was called without .remote() (also a TypeError)
@@ -124,6 +125,10 @@ class UsageError(RunnerError):
 
 class BadOptionsError(UsageError, ValueError):
     """An option is unknown or its value is out of range."""
+
+
+class BadTypeError(BadOptionsError, TypeError):
+    """An option or argument is of the wrong type."""
 
 
 class NotSerializableError(UsageError, TypeError):

@@ -138,7 +138,7 @@ def remote_function(function: Callable[P, R], options: TaskOptions) -> RemoteFun
 @overload
 def get(refs: ObjectRef[R], *, timeout: float | None = None) -> R: ...
 @overload
-def get(refs: Sequence[ObjectRef[R]], *, timeout: float | None = None) -> list[R]: ...
+def get(refs: list[ObjectRef[R]], *, timeout: float | None = None) -> list[R]: ...
 def get(refs: Any, *, timeout: float | None = None) -> Any:
     """The value of a ref, or the values of a list of refs in order. Blocks until they are there.
 
@@ -152,14 +152,20 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
 
 
 def wait(
-    refs: Sequence[ObjectRef[R]], *, num_returns: int = 1, timeout: float | None = None
+    refs: list[ObjectRef[R]],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,  # noqa: ARG001
 ) -> tuple[list[ObjectRef[R]], list[ObjectRef[R]]]:
     """Block until `num_returns` refs are ready or `timeout` seconds are over; returns (ready, not ready).
 
-    `ready` has at most `num_returns` refs; both lists keep the order of `refs`. A failed task's ref is ready.
+    `ready` has at most `num_returns` refs; both lists keep the order of `refs`. A failed task's ref is ready. No refs
+    give two empty lists. `fetch_local` is Ray's and changes nothing: a value is brought when it is read.
 
     Raises:
-        BadOptionsError: a ref is there twice, or `num_returns` is not between 1 and the number of refs.
+        BadOptionsError: a ref is there twice, `num_returns` is not between 1 and the number of refs, or `timeout` < 0.
+        BadTypeError: `refs` is not a list of refs.
     """
     return current_session().wait(refs, num_returns, timeout)
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from runner.client.fleet_options import FleetOptions
     from runner.client.grpc_transport import GrpcTransport
     from runner.client.log_printer import LogPrinter
-    from runner.client.session import Session, SessionInfo
+    from runner.client.session import Session
+    from runner.client.session_info import SessionInfo
     from runner.rpc.clusters import Target
     from runner.rpc.gen import client_pb2
 
@@ -235,7 +236,7 @@ def _import_all() -> None:
 
 
 def _info(client_id: str, welcome: client_pb2.Welcome) -> SessionInfo:
-    from runner.client.session import SessionInfo
+    from runner.client.session_info import SessionInfo
     from runner.rpc.version import host_id
 
     is_local = welcome.peer.host_id == host_id()

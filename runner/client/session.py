@@ -13,20 +13,20 @@ import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 from runner.client import fork_guard
 from runner.client.calls import PickledFunction, PreparedCall, register_operations
-from runner.client.checks import check_get, check_wait
+from runner.client.checks import check_get, check_own, check_wait, not_ready
 from runner.client.futures import FutureResolver, until_ready
 from runner.client.pickling_errors import bad_argument, not_serializable
+from runner.client.session_info import SessionInfo
 from runner.client.session_machine import SessionMachine
 from runner.client.task_errors import exception_from_failure
 from runner.client.transport import Transport
 from runner.client.waiting import Waiter
 from runner.client.wire import bounded, encode_submit
-from runner.errors import BadOptionsError, GetTimeoutError, RunnerError, UsageError
+from runner.errors import BadTypeError, RunnerError, UsageError
 from runner.ids import ObjectId, TaskId, return_id, task_of
 from runner.objects import arguments
 from runner.objects.refs import ObjectRef
@@ -36,19 +36,6 @@ from runner.objects.values import INLINE_MAX_BYTES, from_wire, to_wire
 from runner.rpc.gen import client_pb2, types_pb2
 
 _log = logging.getLogger("runner")
-
-
-@dataclass(frozen=True, slots=True)
-class SessionInfo:
-    """What a session knows about its cluster."""
-
-    client_id: str
-    cluster_id: str
-    host_id: str  # of this process
-    store_path: str  # empty: large values go through Transport.upload
-    embedded: bool = False
-    is_executor: bool = False
-    machines_from_seq: int = 1  # where streams begin to tell of machines
 
 
 class Session:
@@ -102,14 +89,15 @@ class Session:
         """Store a value; returns its ref."""
         self._check_usable()
         if isinstance(value, ObjectRef):
-            raise BadOptionsError(f"{value!r} is a ref already; put() takes a value.")
+            raise BadTypeError(f"{value!r} is a ref already; put() takes a value, or a list with the ref in it.")
         return self._put(self._serialize(value, "value"))
 
     def cancel(self, ref: ObjectRef[Any], *, force: bool, recursive: bool) -> None:
         """Ask for the end of the task that makes `ref`."""
         self._check_usable()
         if not isinstance(ref, ObjectRef):
-            raise BadOptionsError(f"cancel() takes an ObjectRef, not a {type(ref).__name__}.")
+            raise BadTypeError(f"cancel() takes an ObjectRef, not a {type(ref).__name__}.")
+        check_own(self, [ref])
         task_id = task_of(ref.id)
         if task_id is None:
             raise UsageError(f"{ref!r} was made by put(): there is no task to cancel.")
@@ -133,7 +121,10 @@ class Session:
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """Split `refs` into at most `num_returns` ready ones and the others, each in the order given."""
         self._check_usable()
-        check_wait(refs, num_returns)
+        check_wait(refs, num_returns, timeout_s)
+        check_own(self, refs)
+        if not refs:
+            return [], []
         ids = [ref.id for ref in refs]
         with self._lock:
             missing = self.machine.want(ids)
@@ -153,6 +144,14 @@ class Session:
     def borrow(self, object_id: ObjectId) -> None:
         with self._lock:
             self.machine.borrow(object_id)
+
+    @property
+    def cluster_id(self) -> str:
+        return self.info.cluster_id
+
+    def keep(self, object_id: ObjectId) -> None:
+        with self._lock:
+            self.machine.keep(object_id)
 
     def await_ref(self, object_id: ObjectId) -> Generator[Any, None, Any]:
         self._check_usable()
@@ -253,6 +252,9 @@ class Session:
         self.machine.outcomes.clear()
 
     def _get(self, refs: Sequence[ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
+        check_own(self, refs)
+        if not refs:
+            return [], []
         ids = [ref.id for ref in refs]
         with self._lock:
             missing = self.machine.want(ids)
@@ -264,12 +266,7 @@ class Session:
                 needed = len(set(missing))
                 waiter = self._new_waiter(missing, needed, wake_on_failure=True)
         if waiter is not None and not self._block(waiter, timeout_s):
-            waiting = [each for each in ids if each not in outcomes]
-            shown = ", ".join(waiting[:3]) + (", ..." if len(waiting) > 3 else "")
-            raise GetTimeoutError(
-                f"get() waited {timeout_s} s; {len(waiting)} of {len(ids)} values are not ready ({shown})."
-                " The tasks go on: call get() again, or cancel them."
-            )
+            raise not_ready(ids, outcomes, timeout_s)
         if waiter is not None or has_failed:
             self._check_usable()
             for each in ids:
@@ -328,6 +325,7 @@ class Session:
             packed, refs = arguments.pack(args, kwargs)
         except Exception as error:
             raise bad_argument(call.name, args, kwargs, error) from None
+        check_own(self, refs)
         dependencies = [ref.id for ref in refs]
         value = types_pb2.Value()
         if isinstance(packed, bytes) and len(packed) <= INLINE_MAX_BYTES:

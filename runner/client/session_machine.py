@@ -50,6 +50,7 @@ class SessionMachine:
         self.is_connected = False
         self._subscribed = subscribed
         self._counts: dict[str, int] = {}  # live refs in this process
+        self._kept: set[str] = set()  # counted once more: plain pickle has made copies of them
         self._asked: set[str] = set()  # the server knows that we want these
         self._operations: deque[bytes] = deque()
         self._operations_bytes = 0
@@ -78,6 +79,12 @@ class SessionMachine:
         self._counts[object_id] = count + 1
         if not count:
             self._add_to_batch("add_refs", object_id)
+
+    def keep(self, object_id: str) -> None:
+        """One ref that never goes."""
+        if object_id not in self._kept:
+            self._kept.add(object_id)
+            self.borrow(object_id)
 
     def drain_dropped(self) -> None:
         """Count what was collected since; the last ref of this process tells the server."""

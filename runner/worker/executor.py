@@ -19,7 +19,8 @@ from functools import partial
 from typing import Any, NoReturn
 
 from runner.client import context, fork_guard
-from runner.client.session import Session, SessionInfo
+from runner.client.session import Session
+from runner.client.session_info import SessionInfo
 from runner.client.task_errors import MESSAGE_BYTES_MAX, TRACEBACK_BYTES_MAX, failure_from_exception
 from runner.errors import ObjectLostError, StoreFullError
 from runner.ids import ObjectId, TaskId

@@ -7,7 +7,8 @@ from typing import Any
 
 from runner.client import context
 from runner.client.remote_function import RemoteFunction
-from runner.client.session import Session, SessionInfo
+from runner.client.session import Session
+from runner.client.session_info import SessionInfo
 from runner.client.task_errors import failure_from_exception
 from runner.client.waiting import Waiter
 from runner.objects.serialization import Buffer, Serialized, serialize
@@ -85,13 +86,13 @@ class MemoryTransport:
 
 
 def open_session(
-    store_path: str = "", *, is_executor: bool = False, embedded: bool = True
+    store_path: str = "", *, is_executor: bool = False, embedded: bool = True, cluster_id: str = "k-1"
 ) -> tuple[Session, MemoryTransport]:
     """A current session on a memory transport."""
     transport = MemoryTransport()
     info = SessionInfo(
         client_id="c-1",
-        cluster_id="k-1",
+        cluster_id=cluster_id,
         host_id="here",
         store_path=store_path,
         embedded=embedded,

@@ -14,7 +14,6 @@ from runner.client import context, session_machine
 from runner.client.remote_function import RemoteFunction
 from runner.client.session import Session
 from runner.errors import (
-    BadOptionsError,
     GetTimeoutError,
     NotSerializableError,
     ObjectLostError,
@@ -240,11 +239,29 @@ def test_get_raises_the_first_known_error_while_others_run(session: Session, tra
         session.get([running, failing], 5)
 
 
-def test_get_refuses_other_things(session: Session) -> None:
-    with pytest.raises(BadOptionsError, match="not a int"):
-        session.get(5)  # type: ignore[arg-type]
-    with pytest.raises(BadOptionsError, match="item 1 is a str"):
-        session.get([session.put(1), "x"])  # type: ignore[list-item]
+@pytest.mark.parametrize(("refs", "says"), [(5, "not a int"), ((), "not a tuple"), (["x"], "item 0 is a str")])
+@pytest.mark.parametrize("kind", [ValueError, TypeError])  # Ray raises one or the other
+def test_get_refuses_other_things(session: Session, refs: Any, says: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=says):
+        session.get(refs)
+
+
+def test_get_takes_duplicates_nothing_and_no_time(session: Session, transport: MemoryTransport) -> None:
+    ref, pending = remote().remote(), remote().remote()
+    transport.succeed(ref.id, [1])
+    first, second = session.get([ref, ref], 0)
+    assert first == second == [1]
+    assert session.get([]) == []
+    with pytest.raises(GetTimeoutError, match=r"waited 0 s; 1 of 2"):
+        session.get([ref, pending], 0)
+
+
+def test_put_refuses_refs(session: Session) -> None:
+    ref = session.put(1)
+    with pytest.raises(TypeError, match="is a ref already"):
+        session.put(ref)
+    (inner,) = session.get(session.put([ref]))
+    assert inner == ref
 
 
 def test_many_threads_get_at_once(session: Session, transport: MemoryTransport) -> None:
@@ -307,9 +324,16 @@ def test_wait_blocks_until_enough(session: Session, transport: MemoryTransport) 
 
 def test_wait_refuses_what_cannot_work(session: Session) -> None:
     ref = session.put(1)
-    with pytest.raises(BadOptionsError, match="same ref twice"):
+    with pytest.raises(ValueError, match="same ref twice"):
         session.wait([ref, ref], 1, None)
-    with pytest.raises(BadOptionsError, match="expected 1 to 1"):
-        session.wait([ref], 2, None)
-    with pytest.raises(ValueError, match="list of ObjectRefs"):
-        session.wait(ref, 1, None)  # type: ignore[arg-type]
+    for count in (2, 0, -1):
+        with pytest.raises(ValueError, match="expected 1 to 1"):
+            session.wait([ref], count, None)
+    with pytest.raises(ValueError, match="timeout=-1"):
+        session.wait([ref], 1, -1)
+    for other in (ref, (ref,), {ref}):
+        with pytest.raises(TypeError, match="list of ObjectRefs"):
+            session.wait(other, 1, None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="item 1 is a int"):
+        session.wait([ref, 1], 1, None)  # type: ignore[list-item]
+    assert session.wait([], 1, None) == ([], [])

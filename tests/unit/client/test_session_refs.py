@@ -5,8 +5,11 @@ import copy
 import gc
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cloudpickle
 import pytest
 
 from runner.client.session import Session
@@ -14,7 +17,6 @@ from runner.errors import (
     BadOptionsError,
     ClusterError,
     CoordinatorUnreachableError,
-    NotSerializableError,
     UsageError,
 )
 from runner.objects.serialization import serialize
@@ -30,10 +32,60 @@ def test_refs_are_hashable_and_compare_by_object(session: Session) -> None:
     assert repr(ref) == f"ObjectRef({ref.id})"
 
 
-def test_plain_pickle_refuses_refs(session: Session) -> None:
+@pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps])
+def test_a_copy_made_by_plain_pickle_is_held_until_the_session_ends(
+    session: Session, transport: MemoryTransport, dumps: Callable[[Any], bytes]
+) -> None:
+    ref = session.put(7)
+    object_id = ref.id
+    data = dumps({"inside": ref})
+    dumps(ref)
+    del ref
+    gc.collect()
+    transport.wake()
+    assert session.held() == [object_id]
+    again = pickle.loads(data)["inside"]
+    assert again.id == object_id
+    assert session.get(again) == 7
+    del again
+    transport.wake()
+    assert "release_refs" not in transport.kinds()
+
+
+def test_a_ref_from_another_cluster_is_refused_by_name(session: Session) -> None:
     ref = session.put(1)
-    with pytest.raises(NotSerializableError, match=r"runner.get\(ref\)"):
-        pickle.dumps([ref])
+    data = pickle.dumps(ref)
+    result = remote().remote()
+    other, _ = open_session(cluster_id="k-other")
+    says = "a ref from another cluster: it is of k-1, and this session is of k-other"
+    calls: list[Callable[[], Any]] = [
+        lambda: pickle.loads(data),
+        lambda: other.get(ref),
+        lambda: other.get([other.put(1), ref]),
+        lambda: other.wait([ref], 1, 0),
+        lambda: other.cancel(result, force=False, recursive=True),
+        lambda: other.put([ref]),
+        lambda: remote().remote(ref),
+        lambda: remote().remote([ref]),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError, match=says):
+            call()
+
+
+def test_a_ref_of_a_session_that_is_over_is_refused(session: Session) -> None:
+    ref = session.put(1)
+    other, _ = open_session()
+    with pytest.raises(UsageError, match="shut down; make the value again"):
+        other.get(ref)
+
+
+def test_what_rays_refs_can_tell(session: Session) -> None:
+    ref, value = remote().remote(), session.put(1)
+    assert ref.hex() == ref.id
+    assert ref.binary() == ref.id.encode()
+    assert ref.task_id().hex() == ref.task_id() == ref.id.removesuffix(".0")
+    assert value.task_id() == ""
 
 
 def test_a_dropped_ref_is_released_after_what_used_it(session: Session, transport: MemoryTransport) -> None:
