@@ -253,8 +253,6 @@ class Session:
 
     def _get(self, refs: Sequence[ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
         check_own(self, refs)
-        if not refs:
-            return [], []
         ids = [ref.id for ref in refs]
         with self._lock:
             missing = self.machine.want(ids)
