@@ -291,6 +291,8 @@ class GrpcTransport:
                 return await transfer.upload(self._channel, f"{_SERVICE}Upload", object_id, serialized)
             except grpc.RpcError as error:
                 await self._reconnected(self._translate(error))
+            except CoordinatorUnreachableError as error:
+                await self._reconnected(error)
 
     async def _reconnected(self, error: RunnerError) -> None:
         """Return once the session has a stream, after `error` ended another call.

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import grpc
+
 from runner.errors import CoordinatorUnreachableError, ObjectLostError, ProtocolViolationError, RunnerError
 from runner.objects.serialization import Serialized
+from runner.rpc.channels import UPLOAD_ACCEPTED, UPLOAD_START
 from runner.rpc.gen import client_pb2, types_pb2
 
 CHUNK_BYTES = 1024 * 1024
+# What gRPC says of a call whose end met a write.
+_LOST_STATUS = "Internal error from Core"
 
 
 # Returns when another try makes sense after this error; raises it, or the session's own, when none does.
@@ -45,18 +52,35 @@ async def fetch(
 
 
 async def upload(channel: Any, method: str, object_id: str, serialized: Serialized) -> types_pb2.Segment:
-    """Bring one value to the cluster's store."""
-    call = channel.stream_unary(method)(_requests(object_id, serialized))
-    return types_pb2.Segment.FromString(await call)
+    """One try to bring a value to the cluster's store.
+
+    gRPC loses the status of a call that ends while something is being written: a refusal must not meet a write.
+
+    Raises:
+        grpc.RpcError: refused, or there is no connection.
+        CoordinatorUnreachableError: the connection broke on the way.
+    """
+    start = client_pb2.UploadStart(object_id=object_id, total_bytes=serialized.total_bytes)
+    call = channel.stream_unary(method)(metadata=((UPLOAD_START, start.SerializeToString()),))
+    try:
+        if UPLOAD_ACCEPTED in dict(await call.initial_metadata()):
+            with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):  # the call is over, and says why below
+                await _send(call, serialized)
+        return types_pb2.Segment.FromString(await call)
+    except grpc.RpcError as error:
+        if error.details() == _LOST_STATUS:
+            raise CoordinatorUnreachableError(f"the connection broke while {object_id} was sent") from None
+        raise
+    finally:
+        call.cancel()
 
 
-async def _requests(object_id: str, serialized: Serialized) -> AsyncIterator[bytes]:
-    request = client_pb2.UploadRequest(object_id=object_id, total_bytes=serialized.total_bytes)
-    yield request.SerializeToString()
+async def _send(call: Any, serialized: Serialized) -> None:
     for piece in serialized.chunks():
         view = memoryview(piece)
         if view.format != "B":
             view = view.cast("B")
         for start in range(0, view.nbytes, CHUNK_BYTES):
             part = bytes(view[start : start + CHUNK_BYTES])
-            yield client_pb2.UploadRequest(data=part, crc32=zlib.crc32(part)).SerializeToString()
+            await call.write(client_pb2.UploadRequest(data=part, crc32=zlib.crc32(part)).SerializeToString())
+    await call.done_writing()

@@ -23,6 +23,7 @@ from runner.core import events
 from runner.core.values import make_shape
 from runner.errors import BadOptionsError, ProtocolViolationError
 from runner.ids import ClientId, ClusterId, MachineId
+from runner.rpc.channels import UPLOAD_ACCEPTED
 from runner.rpc.gen import client_pb2, client_pb2_grpc, types_pb2
 from runner.rpc.version import check_peer, host_id, local_peer
 
@@ -161,8 +162,13 @@ class ClientService(client_pb2_grpc.ClientServicer):
         self, request_iterator: AsyncIterator[client_pb2.UploadRequest], context: Context
     ) -> types_pb2.Segment:
         """Store one large value from a client on another host."""
-        path, size_bytes = await transfer.receive(request_iterator, self._facts.store_path)
-        return types_pb2.Segment(host_id=host_id(), path=path, size_bytes=size_bytes)
+        start = transfer.upload_start(context.invocation_metadata())
+        # Before the client has heard this it sends nothing, so that it hears every refusal.
+        accepted = ((UPLOAD_ACCEPTED, "1"),)
+        path = await transfer.receive(
+            start, request_iterator, self._facts.store_path, lambda: context.send_initial_metadata(accepted)
+        )
+        return types_pb2.Segment(host_id=host_id(), path=path, size_bytes=start.total_bytes)
 
     async def ListMachines(
         self, request: client_pb2.ListMachinesRequest, context: Context

@@ -7,12 +7,15 @@ import os
 import re
 import secrets
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
+from google.protobuf.message import DecodeError
 
 from runner.core.values import FailureRecord, ValueRecord
 from runner.errors import ObjectLostError, ProtocolViolationError, UsageError
 from runner.ids import ObjectId
 from runner.objects.file_chunks import CHUNK_BYTES, IncomingFile, OutgoingFile
+from runner.rpc.channels import UPLOAD_START
 from runner.rpc.gen import client_pb2, types_pb2
 
 # Ids become file names.
@@ -61,26 +64,41 @@ async def read_chunks(
             yield client_pb2.Chunk(data=part, crc32=crc32, total_bytes=segment.size_bytes)
 
 
-async def receive(requests: AsyncIterator[client_pb2.UploadRequest], store_path: str) -> tuple[str, int]:
-    """Write an upload into the store; returns path and size.
+def upload_start(metadata: Iterable[tuple[str, str | bytes]] | None) -> client_pb2.UploadStart:
+    """What an upload's metadata says it is.
+
+    Raises:
+        ProtocolViolationError: nothing that can be read.
+    """
+    packed = dict(metadata or ()).get(UPLOAD_START)
+    if not isinstance(packed, bytes):
+        raise ProtocolViolationError(f"an upload must say in its metadata what it is; {UPLOAD_START} is missing")
+    try:
+        return client_pb2.UploadStart.FromString(packed)
+    except DecodeError:
+        raise ProtocolViolationError(f"an upload's {UPLOAD_START} cannot be read") from None
+
+
+async def receive(
+    start: client_pb2.UploadStart,
+    requests: AsyncIterator[client_pb2.UploadRequest],
+    store_path: str,
+    accept: Callable[[], Awaitable[None]],
+) -> str:
+    """Write an upload into the store; returns its path. `accept` tells the client that there is room and that it may begin.
 
     Raises:
         StoreFullError: no space; nothing stays behind.
         ProtocolViolationError: a chunk is damaged, or bytes are missing or too many.
     """
-    first = await anext(aiter(requests), None)
-    if first is None:
-        raise ProtocolViolationError("an upload must name its object first")
-    path = new_path(store_path, first.object_id)
-    async with IncomingFile(path, first.total_bytes, what=first.object_id) as file:
-        if first.data:
-            await file.add(first.data, first.crc32)
+    path = new_path(store_path, start.object_id)
+    async with IncomingFile(path, start.total_bytes, what=start.object_id) as file:
+        await accept()
         async for request in requests:
-            if request.data:
-                await file.add(request.data, request.crc32)
+            await file.add(request.data, request.crc32)
         await file.finish()
         file.publish()
-    return path, first.total_bytes
+    return path
 
 
 def new_path(store_path: str, object_id: str) -> str:

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 KEEPALIVE_S = 10.0
 KEEPALIVE_TIMEOUT_S = 10.0
 RECONNECT_BACKOFF_S_MAX = 2.0
-# In the initial metadata of Fleet.Upload: the header is accepted, the file may follow.
+# In the initial metadata of both services' Upload: what was announced is accepted, it may follow.
 UPLOAD_ACCEPTED = "runner-upload-accepted"
+# In the metadata of Client.Upload: an UploadStart.
+UPLOAD_START = "runner-upload-bin"
 
 Options = list[tuple[str, Any]]
 

@@ -389,17 +389,21 @@ class Chunk(_message.Message):
     total_bytes: int
     def __init__(self, data: _Optional[bytes] = ..., crc32: _Optional[int] = ..., total_bytes: _Optional[int] = ...) -> None: ...
 
-class UploadRequest(_message.Message):
-    __slots__ = ("object_id", "total_bytes", "data", "crc32")
+class UploadStart(_message.Message):
+    __slots__ = ("object_id", "total_bytes")
     OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    CRC32_FIELD_NUMBER: _ClassVar[int]
     object_id: str
     total_bytes: int
+    def __init__(self, object_id: _Optional[str] = ..., total_bytes: _Optional[int] = ...) -> None: ...
+
+class UploadRequest(_message.Message):
+    __slots__ = ("data", "crc32")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     crc32: int
-    def __init__(self, object_id: _Optional[str] = ..., total_bytes: _Optional[int] = ..., data: _Optional[bytes] = ..., crc32: _Optional[int] = ...) -> None: ...
+    def __init__(self, data: _Optional[bytes] = ..., crc32: _Optional[int] = ...) -> None: ...
 
 class ListMachinesRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

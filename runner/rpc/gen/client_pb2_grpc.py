@@ -113,7 +113,9 @@ class ClientServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Upload(self, request_iterator, context):
-        """Upload of one large value from a client on another host; replies with its segment.
+        """Upload of one large value from a client on another host; replies with its segment. An UploadStart goes ahead in the
+        call's metadata, as `runner-upload-bin`. Before anything is sent the sender waits for initial metadata with
+        `runner-upload-accepted`; without it the call has failed. Repeated from the start when it breaks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

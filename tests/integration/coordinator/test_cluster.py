@@ -12,8 +12,11 @@ from typing import Any
 import grpc
 import pytest
 
+from runner.client import transfer
 from runner.core.values import UNIT
-from runner.errors import ObjectLostError, UsageError
+from runner.errors import ObjectLostError, ProtocolViolationError, RunnerError, StoreFullError, UsageError
+from runner.objects.serialization import Serialized, serialize
+from runner.rpc.channels import UPLOAD_START
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
 from runner.rpc.status import from_rpc_error
 from runner.rpc.version import host_id, local_peer
@@ -30,6 +33,7 @@ from tests.integration.coordinator.harness import (
     succeeded,
 )
 
+UPLOAD = "/runner.v1.Client/Upload"
 STANDING: dict[str, Any] = {"embedded": False, "cluster_id": "standing"}
 
 
@@ -72,15 +76,10 @@ async def test_more_machines_and_fewer(tmp_path: Path) -> None:
 
 async def test_fetch_of_small_and_large_values(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster, cluster.client() as client:
-        data = os.urandom(3 << 20)
-
-        async def upload() -> AsyncIterator[client_pb2.UploadRequest]:
-            yield client_pb2.UploadRequest(object_id="o-1", total_bytes=len(data))
-            for start in range(0, len(data), 1 << 20):
-                part = data[start : start + (1 << 20)]
-                yield client_pb2.UploadRequest(data=part, crc32=zlib.crc32(part))
-
-        segment = await client.stub.Upload(upload())
+        value = serialize(os.urandom(3 << 20))
+        data = value.to_bytes()
+        async with cluster.channel() as channel:
+            segment = await transfer.upload(channel, UPLOAD, "o-1", value)
         assert Path(segment.path).read_bytes() == data
         large = client_pb2.Put(object_id="o-1")
         large.value.segment.CopyFrom(segment)
@@ -111,11 +110,46 @@ async def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster, cluster.client() as client:
 
         async def upload() -> AsyncIterator[client_pb2.UploadRequest]:
-            yield client_pb2.UploadRequest(object_id="o-1", total_bytes=100, data=b"half", crc32=zlib.crc32(b"half"))
+            yield client_pb2.UploadRequest(data=b"half", crc32=zlib.crc32(b"half"))
 
+        start = client_pb2.UploadStart(object_id="o-1", total_bytes=100)
         with pytest.raises(grpc.aio.AioRpcError, match="ended after 4 of 100 bytes"):
-            await client.stub.Upload(upload())
+            await client.stub.Upload(upload(), metadata=((UPLOAD_START, start.SerializeToString()),))
         assert os.listdir(client.welcome.store_path) == [".lock"]
+
+
+class Huge(Serialized):
+    """More than any store has room for."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(bytes(1 << 22), [], [], [])
+        self.total_bytes = 1 << 50
+
+
+@pytest.mark.parametrize(
+    ("object_id", "value", "refused"),
+    [("../o-1", serialize(bytes(1 << 22)), ProtocolViolationError), ("o-1", Huge(), StoreFullError)],
+)
+async def test_a_refused_upload_is_told_why_before_it_sends_anything(
+    tmp_path: Path, object_id: str, value: Serialized, refused: type[RunnerError]
+) -> None:
+    """Else the refusal would meet a write, and gRPC would lose it now and then."""
+    async with running(tmp_path) as cluster, cluster.client() as client, cluster.channel() as channel:
+        for _ in range(20):
+            with pytest.raises(grpc.aio.AioRpcError) as info:
+                await transfer.upload(channel, UPLOAD, object_id, value)
+            assert type(from_rpc_error(info.value, "here")) is refused
+        assert os.listdir(client.welcome.store_path) == [".lock"]
+
+
+@pytest.mark.parametrize("metadata", [(), ((UPLOAD_START, b"\xff"),)])
+async def test_an_upload_that_does_not_say_what_it_is_is_refused(tmp_path: Path, metadata: Any) -> None:
+    async with running(tmp_path) as cluster, cluster.client() as client:
+        with pytest.raises(grpc.aio.AioRpcError) as info:
+            await client.stub.Upload(metadata=metadata)
+        assert isinstance(from_rpc_error(info.value, "here"), ProtocolViolationError)
 
 
 async def test_a_value_that_is_not_ready_cannot_be_fetched(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from runner.client.transfer import upload
 from runner.errors import (
     AuthenticationError,
     CoordinatorUnreachableError,
@@ -22,6 +23,7 @@ from runner.errors import (
     ProtocolViolationError,
     UnschedulableError,
 )
+from runner.objects.serialization import serialize
 from runner.rpc.channels import (
     client_channel,
     client_port_credentials,
@@ -179,12 +181,13 @@ async def test_a_wrong_ca_is_told_which_one_was_expected(cluster):
 
 @pytest.mark.parametrize(("token", "seen"), [("wrong", "not this cluster's"), ("", "carried no token")])
 async def test_a_wrong_or_missing_token_is_refused_on_every_kind_of_call(cluster, token, seen):
-    stub = cluster.client(token=token)
+    channel = cluster.channel(token=token)
+    stub: Any = client_pb2_grpc.ClientStub(channel)
     session = stub.Session(iter([client_pb2.SessionRequest()]), timeout=TIMEOUT_S)
     for call in (
         stub.GetStatus(client_pb2.GetStatusRequest(), timeout=TIMEOUT_S),
         stub.Watch(client_pb2.WatchRequest(), timeout=TIMEOUT_S).read(),
-        stub.Upload(iter([client_pb2.UploadRequest()]), timeout=TIMEOUT_S),
+        upload(channel, "/runner.v1.Client/Upload", "o-1", serialize(b"value")),
         session.read(),
     ):
         error = await failure(call, cluster)
