@@ -5,9 +5,7 @@ It joins the pure machine, the object store and a transport. Clients have it ove
 
 from __future__ import annotations
 
-import itertools
 import logging
-import secrets
 import threading
 import time
 from collections import deque
@@ -16,10 +14,10 @@ from concurrent.futures import Future
 from typing import Any
 
 from runner.client import fork_guard
-from runner.client.calls import PickledFunction, PreparedCall, register_operations
+from runner.client.calls import PreparedCall
 from runner.client.checks import check_get, check_own, check_wait, not_ready
 from runner.client.futures import FutureResolver, until_ready
-from runner.client.pickling_errors import bad_argument, not_serializable
+from runner.client.outgoing import Outgoing
 from runner.client.session_info import SessionInfo
 from runner.client.session_machine import SessionMachine
 from runner.client.task_errors import exception_from_failure
@@ -28,11 +26,9 @@ from runner.client.waiting import Waiter
 from runner.client.wire import bounded, encode_submit
 from runner.errors import BadTypeError, RunnerError, UsageError
 from runner.ids import ObjectId, TaskId, return_id, task_of
-from runner.objects import arguments
 from runner.objects.refs import ObjectRef
-from runner.objects.serialization import Buffer, Serialized, serialize
-from runner.objects.store import Store
-from runner.objects.values import INLINE_MAX_BYTES, from_wire, to_wire
+from runner.objects.serialization import Buffer
+from runner.objects.values import from_wire
 from runner.rpc.gen import client_pb2, types_pb2
 
 _log = logging.getLogger("runner")
@@ -47,12 +43,9 @@ class Session:
         self.machine = SessionMachine(subscribed=not info.is_executor)
         self.dropped: deque[ObjectId] = self.machine.dropped
         self.runs: dict[str, str] = {}  # named tasks submitted here: id -> name
-        self._store = Store(info.store_path) if info.store_path else None
         # Re-entrant: a garbage collection inside may run a user's __del__ that calls us.
         self._lock = threading.RLock()
-        self._stem = secrets.token_hex(6)
-        self._numbers = itertools.count(1)
-        self._functions: set[str] = set()
+        self.outgoing = Outgoing(self, self._lock)
         self._failure: RunnerError | None = None
         self._futures = FutureResolver(self)
         fork_guard.guard(self)
@@ -66,10 +59,9 @@ class Session:
         `name` replaces the run's name.
         """
         self._check_usable()
-        if call.function.function_id not in self._functions:
-            self._register(call.function)
-        task_id = TaskId(f"t-{self._stem}-{next(self._numbers):x}")
-        spec, keep = self._spec(call, task_id, args, kwargs, name)
+        self.outgoing.register(call.function)
+        task_id = TaskId(self.outgoing.new_id("t"))
+        spec, keep = self.outgoing.spec(call, task_id, args, kwargs, name)
         object_ids = [return_id(task_id, index) for index in range(call.num_returns)]
         operation = bounded(encode_submit(spec), f"A call of {call.name}", keep[1])
         with self._lock:
@@ -82,7 +74,7 @@ class Session:
         del keep  # refs inside the arguments had to live until the operation was queued
         self.transport.wake()
         if is_full:
-            self._wait_for_room()
+            self.wait_for_room()
         return refs
 
     def put(self, value: Any) -> ObjectRef[Any]:
@@ -90,7 +82,7 @@ class Session:
         self._check_usable()
         if isinstance(value, ObjectRef):
             raise BadTypeError(f"{value!r} is a ref already; put() takes a value, or a list with the ref in it.")
-        return self._put(self._serialize(value, "value"))
+        return self.outgoing.put(self.outgoing.serialize(value, "value"))
 
     def cancel(self, ref: ObjectRef[Any], *, force: bool, recursive: bool) -> None:
         """Ask for the end of the task that makes `ref`."""
@@ -306,7 +298,8 @@ class Session:
             with self._lock:
                 self.machine.remove_waiter(waiter)
 
-    def _wait_for_room(self) -> None:
+    def wait_for_room(self) -> None:
+        """Block while too much is unacknowledged."""
         with self._lock:
             if not self.machine.is_full:
                 return
@@ -314,74 +307,6 @@ class Session:
             self.machine.add_ack_waiter(waiter, lambda: not self.machine.is_full)
         self._block(waiter, None, is_for_objects=False)
         self._check_usable()
-
-    def _spec(
-        self, call: PreparedCall, task_id: TaskId, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
-    ) -> tuple[bytes, Any]:
-        """The serialised TaskSpec, and what must stay alive until it is queued."""
-        try:
-            packed, refs = arguments.pack(args, kwargs)
-        except Exception as error:
-            raise bad_argument(call.name, args, kwargs, error) from None
-        check_own(self, refs)
-        dependencies = [ref.id for ref in refs]
-        value = types_pb2.Value()
-        if isinstance(packed, bytes) and len(packed) <= INLINE_MAX_BYTES:
-            value.inline = packed
-        else:
-            whole = packed if isinstance(packed, Serialized) else serialize((args, kwargs))
-            if whole.total_bytes <= INLINE_MAX_BYTES:
-                value.inline = whole.to_bytes()
-                value.contained_refs.extend(ref.id for ref in whole.contained_refs)
-            else:
-                refs = [*refs, self._put(whole)]
-                dependencies.append(refs[-1].id)
-                value.inline = arguments.WHOLE
-        spec = types_pb2.TaskSpec(task_id=task_id, args=value, dependencies=dependencies, name=name)
-        return call.constant + spec.SerializeToString(), (packed, refs)
-
-    def _put(self, serialized: Serialized) -> ObjectRef[Any]:
-        object_id = ObjectId(f"o-{self._stem}-{next(self._numbers):x}")
-        value = self._to_wire(serialized, object_id)
-        put = client_pb2.Operation(put=client_pb2.Put(object_id=object_id, value=value))
-        operation = bounded(put.SerializeToString(), "The value")
-        with self._lock:
-            self.machine.put(object_id, operation, value.SerializeToString())
-            is_full = self.machine.is_full
-        ref: ObjectRef[Any] = ObjectRef(object_id, self)
-        self.transport.wake()
-        if is_full:
-            self._wait_for_room()
-        return ref
-
-    def _to_wire(self, serialized: Serialized, object_id: str) -> types_pb2.Value:
-        if self._store is not None:
-            return to_wire(serialized, object_id, self._store, self.info.host_id)
-        value = types_pb2.Value(contained_refs=[ref.id for ref in serialized.contained_refs])
-        if serialized.total_bytes <= INLINE_MAX_BYTES:
-            value.inline = serialized.to_bytes()
-        else:
-            value.segment.CopyFrom(self.transport.upload(object_id, serialized))
-        return value
-
-    def _serialize(self, value: Any, name: str) -> Serialized:
-        try:
-            return serialize(value)
-        except Exception as error:
-            raise not_serializable(value, name, error) from None
-
-    def _register(self, function: PickledFunction) -> None:
-        """Send a function, once per session; what it needs goes first."""
-        blob, keep = function.blob, function.contained_refs
-        if function.is_large:
-            # Above the message limit: the function travels as an object, and its blob only says which one.
-            ref = self._put(function.serialized())
-            blob, keep = function.stand_in(ref), [ref]
-        with self._lock:
-            for content_id, operation in register_operations(function, blob, keep):
-                if content_id not in self._functions:
-                    self._functions.add(content_id)
-                    self.machine.operate(operation)
 
     def _operate(self, operation: client_pb2.Operation) -> None:
         encoded = operation.SerializeToString()
