@@ -9,20 +9,19 @@ from runner.clock import Clock
 from runner.coordinator import conversion
 from runner.coordinator.engine import Engine
 from runner.coordinator.journal import Journal
+from runner.coordinator.operations import Operations, too_large
 from runner.coordinator.outbox import Outbox
 from runner.coordinator.task_index import TaskIndex
 from runner.core import events
-from runner.core.values import FailureKind, FailureRecord, TaskRecord, ValueRecord
+from runner.core.values import FailureRecord, ValueRecord
 from runner.errors import ProtocolViolationError
-from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId, return_id
-from runner.rpc.gen import client_pb2, types_pb2
+from runner.ids import ClientId, ExecutorId, MachineId, ObjectId, TaskId
+from runner.rpc.gen import client_pb2
 from runner.rpc.limits import ITEM_BYTES_MAX
 
 # An acknowledgement waits this long for a frame that it can ride on: nobody but the resend buffer waits for it.
 _ACK_DELAY_S = 0.005
 _READY_OVERHEAD_BYTES = 64
-# Names of functions that the core may not have seen yet.
-_NAMES_MAX = 1_000
 _SEPARATOR = "/"  # in the ids of executors' sessions, and in no client's
 
 Ready = tuple[ObjectId, ValueRecord | None, FailureRecord | None]
@@ -79,12 +78,9 @@ class Sessions:
 
     def __init__(self, engine: Engine, journal: Journal, clock: Clock, tasks: TaskIndex, relay: Relay) -> None:
         self._engine = engine
-        self._journal = journal
-        self._clock = clock
-        self._tasks = tasks
         self._relay = relay
+        self._operations = Operations(engine.cluster, journal, clock, tasks, self._refuse)
         self._by_id: dict[ClientId, Session] = {}
-        self._function_names: dict[str, str] = {}
         self._unflushed: set[Session] = set()  # executors' sessions with something to relay after this turn
         self._unacked: set[Session] = set()
         self._ack_timer: asyncio.TimerHandle | None = None
@@ -157,7 +153,8 @@ class Sessions:
                 raise ProtocolViolationError(
                     f"client {session.client_id} sent frame {frame.seq} after frame {session.applied_seq}"
                 )
-            posted = [self._event(session, operation, parent) for operation in frame.operations]
+            read = self._operations.read
+            posted = [read(session, operation, parent) for operation in frame.operations]
             for event in posted:
                 if event is not None:
                     self._engine.post(event)
@@ -176,7 +173,7 @@ class Sessions:
         if session is not None and not session.outbox.closed:
             size_bytes = _size_bytes(value, failure)
             if size_bytes > ITEM_BYTES_MAX:
-                value, failure = None, _too_large(f"{object_id} takes {size_bytes} bytes to tell", failure)
+                value, failure = None, too_large(f"{object_id} takes {size_bytes} bytes to tell", failure)
                 size_bytes = _size_bytes(value, failure)
             session.outbox.push((object_id, value, failure), size_bytes + _READY_OVERHEAD_BYTES)
             if session.executor_id:
@@ -189,12 +186,6 @@ class Sessions:
             for session in sessions:
                 while len(session.outbox) and (reply := session.take_frame()) is not None:
                     self._relay(session.machine_id, session.executor_id, reply)
-
-    def name_function(self, function_id: FunctionId, name: str) -> None:
-        """Remember a function's name, for tasks that have none; the core knows those of older ones."""
-        self._function_names[function_id] = name
-        if len(self._function_names) > _NAMES_MAX:
-            del self._function_names[next(iter(self._function_names))]
 
     def close(self) -> None:
         """End all writers. Idempotent."""
@@ -223,84 +214,15 @@ class Sessions:
             self._unflushed.discard(session)
             self._unacked.discard(session)
 
-    def _event(
-        self, session: Session, operation: client_pb2.Operation, parent: tuple[TaskId, int] | None
-    ) -> events.Event | None:
-        kind = operation.WhichOneof("op")
-        client_id = session.client_id
-        if kind == "submit":
-            return self._submitted(session, operation.submit, parent)
-        if kind == "release_refs":
-            return events.RefsReleased(client_id, _ids(operation.release_refs))
-        if kind == "add_refs":
-            return events.RefsAdded(client_id, _ids(operation.add_refs))
-        if kind == "resolve":
-            return events.ObjectsResolved(client_id, _ids(operation.resolve))
-        if kind == "put":
-            return self._stored(session, operation.put)
-        if kind == "cancel":
-            cancel = operation.cancel
-            return events.CancelRequested(TaskId(cancel.task_id), cancel.force, cancel.recursive)
-        if kind == "register_function":
-            return self._registered(client_id, operation.register_function)
-        if kind == "register_package":
-            package = operation.register_package
-            return events.PackageRegistered(package.package_id, package.SerializeToString())
-        raise ProtocolViolationError(f"client {client_id} sent an operation that this version does not know")
+    def _refuse(self, client_id: ClientId, object_ids: list[ObjectId], failure: FailureRecord) -> None:
+        """Tell the client, once its frame is acknowledged, that these will never be."""
 
-    def _submitted(
-        self, session: Session, spec: types_pb2.TaskSpec, parent: tuple[TaskId, int] | None
-    ) -> events.Event | None:
-        if session.executor_id and parent is None:
-            return None  # its attempt is over: the child would only be cancelled again
-        # For messages only: the wire's spec stays as the client made it.
-        name = spec.name or self._function_name(FunctionId(spec.function_id))
-        record = conversion.task_record(spec, session.client_id, parent, self._clock.unix_s(), name)
-        size_bytes = conversion.assignment_bytes(record)
-        if size_bytes > ITEM_BYTES_MAX:
-            self._refuse_task(session, record, _too_large(f"task {record.task_id} takes {size_bytes} bytes to tell"))
-            return None
-        if not self._journal.has_room():
-            self._refuse_task(session, record, _no_room(f"task {record.task_id}"))
-            return None
-        self._tasks.add(record)
-        return events.TaskSubmitted(session.client_id, record, not session.executor_id)
+        def tell() -> None:
+            for object_id in object_ids:
+                self.notify(client_id, object_id, None, failure)
+            self.flush()
 
-    def _function_name(self, function_id: FunctionId) -> str:
-        name = self._function_names.get(function_id)
-        return self._engine.cluster.function_name(function_id) if name is None else name
-
-    def _stored(self, session: Session, put: client_pb2.Put) -> events.Event | None:
-        object_id = ObjectId(put.object_id)
-        if not object_id:
-            raise ProtocolViolationError(f"client {session.client_id} put a value without an id")
-        if not self._journal.has_room():
-            failure = _no_room(f"value {object_id}")
-            self._engine.after_commit(lambda: self._notify_and_flush(session.client_id, [object_id], failure))
-            return events.PutRefused(object_id, conversion.value_record(put.value))
-        return events.ObjectPut(session.client_id, object_id, conversion.value_record(put.value))
-
-    def _registered(self, client_id: ClientId, function: types_pb2.Function) -> events.Event:
-        function_id = FunctionId(function.function_id)
-        self.name_function(function_id, function.name)
-        return events.FunctionRegistered(
-            client_id,
-            function_id,
-            function.name,
-            function.SerializeToString(),
-            tuple(function.contained_refs),  # type: ignore[arg-type]  # ids are strings on the wire
-            tuple(function.package_ids),
-        )
-
-    def _refuse_task(self, session: Session, record: TaskRecord, failure: FailureRecord) -> None:
-        failure = failure._replace(task_id=record.task_id, task_name=record.name)
-        returns = [return_id(record.task_id, index) for index in range(record.num_returns)]
-        self._engine.after_commit(lambda: self._notify_and_flush(session.client_id, returns, failure))
-
-    def _notify_and_flush(self, client_id: ClientId, object_ids: list[ObjectId], failure: FailureRecord) -> None:
-        for object_id in object_ids:
-            self.notify(client_id, object_id, None, failure)
-        self.flush()
+        self._engine.after_commit(tell)
 
     # ---- acknowledgements ----
     def _acknowledge(self, session: Session, seq: int) -> None:
@@ -326,26 +248,7 @@ def _session_id(executor_id: ExecutorId, machine_id: MachineId, generation: int)
     return ClientId(f"{machine_id}.{generation}{_SEPARATOR}{executor_id}")
 
 
-def _ids(refs: client_pb2.RefList) -> tuple[ObjectId, ...]:
-    return tuple(refs.object_ids)  # type: ignore[arg-type]  # ids are strings on the wire
-
-
 def _size_bytes(value: ValueRecord | None, failure: FailureRecord | None) -> int:
     if value is not None:
         return len(value.payload)
     return conversion.failure_bytes(failure) if failure is not None else 0
-
-
-def _too_large(what: str, failure: FailureRecord | None = None) -> FailureRecord:
-    """The last resort: what is larger than a message must not end its reader's session."""
-    kind = failure.kind if failure is not None else FailureKind.SETUP
-    text = f"{what}, the limit is {ITEM_BYTES_MAX}; pass large things by put(), or in one list"
-    told = f"{failure.message[:1000]} [{text}]" if failure is not None else text
-    return FailureRecord(kind, told, b"", *(failure[3:7] if failure is not None else ()))
-
-
-def _no_room(what: str) -> FailureRecord:
-    return FailureRecord(
-        FailureKind.STORE_FULL,
-        f"{what} was refused: the coordinator's disk is full up to its reserve; free space there and submit again",
-    )

@@ -1,0 +1,159 @@
+"""What sessions ask for, read from their frames: one row of a table for each operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from runner.clock import Clock
+from runner.coordinator import conversion
+from runner.coordinator.journal import Journal
+from runner.coordinator.task_index import TaskIndex
+from runner.core import events
+from runner.core.cluster import Cluster
+from runner.core.values import FailureKind, FailureRecord, TaskRecord
+from runner.errors import ProtocolViolationError
+from runner.ids import ClientId, FunctionId, ObjectId, TaskId, return_id
+from runner.rpc.gen import client_pb2, types_pb2
+from runner.rpc.limits import ITEM_BYTES_MAX
+
+if TYPE_CHECKING:
+    from runner.coordinator.sessions import Session
+
+# Names of functions that the core may not have seen yet.
+_NAMES_MAX = 1_000
+
+Parent = tuple[TaskId, int] | None  # the attempt that speaks
+Read = Callable[["Session", Any, Parent], events.Event | None]
+# Tells a client that these objects will never be, and why.
+Refuse = Callable[[ClientId, list[ObjectId], FailureRecord], None]
+
+
+class Operations:
+    """Turns operations into the core's events. An operation that is refused at once has no event."""
+
+    def __init__(self, cluster: Cluster, journal: Journal, clock: Clock, tasks: TaskIndex, refuse: Refuse) -> None:
+        self._cluster = cluster
+        self._journal = journal
+        self._clock = clock
+        self._tasks = tasks
+        self._refuse = refuse
+        self._function_names: dict[str, str] = {}
+        self._readers: dict[str, Read] = {
+            "submit": self._submitted,
+            "put": self._stored,
+            "register_function": self._registered,
+            **_PLAIN,
+        }
+
+    def read(self, session: Session, operation: client_pb2.Operation, parent: Parent) -> events.Event | None:
+        """The event of one operation of `session`; None: there is nothing for the core in it.
+
+        Raises:
+            ProtocolViolationError: it cannot be read.
+        """
+        kind = operation.WhichOneof("op")
+        reader = self._readers.get(kind) if kind is not None else None
+        if kind is None or reader is None:
+            raise ProtocolViolationError(
+                f"client {session.client_id} sent an operation that this version does not know"
+            )
+        return reader(session, getattr(operation, kind), parent)
+
+    def _submitted(self, session: Session, spec: types_pb2.TaskSpec, parent: Parent) -> events.Event | None:
+        if session.executor_id and parent is None:
+            return None  # its attempt is over: the child would only be cancelled again
+        # For messages only: the wire's spec stays as the client made it.
+        name = spec.name or self._function_name(FunctionId(spec.function_id))
+        record = conversion.task_record(spec, session.client_id, parent, self._clock.unix_s(), name)
+        size_bytes = conversion.assignment_bytes(record)
+        if size_bytes > ITEM_BYTES_MAX:
+            self._refuse_task(session, record, too_large(f"task {record.task_id} takes {size_bytes} bytes to tell"))
+            return None
+        if not self._journal.has_room():
+            self._refuse_task(session, record, _no_room(f"task {record.task_id}"))
+            return None
+        self._tasks.add(record)
+        return events.TaskSubmitted(session.client_id, record, not session.executor_id)
+
+    def _function_name(self, function_id: FunctionId) -> str:
+        name = self._function_names.get(function_id)
+        return self._cluster.function_name(function_id) if name is None else name
+
+    def _stored(self, session: Session, put: client_pb2.Put, _parent: Parent) -> events.Event:
+        object_id = ObjectId(put.object_id)
+        if not object_id:
+            raise ProtocolViolationError(f"client {session.client_id} put a value without an id")
+        if not self._journal.has_room():
+            self._refuse(session.client_id, [object_id], _no_room(f"value {object_id}"))
+            return events.PutRefused(object_id, conversion.value_record(put.value))
+        return events.ObjectPut(session.client_id, object_id, conversion.value_record(put.value))
+
+    def _registered(self, session: Session, function: types_pb2.Function, _parent: Parent) -> events.Event:
+        function_id = FunctionId(function.function_id)
+        # For tasks that have no name; the core knows those of older functions.
+        self._function_names[function_id] = function.name
+        if len(self._function_names) > _NAMES_MAX:
+            del self._function_names[next(iter(self._function_names))]
+        return events.FunctionRegistered(
+            session.client_id,
+            function_id,
+            function.name,
+            function.SerializeToString(),
+            tuple(function.contained_refs),  # type: ignore[arg-type]  # ids are strings on the wire
+            tuple(function.package_ids),
+        )
+
+    def _refuse_task(self, session: Session, record: TaskRecord, failure: FailureRecord) -> None:
+        failure = failure._replace(task_id=record.task_id, task_name=record.name)
+        returns = [return_id(record.task_id, index) for index in range(record.num_returns)]
+        self._refuse(session.client_id, returns, failure)
+
+
+# ---- operations that need nothing but what they say ----
+def _add_refs(session: Session, refs: client_pb2.RefList, _parent: Parent) -> events.Event:
+    return events.RefsAdded(session.client_id, _ids(refs))
+
+
+def _release_refs(session: Session, refs: client_pb2.RefList, _parent: Parent) -> events.Event:
+    return events.RefsReleased(session.client_id, _ids(refs))
+
+
+def _resolve(session: Session, refs: client_pb2.RefList, _parent: Parent) -> events.Event:
+    return events.ObjectsResolved(session.client_id, _ids(refs))
+
+
+def _cancel(_session: Session, cancel: client_pb2.Cancel, _parent: Parent) -> events.Event:
+    return events.CancelRequested(TaskId(cancel.task_id), cancel.force, cancel.recursive)
+
+
+def _register_package(_session: Session, package: types_pb2.Package, _parent: Parent) -> events.Event:
+    return events.PackageRegistered(package.package_id, package.SerializeToString())
+
+
+_PLAIN: dict[str, Read] = {
+    "add_refs": _add_refs,
+    "release_refs": _release_refs,
+    "resolve": _resolve,
+    "cancel": _cancel,
+    "register_package": _register_package,
+}
+
+
+def _ids(refs: client_pb2.RefList) -> tuple[ObjectId, ...]:
+    return tuple(refs.object_ids)  # type: ignore[arg-type]  # ids are strings on the wire
+
+
+def too_large(what: str, failure: FailureRecord | None = None) -> FailureRecord:
+    """The last resort: what is larger than a message must not end its reader's session."""
+    kind = failure.kind if failure is not None else FailureKind.SETUP
+    text = f"{what}, the limit is {ITEM_BYTES_MAX}; pass large things by put(), or in one list"
+    told = f"{failure.message[:1000]} [{text}]" if failure is not None else text
+    return FailureRecord(kind, told, b"", *(failure[3:7] if failure is not None else ()))
+
+
+def _no_room(what: str) -> FailureRecord:
+    return FailureRecord(
+        FailureKind.STORE_FULL,
+        f"{what} was refused: the coordinator's disk is full up to its reserve; free space there and submit again",
+    )
