@@ -13,6 +13,7 @@ Importing this package loads neither torch nor gRPC.
 """
 
 from runner import errors, exceptions
+from runner.client.actor_hooks import enter, exit, exit_actor  # noqa: A004
 from runner.client.api import (
     available_resources,
     cancel,
@@ -48,8 +49,11 @@ __all__ = [
     "available_resources",
     "cancel",
     "cluster_resources",
+    "enter",
     "errors",
     "exceptions",
+    "exit",
+    "exit_actor",
     "get",
     "get_checkpoint",
     "get_runtime_context",

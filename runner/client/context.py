@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.errors import NotInitializedError
@@ -18,6 +19,12 @@ class TaskContext(Protocol):
     def task_id(self) -> str: ...
     @property
     def task_name(self) -> str: ...
+    @property
+    def actor_id(self) -> str:
+        """Empty in tasks."""
+
+    @property
+    def actor_name(self) -> str: ...
     @property
     def attempt(self) -> int: ...
     @property
@@ -42,6 +49,8 @@ class TaskContext(Protocol):
 
 _session: Session | None = None
 _task: TaskContext | None = None
+# The call of an actor: several may run at a time, in threads and in coroutines.
+_call: ContextVar[TaskContext | None] = ContextVar("runner_call", default=None)
 
 
 def current_session() -> Session:
@@ -70,11 +79,21 @@ def set_session(session: Session | None) -> None:
 
 
 def current_task() -> TaskContext | None:
-    """The task running in this process, or None outside tasks."""
-    return _task
+    """The task or the actor's call that runs here, or None outside of both."""
+    return _call.get() or _task
 
 
 def set_task(task: TaskContext | None) -> None:
     """Called by the executor around user code."""
     global _task
     _task = task
+
+
+def enter_call(call: TaskContext) -> Token[TaskContext | None]:
+    """Called by an actor's executor before a method runs, in the thread or coroutine that runs it."""
+    return _call.set(call)
+
+
+def leave_call(token: Token[TaskContext | None]) -> None:
+    """The method is over."""
+    _call.reset(token)

@@ -18,6 +18,8 @@ class RuntimeContext:
     attempt: int
     machine_id: str
     gpu_ids: tuple[int, ...]
+    actor_id: str = ""
+    actor_name: str = ""
 
     def get_task_id(self) -> str | None:
         """The id of the running task, or None outside tasks."""
@@ -26,6 +28,19 @@ class RuntimeContext:
     def get_task_name(self) -> str | None:
         """Its name, or None outside tasks."""
         return self.task_name or None
+
+    def get_actor_id(self) -> str | None:
+        """The actor whose method runs, or None outside actors."""
+        return self.actor_id or None
+
+    def get_actor_name(self) -> str | None:
+        """The name under which the actor can be found, or None."""
+        return self.actor_name or None
+
+    @property
+    def was_current_actor_reconstructed(self) -> bool:
+        """Whether the actor was restarted: this is not its first life."""
+        return bool(self.actor_id) and self.attempt > 1
 
     def get_node_id(self) -> str | None:
         """The machine that this code runs on, or None in a client."""
@@ -66,4 +81,6 @@ def runtime_context() -> RuntimeContext:
         attempt=task.attempt if task is not None else 0,
         machine_id=task.machine_id if task is not None else "",
         gpu_ids=task.gpu_ids if task is not None else (),
+        actor_id=task.actor_id if task is not None else "",
+        actor_name=task.actor_name if task is not None else "",
     )

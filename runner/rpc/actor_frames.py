@@ -17,8 +17,14 @@ They travel on a Unix socket of the actor's process, or, from another host, in p
 | REFUSED | text | actor -> caller: instead of WELCOME |
 
 `args` is a serialised Value as in TaskSpec.args; `dependencies` are pairs of an object id and its serialised Value,
-empty where the actor has to ask for it. `num_returns` is STREAMING for generators. Flag REGISTERED: the values are
-known to the coordinator under their return ids, and held by the actor's process until RELEASED.
+empty where the actor has to ask for it. `method` is a method's name, or `name@group` to run it in a concurrency group.
+`num_returns` is STREAMING for generators; `backpressure` is how many of its items may be unread, 0: any number. `count` of
+READ is all items read so far, `incarnation` of HELLO the attempt of the actor that the caller means.
+
+Flag REGISTERED: the values of this frame are known to the coordinator, those of a RESULT under `return_id(call_id, i)`, an
+ITEM's under `item_id(call_id, index)`. The actor's process holds them until RELEASED, or the end of the channel: one RELEASED
+of the call's seq for each such frame, in the order of the frames. Every CALL gets one RESULT or FAILURE, also when it was
+cancelled or its stream closed, unless the actor ends first.
 """
 
 from __future__ import annotations

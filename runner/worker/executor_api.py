@@ -63,6 +63,9 @@ class RunningTask:
         self.is_over = False
         self.task_id: str = spec.task_id
         self.task_name: str = spec.name
+        is_actor = spec.HasField("actor")
+        self.actor_id: str = spec.task_id if is_actor else ""
+        self.actor_name: str = spec.actor.name if is_actor else ""
         self.attempt: int = assignment.key.attempt
         self.machine_id: str = settings["machine_id"]
         self.gpu_ids: tuple[int, ...] = tuple(assignment.gpu_ids)
