@@ -72,6 +72,8 @@ class Outgoing:
         """The serialised TaskSpec, and what must stay alive until it is queued."""
         value, refs, keep = self.arguments(call.name, args, kwargs)
         dependencies = [ref.id for ref in refs]
+        for object_id in dependencies:
+            self._session.share(object_id)
         spec = types_pb2.TaskSpec(task_id=task_id, args=value, dependencies=dependencies, name=name)
         return call.constant + spec.SerializeToString(), (keep, refs)
 

@@ -133,6 +133,11 @@ class Session:
         return ready, others
 
     # ---- RefOwner ----
+    def share(self, object_id: ObjectId) -> None:
+        if object_id in self.machine.local:
+            with self._lock:
+                self.machine.local.share(object_id)
+
     def borrow(self, object_id: ObjectId) -> None:
         with self._lock:
             self.machine.borrow(object_id)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from runner.client.local_objects import ActorListener, LocalObjects
 from runner.client.waiting import Waiter
 from runner.client.wire import encode_frame
 from runner.errors import ClusterError, ProtocolViolationError
@@ -48,22 +49,27 @@ class SessionMachine:
         self.dropped: deque[ObjectId] = deque()  # filled by ObjectRef.__del__, which takes no lock
         self.outcomes: dict[str, Outcome] = {}
         self.is_connected = False
+        self.actors: ActorListener | None = None
         self._subscribed = subscribed
         self._counts: dict[str, int] = {}  # live refs in this process
         self._kept: set[str] = set()  # counted once more: plain pickle has made copies of them
         self._asked: set[str] = set()  # the server knows that we want these
         self._operations: deque[bytes] = deque()
         self._operations_bytes = 0
+        self._operations_queued = 0  # ever
         self._batch_kind = ""
         self._batch: list[str] = []  # ids for one add_refs, release_refs or resolve operation
         self._unacked: deque[_SentFrame] = deque()
         self._unacked_operations = 0
         self._unacked_bytes = 0
+        self._operations_acked = 0  # ever
         self._next_seq = 1
         self._acked_seq = 0
         self._waiters: list[Waiter] = []
         self._ack_waiters: list[tuple[Condition, Waiter]] = []
+        self._ack_callbacks: deque[tuple[int, Ready]] = deque()  # by number of acknowledged operations
         self._callbacks: dict[str, list[Ready]] = {}
+        self.local = LocalObjects(self._counts, self.outcomes, self._add_to_batch, self.operate, self._settle)
 
     # ---- refs ----
     def created(self, object_ids: Iterable[str]) -> None:
@@ -83,6 +89,7 @@ class SessionMachine:
     def keep(self, object_id: str) -> None:
         """One ref that never goes."""
         if object_id not in self._kept:
+            self.local.share(object_id)
             self._kept.add(object_id)
             self.borrow(object_id)
 
@@ -98,7 +105,10 @@ class SessionMachine:
                 del self._counts[object_id]
                 self.outcomes.pop(object_id, None)
                 self._asked.discard(object_id)
-                self._add_to_batch("release_refs", object_id)
+                if not self.local.forget(object_id):
+                    self._add_to_batch("release_refs", object_id)
+                if self.actors is not None:
+                    self.actors.released(object_id)
 
     def held(self) -> list[str]:
         """Objects with a live ref in this process."""
@@ -116,6 +126,7 @@ class SessionMachine:
             self._close_batch()
         self._operations.append(operation)
         self._operations_bytes += len(operation)
+        self._operations_queued += 1
 
     def put(self, object_id: str, operation: bytes, value: bytes) -> None:
         """Queue a put; its outcome is known at once."""
@@ -128,7 +139,7 @@ class SessionMachine:
         outcomes = self.outcomes
         missing = [object_id for object_id in object_ids if object_id not in outcomes]
         for object_id in missing:
-            if object_id not in self._asked:
+            if object_id not in self._asked and object_id not in self.local:
                 self._asked.add(object_id)
                 self._add_to_batch("resolve", object_id)
         return missing
@@ -163,6 +174,15 @@ class SessionMachine:
         """Finish `waiter` at the first acknowledgement that makes `condition` true."""
         self._ack_waiters.append((condition, waiter))
 
+    def after_ack(self, callback: Ready) -> bool:
+        """Call back once, under the lock, when all that is queued now is acknowledged; False if it already is."""
+        if self._batch:
+            self._close_batch()
+        if not (self._operations or self._unacked):
+            return False
+        self._ack_callbacks.append((self._operations_queued, callback))
+        return True
+
     def when_ready(self, object_id: str, callback: Ready) -> bool:
         """Call back once, under the lock, when the object is final; False if it already is."""
         if not self.want([object_id]):
@@ -176,6 +196,7 @@ class SessionMachine:
             waiter.finish()
         callbacks = [callback for waiting in self._callbacks.values() for callback in waiting]
         self._callbacks.clear()
+        self._ack_callbacks.clear()
         for callback in callbacks:
             callback()
 
@@ -207,6 +228,8 @@ class SessionMachine:
         """Replies may have been lost: ask for all that is awaited."""
         for object_id in self._asked:
             self._add_to_batch("resolve", object_id)
+        if self.actors is not None:
+            self.actors.ask_again()
 
     def disconnected(self) -> None:
         self.is_connected = False
@@ -240,12 +263,17 @@ class SessionMachine:
             object_id = ready.object_id
             is_failure = ready.WhichOneof("outcome") == "failure"
             self._asked.discard(object_id)
-            if object_id in self._counts:  # else nobody here wants it any more
-                self.outcomes[object_id] = Outcome(ready.failure if is_failure else ready.value, is_failure)
-            for waiter in self._waiters:
-                waiter.object_ready(object_id, is_failure)
-            for callback in self._callbacks.pop(object_id, ()):
-                callback()
+            self._settle(object_id, ready.failure if is_failure else ready.value, is_failure)
+        if self.actors is not None and (frame.actors or frame.actor_frames or frame.found_actors):
+            self.actors.told(frame)
+
+    def _settle(self, object_id: str, payload: bytes, is_failure: bool) -> None:
+        if object_id in self._counts:  # else nobody here wants it any more
+            self.outcomes[object_id] = Outcome(payload, is_failure)
+        for waiter in self._waiters:
+            waiter.object_ready(object_id, is_failure)
+        for callback in self._callbacks.pop(object_id, ()):
+            callback()
 
     def _acked(self, seq: int) -> None:
         self._acked_seq = max(self._acked_seq, seq)
@@ -253,6 +281,9 @@ class SessionMachine:
             frame = self._unacked.popleft()
             self._unacked_operations -= frame.operations
             self._unacked_bytes -= len(frame.payload)
+            self._operations_acked += frame.operations
+        while self._ack_callbacks and self._ack_callbacks[0][0] <= self._operations_acked:
+            self._ack_callbacks.popleft()[1]()
         for condition, waiter in self._ack_waiters:
             if condition():
                 waiter.finish()
@@ -270,6 +301,8 @@ class SessionMachine:
             operation = client_pb2.Operation(add_refs=refs)
         elif self._batch_kind == "release_refs":
             operation = client_pb2.Operation(release_refs=refs)
+        elif self._batch_kind == "promise":
+            operation = client_pb2.Operation(promise=refs)
         else:
             operation = client_pb2.Operation(resolve=refs)
         self._batch = []

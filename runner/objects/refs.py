@@ -28,6 +28,9 @@ class RefOwner(Protocol):
     def keep(self, object_id: ObjectId) -> None:
         """Hold this object for as long as the session lives."""
 
+    def share(self, object_id: ObjectId) -> None:
+        """A ref to this object is about to leave this process."""
+
     def borrow(self, object_id: ObjectId) -> None:
         """One more ref to this object exists in this process."""
 

@@ -162,6 +162,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         kind = type(obj)
         if kind is ObjectRef:
             check_sendable(obj)
+            obj._owner.share(obj.id)
             self._found.refs.append(obj)
             return load_ref, (obj.id,)
         if kind is self._tensor_type:
