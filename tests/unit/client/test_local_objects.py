@@ -56,7 +56,7 @@ def test_a_ref_that_leaves_is_promised_first_and_then_fulfilled(
 ) -> None:
     ref = local(session)
     kept = [escape(session, ref), escape(session, ref)]
-    assert [kind for kind in told(transport) if kind in {"promise", "submit", "put"}][0] == "promise"
+    assert next(kind for kind in told(transport) if kind in {"promise", "submit", "put"}) == "promise"
     assert transport.kinds().count("promise") == 1
     session.machine.local.settle(ref.id, VALUE, is_failure=False)
     assert told(transport)[-1] == "fulfil"
