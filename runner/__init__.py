@@ -33,6 +33,7 @@ from runner.client.api import (
     stream,
     wait,
 )
+from runner.client.generators import ObjectRefGenerator
 from runner.client.remote_function import RemoteFunction
 from runner.objects.refs import ObjectRef
 from runner.options import TaskOptions
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ObjectRef",
+    "ObjectRefGenerator",
     "Pool",
     "RemoteFunction",
     "TaskOptions",

@@ -6,11 +6,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypedDict, TypeGuard
+from typing import Any, Final, Literal, TypedDict, TypeGuard
 
 from runner.errors import BadOptionsError
 
 UNITS_PER_ONE = 10_000  # resource amounts are fixed point on the wire
+STREAMING: Final = "streaming"
 _RESERVED = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -27,7 +28,8 @@ class TaskOptions:
     name: str | None = None  # makes the task a run: its metrics, logs and checkpoints are kept
     max_retries: int = 3  # after crashes and lost machines; -1: no limit
     retry_exceptions: bool | tuple[type[BaseException], ...] = False  # also retry when user code raises (these)
-    num_returns: int = 1
+    num_returns: int | Literal["streaming"] | None = None  # None: 1, or "streaming" for generators
+    generator_backpressure_num_objects: int = -1  # items that may be unread before a generator waits; -1: no limit
     max_calls: int | None = None  # a worker process ends after so many; None: 0 for CPU tasks, 1 for GPU tasks
     timeout_s: float | None = None
     runtime_env: Mapping[str, Any] | None = None  # {"env_vars": {...}}
@@ -59,7 +61,9 @@ class OptionsDict(TypedDict, total=False):
     name: str | None
     max_retries: int | None
     retry_exceptions: bool | Sequence[type[BaseException]] | None
-    num_returns: int | None
+    num_returns: int | Literal["streaming"] | None
+    generator_backpressure_num_objects: int | None
+    _generator_backpressure_num_objects: int | None
     max_calls: int | None
     timeout_s: float | None
     runtime_env: Mapping[str, Any] | None
@@ -67,6 +71,7 @@ class OptionsDict(TypedDict, total=False):
 
 
 NAMES = tuple(option.name for option in fields(TaskOptions))
+_ALIASES = {"_generator_backpressure_num_objects": "generator_backpressure_num_objects"}  # Ray's name
 _DEFAULTS: dict[str, Any] = {name: getattr(TaskOptions(), name) for name in NAMES}
 
 
@@ -76,6 +81,7 @@ def parse_options(given: Mapping[str, Any], base: TaskOptions | None = None) -> 
     Raises:
         BadOptionsError: an unknown name (the valid ones are listed) or a value that cannot work.
     """
+    given = {_ALIASES.get(name, name): value for name, value in given.items()}
     for name in given:
         if name not in NAMES:
             raise _unknown(name)
@@ -168,9 +174,19 @@ def _check_retry_exceptions(name: str, value: Any) -> bool | tuple[type[BaseExce
     return kinds
 
 
-def _check_returns(name: str, value: Any) -> int:
+def _check_returns(name: str, value: Any) -> int | str:
+    if value == STREAMING:
+        return STREAMING
+    if value == "dynamic":
+        raise BadOptionsError(f'{name}="dynamic" is not supported, as it is deprecated in Ray: use "streaming".')
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 10_000:
-        raise _bad(name, value, "a whole number from 0 to 10000")
+        raise _bad(name, value, 'a whole number from 0 to 10000, or "streaming"')
+    return value
+
+
+def _check_backpressure(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not (value == -1 or 0 < value < 2**31):
+        raise _bad(name, value, "a whole number > 0, or -1 for no limit")
     return value
 
 
@@ -222,6 +238,7 @@ _CHECKS: dict[str, Any] = {
     "max_retries": _check_retries,
     "retry_exceptions": _check_retry_exceptions,
     "num_returns": _check_returns,
+    "generator_backpressure_num_objects": _check_backpressure,
     "max_calls": _check_calls,
     "timeout_s": _check_timeout,
     "runtime_env": _check_runtime_env,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from runner.client.cluster_info import Node
     from runner.client.connection import ClientSession
+    from runner.client.generators import ObjectRefGenerator
     from runner.client.runtime_context import RuntimeContext
     from runner.client.streams import EventStream
     from runner.objects.refs import ObjectRef
@@ -175,7 +176,7 @@ def put(value: R) -> ObjectRef[R]:
     return current_session().put(value)
 
 
-def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
+def cancel(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True) -> None:
     """Ask for the end of the task behind `ref`; returns at once. A finished task stays as it is.
 
     A waiting task never starts; a running one gets a KeyboardInterrupt, or with `force` its process is killed. `get`

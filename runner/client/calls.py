@@ -10,7 +10,7 @@ from typing import Any
 from runner.objects.functions import FunctionElsewhere
 from runner.objects.refs import ObjectRef
 from runner.objects.serialization import Serialized, serialize
-from runner.options import TaskOptions
+from runner.options import STREAMING, TaskOptions
 from runner.rpc.gen import client_pb2, types_pb2
 
 # Larger functions (closures over data) travel as objects: a message holds 4 MiB, and a frame more than one operation.
@@ -70,17 +70,24 @@ class PreparedCall:
     name: str  # for people
     num_returns: int
     is_run: bool
+    is_streaming: bool  # a generator: its one return is ready when it is done
+    has_backpressure: bool
     constant: bytes = field(repr=False)  # a serialised TaskSpec; fields appended to it add to it
 
     @classmethod
-    def of(cls, function: PickledFunction, options: TaskOptions, *, is_executor: bool) -> PreparedCall:
-        """The call of `function` under `options`."""
+    def of(
+        cls, function: PickledFunction, options: TaskOptions, *, is_executor: bool, is_generator: bool = False
+    ) -> PreparedCall:
+        """The call of `function` under `options`; generators stream unless `num_returns` says otherwise."""
+        is_streaming = options.num_returns == STREAMING or (options.num_returns is None and is_generator)
+        num_returns = options.num_returns if isinstance(options.num_returns, int) else 1
+        backpressure = max(0, options.generator_backpressure_num_objects) if is_streaming else 0
         is_run = options.name is not None and not is_executor
         spec = types_pb2.TaskSpec(
             function_id=function.function_id,
             name=options.name or "",
             resources=types_pb2.Resources(amounts=options.amounts()),
-            num_returns=options.num_returns,
+            num_returns=num_returns,
             max_retries=options.max_retries,
             retry_user_errors=options.retry_exceptions is not False,
             timeout_s=options.timeout_s or 0.0,
@@ -90,11 +97,14 @@ class PreparedCall:
             env_vars=options.env_vars,
             detached=options.lifetime == "detached",
             is_run=is_run,
+            is_streaming=is_streaming,
+            backpressure=backpressure,
         )
         if isinstance(options.retry_exceptions, tuple):
             spec.retry_exceptions = serialize(options.retry_exceptions).to_bytes()
         constant = spec.SerializeToString()
-        return cls(function, options.name or function.name, options.num_returns, is_run, constant)
+        name = options.name or function.name
+        return cls(function, name, num_returns, is_run, is_streaming, backpressure > 0, constant)
 
 
 def register_operations(

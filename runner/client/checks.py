@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Any
 
+from runner.client.generators import ObjectRefGenerator
 from runner.errors import BadOptionsError, BadTypeError, GetTimeoutError
 from runner.objects.refs import ObjectRef, RefOwner, foreign
 from runner.rpc.phases import NAME_CHARS_MAX, RESERVED
@@ -78,5 +79,5 @@ def check_phase(name: Any) -> None:
 
 def _check_items(function: str, refs: list[Any]) -> None:
     for index, ref in enumerate(refs):
-        if type(ref) is not ObjectRef:
+        if type(ref) is not ObjectRef and not (function == "wait" and type(ref) is ObjectRefGenerator):
             raise BadTypeError(f"{function}() takes ObjectRefs; item {index} is a {type(ref).__name__}.")

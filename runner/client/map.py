@@ -50,6 +50,8 @@ class _Calls:
         self._numbers = itertools.count()
         self._name = remote.task_name
         self._prepared = remote.prepare(session)
+        if self._prepared.is_streaming:
+            raise BadOptionsError(f"map() needs one result of each call, and {self._name} is a generator.")
         if self._prepared.num_returns != 1:
             raise BadOptionsError(f"map() needs num_returns=1, and {self._name} has {self._prepared.num_returns}.")
 

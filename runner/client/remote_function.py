@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from runner.client.calls import PickledFunction, PreparedCall
+    from runner.client.generators import ObjectRefGenerator
     from runner.client.session import Session
     from runner.objects.refs import ObjectRef
     from runner.options import OptionsDict
@@ -47,6 +48,8 @@ class RemoteFunction(Generic[P, R]):
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Submit a call and return at once: a ref, or a list of `num_returns` refs (None for 0).
 
+        A generator function returns an ObjectRefGenerator: refs to what it yields, as they come.
+
         Refs among the arguments are replaced by their values; refs inside other arguments stay refs. Blocks only
         while very many calls wait for their acknowledgement.
 
@@ -60,6 +63,8 @@ class RemoteFunction(Generic[P, R]):
         if prepared is None or prepared[0] is not session:
             prepared = self._call = (session, self.prepare(session))
         refs = session.submit(prepared[1], args, kwargs)
+        if prepared[1].is_streaming:
+            return _reader(session, refs[0])
         if len(refs) == 1:
             return refs[0]
         return refs or None  # as in Ray: the type speaks of one return
@@ -101,7 +106,12 @@ class RemoteFunction(Generic[P, R]):
                 'lifetime="detached" needs a cluster that outlives this process: start one with `runner up` and connect'
                 " with runner.init(address)."
             )
-        return PreparedCall.of(self._pickle.get(), self._options, is_executor=session.info.is_executor)
+        return PreparedCall.of(
+            self._pickle.get(),
+            self._options,
+            is_executor=session.info.is_executor,
+            is_generator=_is_generator(self.__runner_function__),
+        )
 
 
 class _Pickle:
@@ -152,6 +162,21 @@ def _warn_large(function: Callable[..., Any], name: str, size_bytes: int) -> Non
         path,
         part_bytes / 1e6,
     )
+
+
+def _is_generator(function: Callable[..., Any]) -> bool:
+    import inspect
+
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _reader(session: Session, completion: ObjectRef[Any]) -> ObjectRefGenerator[Any]:
+    from runner.client.generators import ObjectRefGenerator
+    from runner.ids import task_of
+
+    stream = session.machine.streams.get(task_of(completion.id) or "")
+    assert stream is not None, "opened with the call"
+    return ObjectRefGenerator(session, stream, completion)
 
 
 def _rebuild(function: Callable[..., Any], options: TaskOptions) -> RemoteFunction[..., Any]:

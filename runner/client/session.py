@@ -17,6 +17,7 @@ from runner.client import fork_guard
 from runner.client.calls import PreparedCall
 from runner.client.checks import check_get, check_own, check_wait, not_ready
 from runner.client.futures import FutureResolver, until_ready
+from runner.client.generators import ObjectRefGenerator, waited_id
 from runner.client.outgoing import Outgoing
 from runner.client.session_info import SessionInfo
 from runner.client.session_machine import SessionMachine
@@ -66,6 +67,8 @@ class Session:
         operation = bounded(encode_submit(spec), f"A call of {call.name}", keep[1])
         with self._lock:
             self.machine.created(object_ids)
+            if call.is_streaming:
+                self.machine.streams.open(task_id, has_backpressure=call.has_backpressure)
             self.machine.operate(operation)
             if call.is_run:
                 self.runs[task_id] = name or call.name
@@ -84,9 +87,11 @@ class Session:
             raise BadTypeError(f"{value!r} is a ref already; put() takes a value, or a list with the ref in it.")
         return self.outgoing.put(self.outgoing.serialize(value, "value"))
 
-    def cancel(self, ref: ObjectRef[Any], *, force: bool, recursive: bool) -> None:
+    def cancel(self, ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool, recursive: bool) -> None:
         """Ask for the end of the task that makes `ref`."""
         self._check_usable()
+        if isinstance(ref, ObjectRefGenerator):
+            ref = ref.completed()
         if not isinstance(ref, ObjectRef):
             raise BadTypeError(f"cancel() takes an ObjectRef, not a {type(ref).__name__}.")
         check_own(self, [ref])
@@ -105,6 +110,8 @@ class Session:
         self._check_usable()
         if isinstance(refs, ObjectRef):
             return self._get([refs], timeout_s)[0]
+        if isinstance(refs, ObjectRefGenerator):
+            return refs  # as in Ray: what it yields are refs
         check_get(refs)
         return self._get(refs, timeout_s)
 
@@ -117,8 +124,8 @@ class Session:
         check_own(self, refs)
         if not refs:
             return [], []
-        ids = [ref.id for ref in refs]
         with self._lock:
+            ids = [waited_id(ref) for ref in refs]
             missing = self.machine.want(ids)
             needed = num_returns - (len(ids) - len(missing))
             waiter = self._new_waiter(missing, needed, wake_on_failure=False) if needed > 0 else None
@@ -129,7 +136,7 @@ class Session:
         others: list[ObjectRef[Any]] = []
         outcomes = self.machine.outcomes
         for ref in refs:
-            (ready if len(ready) < num_returns and ref.id in outcomes else others).append(ref)
+            (ready if len(ready) < num_returns and waited_id(ref) in outcomes else others).append(ref)
         return ready, others
 
     # ---- RefOwner ----

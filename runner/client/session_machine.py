@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from runner.client.item_streams import ItemStreams
 from runner.client.local_objects import ActorListener, LocalObjects
 from runner.client.waiting import Waiter
 from runner.client.wire import encode_frame
@@ -70,6 +71,7 @@ class SessionMachine:
         self._ack_callbacks: deque[tuple[int, Ready]] = deque()  # by number of acknowledged operations
         self._callbacks: dict[str, list[Ready]] = {}
         self.local = LocalObjects(self._counts, self.outcomes, self._add_to_batch, self.operate, self._settle)
+        self.streams = ItemStreams(self._counts, self.outcomes, self._asked, self.local, self.operate, self._settle)
 
     # ---- refs ----
     def created(self, object_ids: Iterable[str]) -> None:
@@ -109,6 +111,8 @@ class SessionMachine:
                     self._add_to_batch("release_refs", object_id)
                 if self.actors is not None:
                     self.actors.released(object_id)
+            else:
+                self.streams.collected(object_id)
 
     def held(self) -> list[str]:
         """Objects with a live ref in this process."""
@@ -155,11 +159,11 @@ class SessionMachine:
     @property
     def is_flushed(self) -> bool:
         """Everything was sent and acknowledged."""
-        return not (self._unacked or self._operations or self._batch or self.dropped)
+        return not (self._unacked or self._operations or self._batch or self.streams.has_reads or self.dropped)
 
     @property
     def has_operations(self) -> bool:
-        return bool(self._operations or self._batch)
+        return bool(self._operations or self._batch or self.streams.has_reads)
 
     # ---- waiting ----
     def add_waiter(self, waiter: Waiter) -> None:
@@ -189,6 +193,10 @@ class SessionMachine:
             return False
         self._callbacks.setdefault(object_id, []).append(callback)
         return True
+
+    def watch(self, object_id: str, callback: Ready) -> None:
+        """Call back once, under the lock, when this comes, of which the server tells unasked."""
+        self._callbacks.setdefault(object_id, []).append(callback)
 
     def finish_waiting(self) -> None:
         """The session is over: wake everybody."""
@@ -237,6 +245,7 @@ class SessionMachine:
     def take_frame(self) -> bytes | None:
         """The next frame as a serialised SessionRequest, or None when nothing is to be sent or nobody listens."""
         self.drain_dropped()
+        self.streams.tell_reads()
         if self._batch:
             self._close_batch()
         if not self._operations or not self.is_connected:
@@ -263,7 +272,11 @@ class SessionMachine:
             object_id = ready.object_id
             is_failure = ready.WhichOneof("outcome") == "failure"
             self._asked.discard(object_id)
+            if is_failure and object_id not in self._counts:
+                self.streams.failed(object_id, ready.failure)
             self._settle(object_id, ready.failure if is_failure else ready.value, is_failure)
+        for items in frame.items:
+            self.streams.arrived(items.task_id, items.first_index, items.values, is_over=items.is_over)
         if self.actors is not None and (frame.actors or frame.actor_frames or frame.found_actors):
             self.actors.told(frame)
 

@@ -14,7 +14,7 @@ def test_defaults_are_rays() -> None:
     options = parse_options({})
     assert options == TaskOptions()
     assert options.amounts() == {"CPU": 10_000}
-    assert (options.max_retries, options.retry_exceptions, options.num_returns) == (3, False, 1)
+    assert (options.max_retries, options.retry_exceptions, options.num_returns) == (3, False, None)
 
 
 def test_an_unknown_option_lists_the_valid_ones() -> None:
@@ -51,7 +51,10 @@ BAD: list[tuple[str, Any]] = [
     ("retry_exceptions", [ValueError, 5]),
     ("retry_exceptions", []),
     ("num_returns", -1),
-    ("num_returns", "streaming"),
+    ("num_returns", "dynamic"),
+    ("generator_backpressure_num_objects", 0),
+    ("generator_backpressure_num_objects", -2),
+    ("generator_backpressure_num_objects", True),
     ("max_calls", -1),
     ("timeout_s", 0),
     ("timeout_s", float("inf")),
@@ -105,3 +108,12 @@ def test_units_are_fixed_point(amount: float) -> None:
 def test_amounts_leave_out_zeros() -> None:
     options = parse_options({"num_cpus": 0, "memory": 100, "resources": {"disk": 0.5, "none": 0}})
     assert options.amounts() == {"memory": 100, "disk": 5000}
+
+
+def test_generators_have_options_of_their_own() -> None:
+    assert parse_options({"num_returns": "streaming"}).num_returns == "streaming"
+    assert parse_options({}).num_returns is None
+    assert parse_options({"generator_backpressure_num_objects": 3}).generator_backpressure_num_objects == 3
+    assert parse_options({"_generator_backpressure_num_objects": -1}).generator_backpressure_num_objects == -1
+    with pytest.raises(BadOptionsError, match="> 0, or -1"):
+        parse_options({"_generator_backpressure_num_objects": 0})

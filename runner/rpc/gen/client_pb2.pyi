@@ -160,12 +160,14 @@ class ActorFrames(_message.Message):
     def __init__(self, actor_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., frames: _Optional[bytes] = ...) -> None: ...
 
 class StreamRead(_message.Message):
-    __slots__ = ("task_id", "count")
+    __slots__ = ("task_id", "count", "go_on")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    GO_ON_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     count: int
-    def __init__(self, task_id: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+    go_on: bool
+    def __init__(self, task_id: _Optional[str] = ..., count: _Optional[int] = ..., go_on: bool = ...) -> None: ...
 
 class CreateGroup(_message.Message):
     __slots__ = ("group_id", "name", "bundles", "strategy", "deadline_s", "detached")
@@ -226,7 +228,7 @@ class Welcome(_message.Message):
     def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., cluster_id: _Optional[str] = ..., acked_seq: _Optional[int] = ..., embedded: bool = ..., store_path: _Optional[str] = ..., event_seq: _Optional[int] = ..., client_lost_after_s: _Optional[float] = ...) -> None: ...
 
 class ServerFrame(_message.Message):
-    __slots__ = ("acked_seq", "ready", "warnings", "actors", "actor_frames", "found_actors", "groups", "answers")
+    __slots__ = ("acked_seq", "ready", "warnings", "actors", "actor_frames", "found_actors", "groups", "answers", "items")
     ACKED_SEQ_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
@@ -235,6 +237,7 @@ class ServerFrame(_message.Message):
     FOUND_ACTORS_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
     acked_seq: int
     ready: _containers.RepeatedCompositeFieldContainer[ObjectReady]
     warnings: _containers.RepeatedCompositeFieldContainer[Warning]
@@ -243,7 +246,20 @@ class ServerFrame(_message.Message):
     found_actors: _containers.RepeatedCompositeFieldContainer[FoundActor]
     groups: _containers.RepeatedCompositeFieldContainer[GroupUpdate]
     answers: _containers.RepeatedCompositeFieldContainer[Answer]
-    def __init__(self, acked_seq: _Optional[int] = ..., ready: _Optional[_Iterable[_Union[ObjectReady, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., actors: _Optional[_Iterable[_Union[ActorUpdate, _Mapping]]] = ..., actor_frames: _Optional[_Iterable[_Union[ActorFrames, _Mapping]]] = ..., found_actors: _Optional[_Iterable[_Union[FoundActor, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[GroupUpdate, _Mapping]]] = ..., answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ...) -> None: ...
+    items: _containers.RepeatedCompositeFieldContainer[StreamItems]
+    def __init__(self, acked_seq: _Optional[int] = ..., ready: _Optional[_Iterable[_Union[ObjectReady, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., actors: _Optional[_Iterable[_Union[ActorUpdate, _Mapping]]] = ..., actor_frames: _Optional[_Iterable[_Union[ActorFrames, _Mapping]]] = ..., found_actors: _Optional[_Iterable[_Union[FoundActor, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[GroupUpdate, _Mapping]]] = ..., answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., items: _Optional[_Iterable[_Union[StreamItems, _Mapping]]] = ...) -> None: ...
+
+class StreamItems(_message.Message):
+    __slots__ = ("task_id", "first_index", "values", "is_over")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    IS_OVER_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    first_index: int
+    values: _containers.RepeatedScalarFieldContainer[bytes]
+    is_over: bool
+    def __init__(self, task_id: _Optional[str] = ..., first_index: _Optional[int] = ..., values: _Optional[_Iterable[bytes]] = ..., is_over: bool = ...) -> None: ...
 
 class ActorUpdate(_message.Message):
     __slots__ = ("actor_id", "state", "incarnation", "host_id", "address", "secret", "failure")

@@ -142,7 +142,7 @@ class AttemptKey(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("key", "slot", "spec", "dependencies", "gpu_ids", "checkpoint", "client_id", "items_done")
+    __slots__ = ("key", "slot", "spec", "dependencies", "gpu_ids", "checkpoint", "client_id", "items_done", "items_read")
     KEY_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -151,6 +151,7 @@ class Assignment(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     ITEMS_DONE_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_READ_FIELD_NUMBER: _ClassVar[int]
     key: AttemptKey
     slot: int
     spec: bytes
@@ -159,7 +160,8 @@ class Assignment(_message.Message):
     checkpoint: _types_pb2.Checkpoint
     client_id: str
     items_done: int
-    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., slot: _Optional[int] = ..., spec: _Optional[bytes] = ..., dependencies: _Optional[_Iterable[_Union[_client_pb2.ObjectReady, _Mapping]]] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., checkpoint: _Optional[_Union[_types_pb2.Checkpoint, _Mapping]] = ..., client_id: _Optional[str] = ..., items_done: _Optional[int] = ...) -> None: ...
+    items_read: int
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., slot: _Optional[int] = ..., spec: _Optional[bytes] = ..., dependencies: _Optional[_Iterable[_Union[_client_pb2.ObjectReady, _Mapping]]] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., checkpoint: _Optional[_Union[_types_pb2.Checkpoint, _Mapping]] = ..., client_id: _Optional[str] = ..., items_done: _Optional[int] = ..., items_read: _Optional[int] = ...) -> None: ...
 
 class StopAttempt(_message.Message):
     __slots__ = ("key", "reason", "force")
