@@ -15,7 +15,7 @@ from bench.harness import Figure, main
 from runner.core import events as e
 from runner.core.cluster import Cluster
 from runner.core.commands import Command, StartAttempt
-from runner.core.facts import encode
+from runner.core.journal_form import encode
 from runner.core.values import CPU, MEMORY, UNIT, CoreConfig, TaskRecord, ValueRecord, make_shape
 from runner.ids import ClientId, FunctionId, MachineId, TaskId, return_id
 

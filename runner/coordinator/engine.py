@@ -14,7 +14,7 @@ from typing import Protocol
 from runner.clock import Clock
 from runner.coordinator.journal import Journal
 from runner.coordinator.recorder import LogEntry
-from runner.core import commands, events, facts
+from runner.core import commands, events, journal_form
 from runner.core.cluster import Cluster
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class Engine:
     ) -> tuple[list[commands.Command | LogEntry], list[object]]:
         """Commands, and facts to commit. Log entries keep their place among the commands, so readers see them in order."""
         handle = self.cluster.handle
-        encode = facts.encode
+        encode = journal_form.encode
         new_facts: list[object] = []
         decided: list[commands.Command | LogEntry] = []
         stalled_s = self._clock.monotonic_s() - self._beat_at_s - _BEAT_S

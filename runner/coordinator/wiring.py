@@ -30,7 +30,7 @@ from runner.coordinator.reports import Reports
 from runner.coordinator.sessions import Sessions
 from runner.coordinator.state_dir import StateDir
 from runner.coordinator.task_index import TaskIndex
-from runner.core import commands, events, facts
+from runner.core import commands, events, facts, journal_form
 from runner.core.cluster import Cluster
 from runner.core.values import CoreConfig
 from runner.errors import AddressInUseError, ProviderError
@@ -342,7 +342,7 @@ class Coordinator:
         apply = self.cluster.apply
         for turn in self._journal.replay():
             for encoded in turn:
-                fact = facts.decode(encoded)
+                fact = journal_form.decode(encoded)
                 apply(fact)
                 if isinstance(fact, facts.TaskAdded):
                     self._tasks.add(fact.task)

@@ -23,6 +23,10 @@ def _lease(state: State, fact: f.ClientLeased) -> None:
 
 def _go(state: State, fact: f.ClientGone) -> None:
     client = state.clients.pop(fact.client_id)
+    for actor_id in client.watched:
+        actor = state.actors.by_id.get(actor_id)
+        if actor is not None:
+            actor.watchers.pop(fact.client_id, None)
     state.queues.forget_client(fact.client_id)
     state.objects.drop(client.held, sorted(client.held))
     state.sweep()

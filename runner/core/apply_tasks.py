@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from runner.core import facts as f
+from runner.core.actors import Actor, ActorState
+from runner.core.apply_ends import end_actor, release_inputs, restart_actor, settle_returns
 from runner.core.commands import (
-    Command,
     DropCheckpoint,
     NoteCheckpoint,
-    NotifyReady,
     ReplyCheckpoint,
     ResumeAttempt,
     SendFunction,
@@ -26,11 +25,8 @@ from runner.core.placement import expected_duration_s
 from runner.core.resources import only_cpus
 from runner.core.state import BACKOFF, State
 from runner.core.task import LINES_MAX, NO_CLIENT, Block, Task, TaskState
-from runner.core.values import FailureKind, FailureRecord, TaskRecord, ValueRecord
+from runner.core.values import TaskRecord
 from runner.ids import ClientId, ExecutorId, TaskId, return_id
-
-# A settled task keeps its arguments only while that costs less than dropping them.
-_PAYLOAD_KEPT_BYTES = 1024
 
 
 # ---- from submission to a slot ----
@@ -52,6 +48,8 @@ def _add(state: State, fact: f.TaskAdded) -> None:
     if record.dependencies or record.contained:
         task.pinned = state.objects.pin(record.dependencies + record.contained)
         task.missing = _await_inputs(state, task)
+    if record.actor is not None:
+        state.actors.add(Actor(task, record.actor))
     if not task.missing:
         state.enqueue(task)
     if record.is_run:
@@ -260,6 +258,8 @@ def _give_back(state: State, fact: f.AttemptGivenBack) -> None:
     if fact.is_fenced:
         state.commands.append(StopAttempt(machine.machine_id, machine.generation, task.task_id, task.attempt, "fenced"))
     state.enqueue(task, first=True)
+    if task.record.actor is not None:
+        restart_actor(state, task, "its machine gave it back")
     if task.record.is_run:
         state.note_task(task)
 
@@ -270,6 +270,8 @@ def _retry(state: State, fact: f.AttemptRetried) -> None:
     state.commands.append(SweepCheckpoints(task.task_id, task.checkpoint))
     task.retries_used += fact.is_charged
     task.kills += fact.is_killed
+    if task.record.actor is not None:
+        restart_actor(state, task, fact.line)
     if fact.line:
         task.lines = (*task.lines[1 - LINES_MAX :], fact.line)
     if fact.until_s is None:
@@ -287,7 +289,7 @@ def _finish(state: State, fact: f.AttemptDone) -> None:
     if task.state is TaskState.ASSIGNED:  # agents do not report the start of what ended in the same batch
         state.move_task(task, TaskState.RUNNING)
         task.started_s = fact.now_s - fact.duration_s
-    if task.function is not None:
+    if task.function is not None and task.record.actor is None:
         task.function.learn(fact.duration_s)
     _leave_slot(state, task)
     state.move_task(task, TaskState.SUCCEEDED)
@@ -295,8 +297,9 @@ def _finish(state: State, fact: f.AttemptDone) -> None:
     if task.record.is_run:
         state.note_task(task)
         state.commands.append(SweepCheckpoints(task.task_id, task.checkpoint))
-    _settle_returns(state, task, fact.values, None)
-    _release_inputs(state, task)
+    failure = end_actor(state, task) if task.record.actor is not None else None
+    settle_returns(state, task, fact.values, failure)
+    release_inputs(state, task)
 
 
 def _settle(state: State, fact: f.TaskSettled) -> None:
@@ -311,64 +314,10 @@ def _settle(state: State, fact: f.TaskSettled) -> None:
     state.note_task(task)
     if task.record.is_run and task.attempt:
         state.commands.append(SweepCheckpoints(task.task_id, task.checkpoint))
-    _settle_returns(state, task, (), fact.failure)
-    _release_inputs(state, task)
-
-
-def _settle_returns(state: State, task: Task, values: tuple[ValueRecord, ...], failure: FailureRecord | None) -> None:
-    record = task.record
-    for index in range(record.num_returns):
-        obj = state.objects.by_id[return_id(record.task_id, index)]
-        value = values[index] if index < len(values) else None
-        if value is None and failure is None:
-            text = f"task {record.task_id} returned {len(values)} values where {record.num_returns} were expected"
-            failure = FailureRecord(FailureKind.OBJECT_LOST, text, b"", record.task_id, record.name, task.attempt)
-        state.objects.settle(obj, value, None if value is not None else failure)
-        if obj.subscribers is not None:
-            announce(state.commands, obj)
-        if value is not None and obj.dependents is not None:
-            _feed_dependents(state, obj.dependents)
-            obj.dependents = None
-        if not obj.holders and not obj.pins:
-            state.objects.free_if_unused(obj)
-
-
-def announce(commands: list[Command], obj: Object) -> None:
-    """Tell those who asked that the object is final."""
-    subscribers = obj.subscribers or ()
-    commands += [NotifyReady(client_id, obj.object_id, obj.value, obj.failure) for client_id in subscribers]
-    obj.subscribers = None
-
-
-def _feed_dependents(state: State, dependents: list[Task]) -> None:
-    for task in dependents:
-        if task.state is TaskState.WAITING:
-            task.missing -= 1
-            if not task.missing:
-                state.enqueue(task)
-
-
-def _release_inputs(state: State, task: Task) -> None:
-    record, function = task.record, task.function
-    owner = state.clients.get(task.owner_id)
-    if owner is not None:
-        owner.tasks.pop(record.task_id, None)
-    if record.parent is not None:
-        parent = state.tasks.get(record.parent[0])
-        if parent is not None and parent.children is not None:
-            parent.children.pop(record.task_id, None)
-    pinned, task.pinned = task.pinned, ()
-    if pinned:
-        state.objects.unpin(pinned)
-    task.function = None
-    if function is not None:
-        function.uses -= 1
-        if not function.clients:
-            state.drop_function_if_unused(function)
-    if len(record.payload) > _PAYLOAD_KEPT_BYTES:
-        task.record = replace(record, payload=b"")
-    state.sweep()
-    state.forget_if_over(task)
+    if task.record.actor is not None:
+        state.move_actor(task, ActorState.DEAD, fact.failure)
+    settle_returns(state, task, (), fact.failure)
+    release_inputs(state, task)
 
 
 TASK_FACTS: dict[type[Any], Callable[[State, Any], None]] = {

@@ -18,6 +18,8 @@ class Client:
     frame_seq: int = 0
     held: set[ObjectId] = field(default_factory=set)
     tasks: dict[TaskId, Task] = field(default_factory=dict)  # unfinished ones that end with it
+    watched: set[TaskId] = field(default_factory=set)  # actors
+    promised: set[ObjectId] = field(default_factory=set)  # pending values that it is to make
     functions: set[FunctionId] = field(default_factory=set)
     only: tuple[ClientId, ...] = ()  # itself; shared by all objects that it alone asked for
 

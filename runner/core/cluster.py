@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from runner.core import invariants, queries, snapshot
 from runner.core.commands import Command
+from runner.core.decide_actors import ACTOR_EVENTS, release_abandoned
 from runner.core.decide_clients import CLIENT_EVENTS, unknown_object
 from runner.core.decide_fleet import FLEET_EVENTS
 from runner.core.decide_pools import replan
-from runner.core.decide_tasks import TASK_EVENTS, current
+from runner.core.decide_tasks import TASK_EVENTS
 from runner.core.events import Event
 from runner.core.facts import Fact
 from runner.core.schedule import Scheduler
@@ -21,7 +22,12 @@ from runner.core.values import CoreConfig, FailureRecord, ValueRecord
 from runner.core.views import MachineView, PoolView, TaskView
 from runner.ids import ClientId, FunctionId, MachineId, ObjectId, TaskId
 
-EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {**CLIENT_EVENTS, **FLEET_EVENTS, **TASK_EVENTS}
+EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {
+    **CLIENT_EVENTS,
+    **ACTOR_EVENTS,
+    **FLEET_EVENTS,
+    **TASK_EVENTS,
+}
 
 
 class Decision(NamedTuple):
@@ -49,6 +55,8 @@ class Cluster:
         state.now_s = now_s
         turn = Turn(state, now_s)
         EVENTS[type(event)](turn, event)
+        if state.objects.abandoned:
+            release_abandoned(turn)
         if state.is_placement_due or state.dirty_machines or state.dirty_slots:
             self._scheduler.run(turn)
         if state.is_plan_due:
@@ -76,6 +84,7 @@ class Cluster:
         """Apply one journalled fact."""
         APPLY[type(fact)](self._state, fact)
         self._state.commands.clear()
+        self._state.objects.abandoned.clear()
 
     def next_wakeup_s(self) -> float | None:
         """Core time at which `ClockAdvanced` is due; None: never."""
@@ -93,7 +102,7 @@ class Cluster:
     # ---- questions; none changes anything ----
     def is_current(self, machine_id: MachineId, generation: int, task_id: TaskId, attempt: int) -> bool:
         """Whether this fence names the attempt that may speak for the task now."""
-        return current(self._state, machine_id, generation, task_id, attempt) is not None
+        return self._state.current(machine_id, generation, task_id, attempt) is not None
 
     def generation_of(self, machine_id: MachineId) -> int:
         """0: unknown or never registered."""
@@ -124,6 +133,10 @@ class Cluster:
         if object_id not in self._state.objects.by_id:
             return unknown_object(object_id)
         return queries.object_outcome(self._state, object_id)
+
+    def actor_place(self, actor_id: TaskId, incarnation: int) -> tuple[MachineId, int] | None:
+        """Machine and generation of this incarnation of an actor; None when it is over or does not take calls."""
+        return queries.actor_place(self._state, actor_id, incarnation)
 
     def function_name(self, function_id: FunctionId) -> str:
         """Empty for one that is not known."""

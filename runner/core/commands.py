@@ -109,6 +109,31 @@ class NotifyReady:
 
 
 @dataclass(frozen=True, slots=True)
+class NotifyActor:
+    """Where an actor is. `failure`: dead, or restarting, and why."""
+
+    client_id: ClientId
+    actor_id: TaskId
+    state: str
+    incarnation: int = 0
+    host_id: str = ""
+    address: str = ""
+    secret: bytes = b""
+    failure: FailureRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyFound:
+    """The answer to a search, or to the creation of an actor with a name; exactly one of actor_id and failure is set."""
+
+    client_id: ClientId
+    request_id: str
+    actor_id: TaskId | None
+    meta: bytes
+    failure: FailureRecord | None
+
+
+@dataclass(frozen=True, slots=True)
 class NoteTaskState:
     """For watchers: the task moved. `failure` is set when it failed."""
 
@@ -187,6 +212,8 @@ Command = (
     | CreateMachine
     | DestroyMachine
     | NotifyReady
+    | NotifyActor
+    | NotifyFound
     | NoteTaskState
     | NoteCheckpoint
     | NoteMachineState

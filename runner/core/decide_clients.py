@@ -10,7 +10,7 @@ from runner.core import facts as f
 from runner.core.clients import Client
 from runner.core.commands import FreeSegment, NotifyReady
 from runner.core.objects import ObjectState
-from runner.core.settle import cancel
+from runner.core.settle import cancel, end_promise
 from runner.core.turn import Turn
 from runner.core.values import FailureKind, FailureRecord
 from runner.ids import ObjectId
@@ -39,6 +39,9 @@ def _closed(turn: Turn, event: e.ClientClosed) -> None:
 def close_client(turn: Turn, client: Client) -> None:
     """End a session: its refs and its unfinished work go, but for what is detached."""
     cancel(turn, [t for t in client.tasks.values() if not t.record.detached], force=False, recursive=True)
+    for object_id in sorted(client.promised):
+        text = f"the process that was to make object {object_id} has ended before it had the value"
+        end_promise(turn, client.client_id, object_id, None, FailureRecord(FailureKind.OWNER_DIED, text))
     turn.record(f.ClientGone(client.client_id))
 
 

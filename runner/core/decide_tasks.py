@@ -8,6 +8,7 @@ from typing import Any
 from runner.core import events as e
 from runner.core import facts as f
 from runner.core.commands import FreeSegment, ReplyCheckpoint, ResumeAttempt
+from runner.core.decide_actors import is_refused
 from runner.core.resources import only_cpus
 from runner.core.schedule import is_feasible, unschedulable
 from runner.core.settle import cancel, cancel_children, end_attempt, failure_of, requeue, settle_if_doomed
@@ -16,12 +17,14 @@ from runner.core.state import State
 from runner.core.task import Block, Task, TaskState
 from runner.core.turn import Turn
 from runner.core.values import FailureKind
-from runner.ids import ExecutorId, MachineId, TaskId, return_id
+from runner.ids import ExecutorId, return_id
 
 
 def _submit(turn: Turn, event: e.TaskSubmitted) -> None:
     state, record = turn.state, event.task
     if record.task_id in state.tasks or record.client_id not in state.clients:
+        return
+    if is_refused(turn, record):
         return
     turn.record(f.TaskAdded(record, event.subscribe))
     task = state.tasks[record.task_id]
@@ -55,26 +58,15 @@ def _cancel(turn: Turn, event: e.CancelRequested) -> None:
 
 
 # ---- reports ----
-def current(state: State, machine_id: MachineId, generation: int, task_id: TaskId, attempt: int) -> Task | None:
-    """The task, if this is its current attempt and the machine is still the one it was sent to."""
-    task = state.tasks.get(task_id)
-    if task is None or task.attempt != attempt:
-        return None
-    machine = task.machine
-    if machine is None or machine.machine_id != machine_id or machine.generation != generation:
-        return None
-    return task
-
-
 def _started(turn: Turn, event: e.AttemptStarted) -> None:
-    task = current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt)
+    task = turn.state.current(event.machine_id, event.generation, event.task_id, event.attempt)
     if task is not None and task.state is TaskState.ASSIGNED:
         turn.record(f.AttemptBegan(event.task_id, event.executor_id, turn.now_s))
 
 
 def _succeeded(turn: Turn, event: e.AttemptSucceeded) -> None:
     # A result that overtakes a cancellation counts: the work is done.
-    if current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt) is None:
+    if turn.state.current(event.machine_id, event.generation, event.task_id, event.attempt) is None:
         _free_values(turn.state, event)
         return
     turn.record(f.AttemptDone(event.task_id, event.values, event.duration_s, turn.now_s))
@@ -91,13 +83,13 @@ def _free_values(state: State, event: e.AttemptSucceeded) -> None:
 
 
 def _failed(turn: Turn, event: e.AttemptFailed) -> None:
-    task = current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt)
+    task = turn.state.current(event.machine_id, event.generation, event.task_id, event.attempt)
     if task is not None:
         end_attempt(turn, task, event.failure, is_retryable=event.retryable)
 
 
 def _returned(turn: Turn, event: e.AttemptReturned) -> None:
-    task = current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt)
+    task = turn.state.current(event.machine_id, event.generation, event.task_id, event.attempt)
     if task is None:
         return
     if task.is_cancelling:
@@ -108,7 +100,7 @@ def _returned(turn: Turn, event: e.AttemptReturned) -> None:
 
 
 def _blocked(turn: Turn, event: e.AttemptBlocked) -> None:
-    task = current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt)
+    task = turn.state.current(event.machine_id, event.generation, event.task_id, event.attempt)
     if task is None or task.slot is None or task.slot.tasks[0] is not task or task.block is not Block.NONE:
         return
     if task.state is TaskState.ASSIGNED:
@@ -123,7 +115,7 @@ def _blocked(turn: Turn, event: e.AttemptBlocked) -> None:
 
 
 def _unblocked(turn: Turn, event: e.AttemptUnblocked) -> None:
-    task = current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt)
+    task = turn.state.current(event.machine_id, event.generation, event.task_id, event.attempt)
     if task is None or task.machine is None:
         return
     if task.block is Block.NONE:  # it has its CPUs: a repeat, or the agent's block never came to us
@@ -137,7 +129,7 @@ def _unblocked(turn: Turn, event: e.AttemptUnblocked) -> None:
 
 
 def _checkpointed(turn: Turn, event: e.CheckpointSaved) -> None:
-    task = current(turn.state, event.machine_id, event.generation, event.task_id, event.attempt)
+    task = turn.state.current(event.machine_id, event.generation, event.task_id, event.attempt)
     if task is not None and task.checkpoint != event.checkpoint:
         turn.record(f.CheckpointCommitted(event.task_id, event.checkpoint))
         return

@@ -100,6 +100,46 @@ class ObjectsResolved:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectsPromised:
+    """The session will make these values itself, and says so before anybody else may ask for them."""
+
+    client_id: ClientId
+    object_ids: tuple[ObjectId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromiseFulfilled:
+    """Exactly one of value and failure is set."""
+
+    client_id: ClientId
+    object_id: ObjectId
+    value: ValueRecord | None
+    failure: FailureRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class ActorsWatched:
+    """A client asks to be told where these actors are, now and whenever that changes."""
+
+    client_id: ClientId
+    actor_ids: tuple[TaskId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ActorSought:
+    client_id: ClientId
+    request_id: str
+    name: str
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActorKillRequested:
+    actor_id: TaskId
+    no_restart: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested:
     task_id: TaskId
     force: bool
@@ -264,6 +304,18 @@ class AttemptUnblocked:
 
 
 @dataclass(frozen=True, slots=True)
+class ActorCameUp:
+    """The constructor has returned."""
+
+    machine_id: MachineId
+    generation: int
+    task_id: TaskId
+    attempt: int
+    address: str
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointSaved:
     machine_id: MachineId
     generation: int
@@ -296,6 +348,11 @@ Event = (
     | RefsAdded
     | RefsReleased
     | ObjectsResolved
+    | ObjectsPromised
+    | PromiseFulfilled
+    | ActorsWatched
+    | ActorSought
+    | ActorKillRequested
     | CancelRequested
     | MachinesRequested
     | PoolsConfigured
@@ -315,6 +372,7 @@ Event = (
     | AttemptReturned
     | AttemptBlocked
     | AttemptUnblocked
+    | ActorCameUp
     | CheckpointSaved
     | ClockAdvanced
     | CoordinatorRestarted

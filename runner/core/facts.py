@@ -6,22 +6,16 @@ encoding a tuple is several times cheaper than a dataclass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields
-from operator import attrgetter
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from runner.core.values import (
-    ActorRecord,
     CheckpointRecord,
-    FailureKind,
     FailureRecord,
     PoolRecord,
-    SegmentRecord,
     Shape,
     TaskRecord,
     ValueRecord,
-    WishRecord,
 )
 from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId
 
@@ -80,6 +74,46 @@ class RefsDropped(NamedTuple):
 class ObjectsAwaited(NamedTuple):
     client_id: ClientId
     object_ids: tuple[ObjectId, ...]
+
+
+class PromisesMade(NamedTuple):
+    client_id: ClientId
+    object_ids: tuple[ObjectId, ...]
+
+
+class PromiseEnded(NamedTuple):
+    """With a value, or with a failure."""
+
+    client_id: ClientId
+    object_id: ObjectId
+    value: ValueRecord | None
+    failure: FailureRecord | None
+
+
+# ---- actors ----
+class ActorWatched(NamedTuple):
+    client_id: ClientId
+    actor_id: TaskId
+
+
+class ActorUp(NamedTuple):
+    """It takes calls."""
+
+    actor_id: TaskId
+    address: str
+    secret: bytes
+
+
+class ActorReleased(NamedTuple):
+    """Nobody can call it any more: it ends gracefully and is not restarted."""
+
+    actor_id: TaskId
+
+
+class ActorShot(NamedTuple):
+    """This incarnation is killed; whether another follows is decided as after a crash."""
+
+    actor_id: TaskId
 
 
 # ---- tasks ----
@@ -215,6 +249,12 @@ Fact = (
     | RefsTaken
     | RefsDropped
     | ObjectsAwaited
+    | PromisesMade
+    | PromiseEnded
+    | ActorWatched
+    | ActorUp
+    | ActorReleased
+    | ActorShot
     | TaskAdded
     | CancelMarked
     | TaskSettled
@@ -234,102 +274,3 @@ Fact = (
     | MachineJoined
     | PoolsSet
 )
-
-# ---- journal form: [tag, field, ...]. Tags and field positions are for ever; new fields go last, with defaults.
-# Only last fields may go; older rows still have them. ----
-_task_fields = attrgetter(*(f.name for f in fields(TaskRecord)))
-
-
-def encode(fact: Fact) -> list[Any]:
-    """The fact as a list of plain values (tuples stand for lists), ready for msgpack."""
-    kind = type(fact)
-    if kind is TaskAdded:
-        task, is_subscribed = fact  # type: ignore[misc]  # narrowed by `kind`, which is cheaper than isinstance
-        return [_TAGS[kind], _task_fields(task), is_subscribed]
-    return [_TAGS[kind], *fact]
-
-
-def decode(row: list[Any]) -> Fact:
-    """Inverse of `encode`, also after msgpack turned tuples into lists."""
-    kind, thaws = _KINDS[row[0]]
-    values = list(row[1 : 1 + len(kind._fields)])
-    for position, thaw in thaws:
-        if position < len(values):
-            values[position] = thaw(values[position])
-    fact: Fact = kind(*values)
-    return fact
-
-
-def _shape(rows: Any) -> Shape:
-    return tuple((name, amount) for name, amount in rows)
-
-
-def _value(row: Any) -> ValueRecord:
-    payload, contained, segment = row
-    return ValueRecord(payload, tuple(contained), None if segment is None else SegmentRecord(*segment))
-
-
-def _values(rows: Any) -> tuple[ValueRecord, ...]:
-    return tuple(map(_value, rows))
-
-
-def _failure(row: Any) -> FailureRecord:
-    record = FailureRecord(*row)
-    return record._replace(kind=FailureKind(record.kind), history=tuple(record.history))
-
-
-def _checkpoint(row: Any) -> CheckpointRecord:
-    return CheckpointRecord(*row)
-
-
-def _task(row: Any) -> TaskRecord:
-    named = dict(zip((f.name for f in fields(TaskRecord)), row, strict=False))
-    named["shape"] = _shape(named["shape"])
-    for name in ("dependencies", "contained"):
-        named[name] = tuple(named[name])
-    if named["parent"] is not None:
-        named["parent"] = tuple(named["parent"])
-    if named.get("actor") is not None:
-        named["actor"] = ActorRecord(*named["actor"])
-    if named.get("wishes") is not None:
-        labels, *rest = named["wishes"]
-        named["wishes"] = WishRecord(tuple((name, value) for name, value in labels), *rest)
-    return TaskRecord(**named)
-
-
-def _pools(rows: Any) -> tuple[PoolRecord, ...]:
-    return tuple(PoolRecord(name, _shape(shape), *rest) for name, shape, *rest in rows)
-
-
-_Thaw = Callable[[Any], Any]
-_KINDS: dict[int, tuple[type[Any], tuple[tuple[int, _Thaw], ...]]] = {
-    1: (ClientSeen, ()),
-    2: (ClientLeased, ()),
-    3: (ClientGone, ()),
-    4: (FrameDone, ()),
-    5: (FunctionAdded, ((4, tuple), (5, tuple))),
-    6: (PackageAdded, ()),
-    7: (ObjectStored, ((2, _value),)),
-    8: (RefsTaken, ((1, tuple),)),
-    9: (RefsDropped, ((1, tuple),)),
-    10: (ObjectsAwaited, ((1, tuple),)),
-    11: (TaskAdded, ((0, _task),)),
-    12: (CancelMarked, ()),
-    13: (TaskSettled, ((2, _failure),)),
-    14: (BackoffEnded, ()),
-    15: (AttemptAssigned, ((4, tuple),)),
-    16: (AttemptBegan, ()),
-    17: (AttemptDone, ((1, _values),)),
-    18: (AttemptRetried, ()),
-    19: (AttemptGivenBack, ()),
-    20: (AttemptPaused, ()),
-    21: (AttemptAwoke, ()),
-    22: (AttemptResumed, ()),
-    23: (CheckpointCommitted, ((1, _checkpoint),)),
-    24: (MachineAdded, ((1, _shape),)),
-    25: (MachineNamed, ()),
-    26: (MachineMoved, ()),
-    27: (MachineJoined, ((3, _shape), (5, dict))),
-    29: (PoolsSet, ((0, _pools),)),
-}
-_TAGS: dict[type[Any], int] = {kind: tag for tag, (kind, _) in _KINDS.items()}

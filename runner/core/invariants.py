@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from runner.core.actors import ActorState
 from runner.core.machine import COUNTED, ENDED, Machine, MachineState
 from runner.core.objects import ObjectState
 from runner.core.resources import Resources, only_cpus
@@ -25,6 +26,7 @@ def check(state: State) -> None:
     _check_queues(state)
     _check_objects(state)
     _check_clients(state)
+    _check_actors(state)
     _check_counts(state)
 
 
@@ -106,9 +108,14 @@ def _check_objects(state: State) -> None:
         assert obj.state is ObjectState.PENDING or obj.holders or obj.pins, f"leaked: {obj.story()}"
         assert (obj.state is ObjectState.READY) == (obj.value is not None)
         assert (obj.state is ObjectState.FAILED) == (obj.failure is not None)
-        if obj.state is ObjectState.PENDING:
+        if obj.promised_by:
+            assert obj.state is ObjectState.PENDING, obj.story()
+            assert object_id in state.clients[obj.promised_by].promised, obj.story()
+        elif obj.state is ObjectState.PENDING:
             assert obj.maker is not None
             assert not obj.maker.is_settled(), obj.story()
+            if obj.maker.record.actor is not None and not obj.maker.record.detached:
+                assert obj.holders or obj.pins or obj.maker.is_cancelling, f"nobody can call it: {obj.story()}"
         else:
             assert obj.subscribers is None
     assert not state.objects.freed
@@ -125,6 +132,21 @@ def _check_clients(state: State) -> None:
         unfinished = {i for i, t in state.tasks.items() if t.owner_id == client_id and not t.is_settled()}
         # A session that comes back under the same name does not own what it left detached.
         assert set(client.tasks) <= unfinished
+
+
+def _check_actors(state: State) -> None:
+    actors = state.actors
+    assert set(actors.by_id) == {i for i, task in state.tasks.items() if task.record.actor is not None}
+    for actor_id, actor in actors.by_id.items():
+        assert actor.task is state.tasks[actor_id]
+        assert (actor.state is ActorState.DEAD) == actor.task.is_settled(), actor.task.story()
+        assert (actor.state is ActorState.ALIVE) == bool(actor.address), actor.task.story()
+        assert actor.state is not ActorState.ALIVE or actor.task.state is TaskState.RUNNING, actor.task.story()
+        assert all(actor_id in state.clients[client_id].watched for client_id in actor.watchers)
+        key = (actor.record.namespace, actor.record.name)
+        assert (actors.names.get(key) is actor) == (bool(actor.record.name) and actor.state is not ActorState.DEAD)
+    for client in state.clients.values():
+        assert client.promised <= client.held | set(state.objects.by_id)
 
 
 def _check_counts(state: State) -> None:

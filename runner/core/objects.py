@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from runner.core.task import Task
+from runner.core.task import NO_CLIENT, Task
 from runner.core.values import FailureRecord, ValueRecord
 from runner.errors import IllegalTransitionError
 from runner.ids import ClientId, ObjectId
@@ -44,6 +44,7 @@ class Object:
     contained: tuple[ObjectId, ...] = ()  # what it pins itself
     dependents: list[Task] | None = None  # waiting for it
     subscribers: tuple[ClientId, ...] | None = None
+    promised_by: ClientId = NO_CLIENT  # pending without a maker: the session that is to make it
 
     def move(self, to: ObjectState) -> None:
         """Change state.
@@ -57,7 +58,7 @@ class Object:
 
     def story(self) -> str:
         """How it stands, for people."""
-        maker = f"made by {self.maker.task_id}" if self.maker is not None else "put"
+        maker = f"made by {self.maker.task_id}" if self.maker is not None else self.promised_by or "put"
         return f"object {self.object_id}: {self.state.name.lower()}, {maker}, {self.holders} holders, {self.pins} pins"
 
 
@@ -71,6 +72,7 @@ class ObjectTable:
     def __init__(self) -> None:
         self.by_id: dict[ObjectId, Object] = {}
         self.freed: list[Object] = []  # since the owner last looked
+        self.abandoned: list[Task] = []  # actors that nobody can name any more, since the owner last looked
 
     def settle(self, obj: Object, value: ValueRecord | None, failure: FailureRecord | None) -> None:
         """Make it final. What the value contains is pinned before anything is released."""
@@ -118,7 +120,11 @@ class ObjectTable:
         pending = [obj]
         while pending:
             obj = pending.pop()
-            if obj.holders or obj.pins or obj.state is ObjectState.PENDING or obj.state is ObjectState.FREED:
+            if obj.holders or obj.pins or obj.state is ObjectState.FREED:
+                continue
+            if obj.state is ObjectState.PENDING:
+                if obj.maker is not None and obj.maker.record.actor is not None:
+                    self.abandoned.append(obj.maker)
                 continue
             obj.move(ObjectState.FREED)
             del self.by_id[obj.object_id]

@@ -73,6 +73,7 @@ class SlotIndex:
             or work_s > self._target_s
             or slot.is_closed
             or tasks[0].block is not Block.NONE
+            or tasks[0].record.actor is not None
             or not is_cpu_only(slot.shape)
         ):
             return
@@ -85,6 +86,8 @@ class SlotIndex:
 
     def best(self, task: Task) -> Slot | None:
         """The slot where this queued task would wait least, if short enough."""
+        if task.record.actor is not None:  # nothing ever comes behind it, and it behind nothing
+            return None
         heap = self._heaps.get(task.record.shape)
         while heap:
             work_s, _, version, slot = heap[0]

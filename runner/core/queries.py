@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice, takewhile
 
+from runner.core.actors import ActorState
 from runner.core.machine import BOOTING, LIVE, Machine, MachineState
 from runner.core.resources import describe, missing
 from runner.core.state import State
@@ -170,3 +171,12 @@ def story(state: State, id_: str) -> str:
 
 def is_machine_live(machine: Machine | None, generation: int) -> bool:
     return machine is not None and machine.state in LIVE and machine.generation == generation
+
+
+def actor_place(state: State, actor_id: TaskId, incarnation: int) -> tuple[MachineId, int] | None:
+    """Machine and generation of this incarnation; None when it is over or does not take calls."""
+    actor = state.actors.by_id.get(actor_id)
+    if actor is None or actor.state is not ActorState.ALIVE or actor.task.attempt != incarnation:
+        return None
+    machine = actor.task.machine
+    return None if machine is None else (machine.machine_id, machine.generation)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from runner.core.facts import AttemptRetried, CancelMarked, TaskSettled
+from runner.core.facts import ActorReleased, AttemptRetried, CancelMarked, PromiseEnded, TaskSettled
 from runner.core.objects import ObjectState
 from runner.core.task import Task, TaskState
 from runner.core.turn import Turn
-from runner.core.values import CoreConfig, FailureKind, FailureRecord
-from runner.ids import return_id
+from runner.core.values import CoreConfig, FailureKind, FailureRecord, ValueRecord
+from runner.ids import ClientId, ObjectId, return_id
 
 _LINE_CHARS_MAX = 500  # of a task's history, which every reader of its failure gets
 _KILLS = frozenset({FailureKind.WORKER_CRASHED, FailureKind.OUT_OF_MEMORY})
@@ -34,14 +34,54 @@ def settle(
     is_cancelled: bool = False,
 ) -> None:
     """End it with this failure; so do all that wait for its result (without recursion: chains are long)."""
-    turn.record(TaskSettled(task.task_id, is_cancelled, failure, turn.now_s))
-    failed = [task]
-    while failed:
-        source = failed.pop()
-        for dependent in _dependents(turn, source):
-            if dependent.state is TaskState.WAITING:
-                turn.record(TaskSettled(dependent.task_id, False, failure, turn.now_s))
-                failed.append(dependent)
+    final = actor_death(task, failure) if task.record.actor is not None else failure
+    turn.record(TaskSettled(task.task_id, is_cancelled, final, turn.now_s))
+    _fail_all(turn, _dependents(turn, task), failure)
+
+
+def _fail_all(turn: Turn, dependents: list[Task], failure: FailureRecord) -> None:
+    pending = dependents[::-1]
+    while pending:
+        task = pending.pop()
+        if task.state is TaskState.WAITING:
+            final = actor_death(task, failure) if task.record.actor is not None else failure
+            turn.record(TaskSettled(task.task_id, False, final, turn.now_s))
+            pending.extend(_dependents(turn, task)[::-1])
+
+
+def end_promise(
+    turn: Turn, client_id: ClientId, object_id: ObjectId, value: ValueRecord | None, failure: FailureRecord | None
+) -> None:
+    """The promised object is final; without a value, all that wait for it fail."""
+    dependents = list(turn.state.objects.by_id[object_id].dependents or ())
+    turn.record(PromiseEnded(client_id, object_id, value, failure))
+    if failure is not None:
+        _fail_all(turn, dependents, failure)
+
+
+def actor_death(task: Task, failure: FailureRecord) -> FailureRecord:
+    """Why calls of this actor fail from now on: its own name for it, with the cause inside."""
+    if failure.kind in (FailureKind.UNSCHEDULABLE, FailureKind.ACTOR_DIED, FailureKind.GROUP_REMOVED):
+        return failure
+    record = task.record
+    who = f"actor {record.task_id} ({record.name})"
+    if failure.kind is FailureKind.CANCELLED:
+        text = f"{who} was ended: {_why_ended(task)}"
+    elif failure.kind is FailureKind.USER:
+        text = f"{who} died because its constructor raised: {failure.message}"
+    else:
+        text = f"{who} died: {failure.message}"
+        if record.max_retries >= 0 and failure.kind in _SYSTEM_FAULTS:
+            text += f" (max_restarts={record.max_retries})"
+    return failure._replace(
+        kind=FailureKind.ACTOR_DIED, message=text, task_id=record.task_id, task_name=record.name, attempt=task.attempt
+    )
+
+
+def _why_ended(task: Task) -> str:
+    if task.is_cancel_forced:
+        return "runner.kill() was called"
+    return "no handle of it was left, or the session that made it has ended"
 
 
 def _dependents(turn: Turn, task: Task) -> list[Task]:
@@ -77,16 +117,21 @@ def end_attempt(
     record = task.record
     line = f"attempt {attempt} on {task.last_machine_id}: {failure.message.partition(chr(10))[0][:_LINE_CHARS_MAX]}"
     is_killed = kind in _KILLS
+    actor = turn.state.actors.by_id.get(task.task_id)
+    if actor is not None and actor.is_restart_wanted and not task.is_cancelling:
+        kind = FailureKind.WORKER_CRASHED
+        failure = failure._replace(kind=kind, message="runner.kill(no_restart=False) was called")
+        line = f"attempt {attempt} on {task.last_machine_id}: {failure.message}"
     if task.is_cancelling or kind is FailureKind.CANCELLED:
         if kind is not FailureKind.CANCELLED:
-            failure = _cancelled(task)
+            failure = cancelled(task)
         settle(turn, task, failure, is_cancelled=True)
     elif _may_retry(turn.state.config, task, kind, is_retryable):
         until_s = backoff_until_s(turn.state.config, task.retries_used, turn.now_s)
         turn.record(AttemptRetried(task.task_id, line, True, is_killed, until_s))
     else:
         history = (*task.lines, line) if task.lines or kind is not FailureKind.USER else ()
-        if is_killed and task.kills + 1 >= turn.state.config.poison_after:
+        if is_killed and task.kills + 1 >= turn.state.config.poison_after and actor is None:
             history += (f"it has killed {task.kills + 1} executors and is not tried again",)
         final = failure._replace(history=history, task_id=record.task_id, task_name=record.name, attempt=attempt)
         settle(turn, task, final)
@@ -98,7 +143,7 @@ def _may_retry(config: CoreConfig, task: Task, kind: FailureKind, is_retryable: 
     record = task.record
     if 0 <= record.max_retries <= task.retries_used:
         return False
-    if kind in _KILLS and task.kills + 1 >= config.poison_after:
+    if kind in _KILLS and task.kills + 1 >= config.poison_after and record.actor is None:
         return False
     return kind in _SYSTEM_FAULTS or (kind is FailureKind.USER and record.retry_user_errors and is_retryable)
 
@@ -115,7 +160,7 @@ def requeue(turn: Turn, task: Task, line: str) -> None:
     """Take the attempt back without charge: not the task's fault, nor the world's. Its children have nobody left."""
     attempt = task.attempt
     if task.is_cancelling:
-        settle(turn, task, _cancelled(task), is_cancelled=True)
+        settle(turn, task, cancelled(task), is_cancelled=True)
     else:
         turn.record(AttemptRetried(task.task_id, line, False, False, None))
     cancel_children(turn, task, attempt)
@@ -131,7 +176,10 @@ def cancel(turn: Turn, tasks: Iterable[Task], *, force: bool, recursive: bool) -
         if task.is_settled():
             continue
         if task.slot is None:
-            settle(turn, task, _cancelled(task), is_cancelled=True)
+            settle(turn, task, cancelled(task), is_cancelled=True)
+        elif task.record.actor is not None and not force:
+            if not task.is_cancelling:
+                turn.record(ActorReleased(task.task_id))
         elif _is_news(task, force, recursive):
             turn.record(CancelMarked(task.task_id, force, recursive))
 
@@ -150,5 +198,6 @@ def cancel_children(turn: Turn, task: Task, attempt: int) -> None:
     cancel(turn, mine, force=False, recursive=True)
 
 
-def _cancelled(task: Task) -> FailureRecord:
+def cancelled(task: Task) -> FailureRecord:
+    """It ends because somebody wants it to."""
     return failure_of(task, FailureKind.CANCELLED, f"task {task.task_id} was cancelled")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from runner.core.actors import Actor
 from runner.core.clients import Client, Function
 from runner.core.machine import Machine
 from runner.core.objects import Object
@@ -18,6 +19,8 @@ def snapshot(state: State) -> dict[str, Any]:
         "tasks": {task_id: _task(task) for task_id, task in state.tasks.items()},
         "machines": {machine_id: _machine(machine) for machine_id, machine in state.machines.items()},
         "objects": {object_id: _object(obj) for object_id, obj in state.objects.by_id.items()},
+        "actors": {actor_id: _actor(actor) for actor_id, actor in state.actors.by_id.items()},
+        "names": {key: actor.actor_id for key, actor in state.actors.names.items()},
         "clients": {client_id: _client(client) for client_id, client in state.clients.items()},
         "functions": {function_id: _function(function) for function_id, function in state.functions.items()},
         "packages": dict(state.packages),
@@ -68,13 +71,19 @@ def _object(obj: Object) -> dict[str, Any]:
     maker = None if obj.maker is None else obj.maker.task_id
     dependents = [task.task_id for task in obj.dependents or ()]
     subscribers = list(obj.subscribers or ())
-    kept = (obj.state, obj.value, obj.failure, obj.holders, obj.pins, obj.contained)
+    kept = (obj.state, obj.value, obj.failure, obj.holders, obj.pins, obj.contained, obj.promised_by)
     return {"maker": maker, "dependents": dependents, "subscribers": subscribers, "rest": kept}
+
+
+def _actor(actor: Actor) -> tuple[Any, ...]:
+    told = (actor.host_id, actor.address, actor.secret, actor.failure)
+    return actor.record, actor.state, told, actor.is_restart_wanted, list(actor.watchers)
 
 
 def _client(client: Client) -> tuple[Any, ...]:
     refs = (sorted(client.held), list(client.tasks), sorted(client.functions))
-    return client.executor_id, client.lease_until_s, client.frame_seq, refs
+    more = (sorted(client.promised), sorted(client.watched))
+    return client.executor_id, client.lease_until_s, client.frame_seq, refs, more
 
 
 def _function(function: Function) -> tuple[Any, ...]:

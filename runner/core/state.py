@@ -7,14 +7,23 @@ from heapq import heappush
 from math import inf
 from typing import Any
 
+from runner.core.actors import Actor, ActorState, ActorTable
 from runner.core.clients import Client, Function
-from runner.core.commands import Command, DropCheckpoint, ForgetTask, FreeSegment, NoteMachineState, NoteTaskState
+from runner.core.commands import (
+    Command,
+    DropCheckpoint,
+    ForgetTask,
+    FreeSegment,
+    NoteMachineState,
+    NoteTaskState,
+    NotifyActor,
+)
 from runner.core.machine import COUNTED, Machine, MachineState, Slot
 from runner.core.objects import ObjectTable
 from runner.core.pool import Pool
 from runner.core.queues import Queues
 from runner.core.task import Task, TaskState
-from runner.core.values import CoreConfig, PoolRecord, Shape
+from runner.core.values import CoreConfig, FailureRecord, PoolRecord, Shape
 from runner.ids import ClientId, FunctionId, MachineId, TaskId
 
 # Kinds of timers.
@@ -36,6 +45,7 @@ class State:
         self.machine_order = 0
         self.destroyed: deque[MachineId] = deque()  # the newest ones, still in `machines` for listings
         self.objects = ObjectTable()
+        self.actors = ActorTable()
         self.clients: dict[ClientId, Client] = {}
         self.functions: dict[FunctionId, Function] = {}
         self.packages: dict[str, bytes] = {}
@@ -90,6 +100,31 @@ class State:
             )
         )
 
+    def current(self, machine_id: MachineId, generation: int, task_id: TaskId, attempt: int) -> Task | None:
+        """The task, if this is its current attempt and the machine is still the one it was sent to."""
+        task = self.tasks.get(task_id)
+        if task is None or task.attempt != attempt:
+            return None
+        machine = task.machine
+        if machine is None or machine.machine_id != machine_id or machine.generation != generation:
+            return None
+        return task
+
+    # ---- actors ----
+    def move_actor(self, task: Task, to: ActorState, failure: FailureRecord | None = None) -> None:
+        """Its incarnation has changed: tell who watches. Nothing for other tasks, and for a move to where it is."""
+        actor = self.actors.by_id.get(task.task_id)
+        if actor is None or actor.state is to:
+            return
+        actor.move(to)
+        actor.failure = failure
+        if to is ActorState.DEAD:
+            self.actors.free_name(actor)
+        self.tell_watchers(actor)
+
+    def tell_watchers(self, actor: Actor) -> None:
+        self.commands += [actor_notice(client_id, actor) for client_id in actor.watchers]
+
     # ---- objects ----
     def sweep(self) -> None:
         """Let go of what belongs to freed objects. To be called after anything that can free."""
@@ -109,6 +144,8 @@ class State:
         if self.tasks.pop(task.record.task_id, None) is None:
             return  # freeing its last return has done it
         self.task_counts[task.state] -= 1
+        if task.record.actor is not None:
+            self.actors.by_id.pop(task.task_id, None)
         if task.checkpoint is not None:
             self.commands.append(DropCheckpoint(task.record.task_id, task.checkpoint))
         self.commands.append(ForgetTask(task.record.task_id))
@@ -156,3 +193,17 @@ class State:
             del self.capacity[shape]
         self.verdicts.clear()
         self.is_placement_due = True
+
+
+def actor_notice(client_id: ClientId, actor: Actor) -> NotifyActor:
+    """What this watcher is told now."""
+    return NotifyActor(
+        client_id,
+        actor.actor_id,
+        actor.state.label,
+        actor.task.attempt,
+        actor.host_id,
+        actor.address,
+        actor.secret,
+        actor.failure,
+    )

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from runner.core.apply_actors import ACTOR_FACTS
 from runner.core.apply_clients import CLIENT_FACTS
 from runner.core.apply_fleet import FLEET_FACTS
 from runner.core.apply_tasks import TASK_FACTS
 from runner.core.facts import Fact
 from runner.core.state import State
 
-APPLY: dict[type[Any], Callable[[State, Any], None]] = {**CLIENT_FACTS, **FLEET_FACTS, **TASK_FACTS}
+APPLY: dict[type[Any], Callable[[State, Any], None]] = {
+    **CLIENT_FACTS,
+    **ACTOR_FACTS,
+    **FLEET_FACTS,
+    **TASK_FACTS,
+}
 
 
 class Turn:

@@ -16,7 +16,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from runner.core import events as e
 from runner.core.cluster import Cluster
-from runner.core.facts import decode, encode
+from runner.core.journal_form import decode, encode
 from runner.core.values import CoreConfig, PoolRecord, TaskRecord, ValueRecord
 from runner.ids import ClientId, MachineId, ObjectId, TaskId, return_id
 from tests.properties.cluster_model import (

@@ -7,7 +7,8 @@ from typing import Any
 from runner.core import commands as c
 from runner.core import events as e
 from runner.core.cluster import Cluster
-from runner.core.facts import Fact, decode, encode
+from runner.core.facts import Fact
+from runner.core.journal_form import decode, encode
 from runner.core.values import (
     CPU,
     UNIT,

@@ -12,6 +12,7 @@ from runner.core import facts as f
 from runner.core import task
 from runner.core.cluster import EVENTS
 from runner.core.events import ClientConnected, Event
+from runner.core.journal_form import decode, encode
 from runner.core.turn import APPLY
 from runner.core.values import FailureKind, FailureRecord, PoolRecord, SegmentRecord, TaskRecord, ValueRecord
 from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, TaskId
@@ -52,13 +53,20 @@ FACTS: list[f.Fact] = [
     f.MachineNamed(M1, "pid"),
     f.MachineMoved(M1, 4, "r"),
     f.MachineJoined(M1, "i", 1, cpus(2), "h", {"x": 1.0}, 2.0),
+    f.PromisesMade(A, (oid("a"),)),
+    f.PromiseEnded(A, oid("a"), VALUE, None),
+    f.PromiseEnded(A, oid("a"), None, FAILURE),
+    f.ActorWatched(A, T1),
+    f.ActorUp(T1, "name", b"secret"),
+    f.ActorReleased(T1),
+    f.ActorShot(T1),
     f.PoolsSet((PoolRecord("default", cpus(2), 1, 4, 2, 30.0, True), PoolRecord("big", cpus(8), 0, 1)), True),
 ]
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: type(fact).__name__)
 def test_facts_come_back_from_the_journal(fact: f.Fact) -> None:
-    back = f.decode(as_lists(f.encode(fact)))
+    back = decode(as_lists(encode(fact)))
     assert back == fact
     assert type(back) is type(fact)
     assert repr(back) == repr(fact)
@@ -66,9 +74,9 @@ def test_facts_come_back_from_the_journal(fact: f.Fact) -> None:
 
 def test_a_journal_from_before_fields_came_or_went_can_be_read() -> None:
     added = f.MachineAdded(M1, cpus(2), "fake", 1.0)
-    assert f.decode(as_lists(f.encode(added))[:5]) == added
+    assert decode(as_lists(encode(added))[:5]) == added
     settled = f.TaskSettled(T1, True, FAILURE, 1.0)
-    assert f.decode([*f.encode(settled), "x-1", ["o-1"]]) == settled
+    assert decode([*encode(settled), "x-1", ["o-1"]]) == settled
 
 
 def test_every_fact_and_event_has_its_place() -> None:
