@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runner.core import commands
 from runner.core.values import (
     ActorRecord,
     CheckpointRecord,
@@ -171,3 +172,32 @@ def fill_ready(
         target.value = value.payload
     elif failure is not None:
         target.failure = failure_message(failure).SerializeToString()
+
+
+def actor_update(notice: commands.NotifyActor) -> client_pb2.ServerFrame:
+    """Where an actor is, as part of a reply."""
+    update = client_pb2.ActorUpdate(
+        actor_id=notice.actor_id,
+        state=notice.state,
+        incarnation=notice.incarnation,
+        host_id=notice.host_id,
+        address=notice.address,
+        secret=notice.secret,
+        failure=_failure_or_empty(notice.failure),
+    )
+    return client_pb2.ServerFrame(actors=[update])
+
+
+def found_actor(notice: commands.NotifyFound) -> client_pb2.ServerFrame:
+    """The answer to a search, as part of a reply."""
+    found = client_pb2.FoundActor(
+        request_id=notice.request_id,
+        actor_id=notice.actor_id or "",
+        meta=notice.meta,
+        failure=_failure_or_empty(notice.failure),
+    )
+    return client_pb2.ServerFrame(found_actors=[found])
+
+
+def _failure_or_empty(failure: FailureRecord | None) -> bytes:
+    return b"" if failure is None else failure_message(failure).SerializeToString()

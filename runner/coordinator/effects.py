@@ -27,6 +27,7 @@ _STOP_REASONS = {
     "timeout": fleet_pb2.STOP_REASON_TIMEOUT,
     "fenced": fleet_pb2.STOP_REASON_FENCED,
     "drain": fleet_pb2.STOP_REASON_DRAIN,
+    "released": fleet_pb2.STOP_REASON_RELEASED,
 }
 
 
@@ -84,6 +85,8 @@ class Effects:
             commands.CreateMachine: lambda c: fleet.create(c.machine_id, c.shape, c.pool),
             commands.DestroyMachine: self._destroy_machine,
             commands.NotifyReady: lambda c: sessions.notify(c.client_id, c.object_id, c.value, c.failure),
+            commands.NotifyActor: lambda c: sessions.tell(c.client_id, conversion.actor_update(c)),
+            commands.NotifyFound: lambda c: sessions.tell(c.client_id, conversion.found_actor(c)),
             commands.NoteMachineState: self._machine_moved,
             commands.ForgetTask: self._forget_task,
             commands.FreeSegment: self._free_segment,

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from runner.clock import Clock
 from runner.coordinator import conversion
 from runner.coordinator.journal import Journal
+from runner.coordinator.machine_links import MachineLinks
 from runner.coordinator.task_index import TaskIndex
 from runner.core import events
 from runner.core.cluster import Cluster
 from runner.core.values import FailureKind, FailureRecord, TaskRecord
 from runner.errors import ProtocolViolationError
 from runner.ids import ClientId, FunctionId, ObjectId, TaskId, return_id
-from runner.rpc.gen import client_pb2, types_pb2
+from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
 from runner.rpc.limits import ITEM_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -32,8 +33,11 @@ Refuse = Callable[[ClientId, list[ObjectId], FailureRecord], None]
 class Operations:
     """Turns operations into the core's events. An operation that is refused at once has no event."""
 
-    def __init__(self, cluster: Cluster, journal: Journal, clock: Clock, tasks: TaskIndex, refuse: Refuse) -> None:
+    def __init__(
+        self, cluster: Cluster, journal: Journal, clock: Clock, tasks: TaskIndex, links: MachineLinks, refuse: Refuse
+    ) -> None:
         self._cluster = cluster
+        self._links = links
         self._journal = journal
         self._clock = clock
         self._tasks = tasks
@@ -43,6 +47,7 @@ class Operations:
             "submit": self._submitted,
             "put": self._stored,
             "register_function": self._registered,
+            "actor_frames": self._actor_input,
             **_PLAIN,
         }
 
@@ -104,6 +109,15 @@ class Operations:
             tuple(function.package_ids),
         )
 
+    def _actor_input(self, session: Session, part: client_pb2.ActorFrames, _parent: Parent) -> None:
+        """Pass on what a caller says that cannot reach the actor. What is too late is dropped: it is told of the end."""
+        actor_id = TaskId(part.actor_id)
+        place = self._cluster.actor_place(actor_id, part.incarnation)
+        if place is not None:
+            key = fleet_pb2.AttemptKey(task_id=actor_id, attempt=part.incarnation)
+            told = fleet_pb2.ActorInput(key=key, caller_id=session.client_id, frames=part.frames)
+            self._links.send(*place, fleet_pb2.AgentCommand(actor_input=told))
+
     def _refuse_task(self, session: Session, record: TaskRecord, failure: FailureRecord) -> None:
         failure = failure._replace(task_id=record.task_id, task_name=record.name)
         returns = [return_id(record.task_id, index) for index in range(record.num_returns)]
@@ -131,7 +145,36 @@ def _register_package(_session: Session, package: types_pb2.Package, _parent: Pa
     return events.PackageRegistered(package.package_id, package.SerializeToString())
 
 
+def _promise(session: Session, refs: client_pb2.RefList, _parent: Parent) -> events.Event:
+    return events.ObjectsPromised(session.client_id, _ids(refs))
+
+
+def _fulfil(session: Session, fulfil: client_pb2.Fulfil, _parent: Parent) -> events.Event:
+    object_id = ObjectId(fulfil.object_id)
+    if fulfil.HasField("value"):
+        return events.PromiseFulfilled(session.client_id, object_id, conversion.value_record(fulfil.value), None)
+    failure = conversion.failure_record(types_pb2.Failure.FromString(fulfil.failure))
+    return events.PromiseFulfilled(session.client_id, object_id, None, failure)
+
+
+def _watch_actors(session: Session, actors: client_pb2.RefList, _parent: Parent) -> events.Event:
+    return events.ActorsWatched(session.client_id, tuple(map(TaskId, actors.object_ids)))
+
+
+def _find_actor(session: Session, find: client_pb2.FindActor, _parent: Parent) -> events.Event:
+    return events.ActorSought(session.client_id, find.request_id, find.name, find.namespace)
+
+
+def _kill_actor(_session: Session, kill: client_pb2.KillActor, _parent: Parent) -> events.Event:
+    return events.ActorKillRequested(TaskId(kill.actor_id), kill.no_restart)
+
+
 _PLAIN: dict[str, Read] = {
+    "promise": _promise,
+    "fulfil": _fulfil,
+    "watch_actors": _watch_actors,
+    "find_actor": _find_actor,
+    "kill_actor": _kill_actor,
     "add_refs": _add_refs,
     "release_refs": _release_refs,
     "resolve": _resolve,

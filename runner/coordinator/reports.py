@@ -14,7 +14,7 @@ from runner.coordinator.recorder import LogEntry, Recorder
 from runner.coordinator.sessions import Session, Sessions
 from runner.core import commands, events
 from runner.errors import ProtocolViolationError
-from runner.ids import ExecutorId, TaskId
+from runner.ids import ClientId, ExecutorId, TaskId
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
 from runner.rpc.phases import DRAINING
 from runner.rpc.version import check_peer
@@ -57,6 +57,8 @@ class Reports:
             "relay": self._relayed,
             "executor_gone": self._executor_gone,
             "phase": self._phase,
+            "actor_ready": self._actor_ready,
+            "actor_output": self._actor_output,
         }
 
     def take(self, link: MachineLink, report: fleet_pb2.AgentReport) -> None:
@@ -122,6 +124,21 @@ class Reports:
                 item.retryable,
             )
         )
+
+    def _actor_ready(self, link: MachineLink, item: fleet_pb2.ActorReady) -> None:
+        task_id = TaskId(item.key.task_id)
+        self._engine.post(
+            events.ActorCameUp(link.machine_id, link.generation, task_id, item.key.attempt, item.address, item.secret)
+        )
+
+    def _actor_output(self, link: MachineLink, item: fleet_pb2.ActorOutput) -> None:
+        """For a caller that cannot reach the actor itself; only the actor's own machine speaks for it."""
+        actor_id = TaskId(item.key.task_id)
+        if self._engine.cluster.actor_place(actor_id, item.key.attempt) != (link.machine_id, link.generation):
+            return
+        part = client_pb2.ActorFrames(actor_id=actor_id, incarnation=item.key.attempt, frames=item.frames)
+        self._sessions.tell(ClientId(item.caller_id), client_pb2.ServerFrame(actor_frames=[part]))
+        self._sessions.flush()
 
     def _returned(self, link: MachineLink, item: fleet_pb2.AttemptReturned) -> None:
         self._post_key(events.AttemptReturned, link, item.key)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from runner.clock import Clock
 from runner.coordinator import conversion
 from runner.coordinator.engine import Engine
 from runner.coordinator.journal import Journal
+from runner.coordinator.machine_links import MachineLinks
 from runner.coordinator.operations import Operations, too_large
 from runner.coordinator.outbox import Outbox
 from runner.coordinator.task_index import TaskIndex
@@ -25,8 +25,6 @@ _READY_OVERHEAD_BYTES = 64
 _SEPARATOR = "/"  # in the ids of executors' sessions, and in no client's
 
 Ready = tuple[ObjectId, ValueRecord | None, FailureRecord | None]
-# Sends one reply to an executor through its machine's stream.
-Relay = Callable[[MachineId, ExecutorId, client_pb2.SessionReply], None]
 
 
 class Session:
@@ -51,7 +49,7 @@ class Session:
         self.acked_seq = applied_seq  # newest frame that is durable
         self.sent_ack = applied_seq
         self.is_ack_due = False  # an acknowledgement has waited long enough for a frame to ride on
-        self.outbox: Outbox[Ready] = Outbox()
+        self.outbox: Outbox[Ready | client_pb2.ServerFrame] = Outbox()
         self.stream = 0  # counts connections: an old stream must not end a newer one's session
         # Set for executors' sessions, which speak through their machine's agent.
         self.machine_id = MachineId("")
@@ -68,18 +66,21 @@ class Session:
         frame = reply.frame
         frame.acked_seq = self.sent_ack = self.acked_seq
         ready = frame.ready
-        for object_id, value, failure in items:
-            conversion.fill_ready(ready.add(), object_id, value, failure)
+        for item in items:
+            if type(item) is tuple:
+                conversion.fill_ready(ready.add(), *item)
+            else:
+                frame.MergeFrom(item)  # type: ignore[arg-type]  # narrowed by type(), which is cheaper
         return reply
 
 
 class Sessions:
     """All sessions. Only the loop's thread touches it."""
 
-    def __init__(self, engine: Engine, journal: Journal, clock: Clock, tasks: TaskIndex, relay: Relay) -> None:
+    def __init__(self, engine: Engine, journal: Journal, clock: Clock, tasks: TaskIndex, links: MachineLinks) -> None:
         self._engine = engine
-        self._relay = relay
-        self._operations = Operations(engine.cluster, journal, clock, tasks, self._refuse)
+        self._relay = links.relay
+        self._operations = Operations(engine.cluster, journal, clock, tasks, links, self._refuse)
         self._by_id: dict[ClientId, Session] = {}
         self._unflushed: set[Session] = set()  # executors' sessions with something to relay after this turn
         self._unacked: set[Session] = set()
@@ -186,6 +187,14 @@ class Sessions:
             for session in sessions:
                 while len(session.outbox) and (reply := session.take_frame()) is not None:
                     self._relay(session.machine_id, session.executor_id, reply)
+
+    def tell(self, client_id: ClientId, part: client_pb2.ServerFrame) -> None:
+        """Send a part of a reply. For a client that is away it is lost: what it waits for it asks for again."""
+        session = self._by_id.get(client_id)
+        if session is not None and not session.outbox.closed:
+            session.outbox.push(part, part.ByteSize())
+            if session.executor_id:
+                self._unflushed.add(session)
 
     def close(self) -> None:
         """End all writers. Idempotent."""

@@ -100,7 +100,7 @@ class Coordinator:
         core_clock = CoreClock(clock, last_now_s=self._journal.last_now_s, last_unix_s=self._journal.last_unix_s)
         self.engine = Engine(self.cluster, self._journal, clock, core_clock, self._die)
         self._links = MachineLinks()
-        self._sessions = Sessions(self.engine, self._journal, clock, self._tasks, self._links.relay)
+        self._sessions = Sessions(self.engine, self._journal, clock, self._tasks, self._links)
         self._provider = make_provider(state.cluster_id, state)
         self._fleet = Fleet(
             engine=self.engine,

@@ -73,6 +73,9 @@ class Agent:
             "relay": self._relay,
             "checkpoint_committed": self._committed,
             "free_segment": lambda each: self.shell.free_segment(each.path),
+            "actor_input": lambda each: self.shell.actor_input(
+                (each.key.task_id, each.key.attempt), each.caller_id, each.frames
+            ),
             "preload": lambda each: self.shell.preload(each.modules),
             "exit": lambda each: handle(
                 ev.DrainRequested(each.reason) if each.drain else ev.ExitRequested(each.reason)

@@ -19,8 +19,9 @@ class StopReason(enum.IntEnum):
     TIMEOUT = 2
     FENCED = 3  # no longer current: nobody wants a report
     DRAIN = 4
-    LEASE = 5  # the agent's own: nobody has heard of it for too long
-    MEMORY = 6  # the agent's own: over the task's memory limit
+    RELEASED = 5  # an actor that nobody can call any more: it ends gracefully, without fault
+    LEASE = 100  # the agent's own: nobody has heard of it for too long
+    MEMORY = 101  # the agent's own: over the task's memory limit
 
 
 class Environment(NamedTuple):
@@ -46,6 +47,7 @@ class Attempt(NamedTuple):
     memory_bytes: int = 0  # 0: no limit
     is_run: bool = False
     payload: Any = None
+    grace_s: float = 0.0  # of an actor, from the request to end to SIGTERM; 0: it is none
 
 
 class ExitCause(NamedTuple):
@@ -208,6 +210,13 @@ class InterruptExecutor(NamedTuple):
     serial: int
 
 
+class EndActor(NamedTuple):
+    """Ask an actor to end: its exit hooks run, then its attempt ends."""
+
+    number: int
+    serial: int
+
+
 class Signal(enum.Enum):
     TERM = "SIGTERM"
     KILL = "SIGKILL"
@@ -274,6 +283,7 @@ Command = (
     SpawnExecutor
     | RunAttempt
     | InterruptExecutor
+    | EndActor
     | SignalGroup
     | RetireExecutor
     | ResumeExecutor

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgpack
+
 from runner.core.values import CPU, MEMORY, UNIT
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.worker.agent_events import Attempt, Environment
 from runner.worker.frames import Kind, encode
 from runner.worker.layers import layer_of
+
+ACTOR_GRACE_S = 10.0
 
 
 class Functions:
@@ -44,6 +48,7 @@ class Functions:
         function = self._functions.get(spec.function_id)
         name = spec.name or (function.name if function is not None else "")
         is_gpu = len(assignment.gpu_ids) > 0
+        is_actor = spec.HasField("actor")
         return Attempt(
             key,
             assignment.slot,
@@ -51,10 +56,11 @@ class Functions:
             spec.function_id,
             f"task {key[0]} ({name}) attempt {key[1]}",
             spec.timeout_s,
-            spec.max_calls or (1 if is_gpu and not spec.reuse_gpu_worker else 0),
+            1 if is_actor else spec.max_calls or (1 if is_gpu and not spec.reuse_gpu_worker else 0),
             spec.resources.amounts.get(MEMORY, 0),
             spec.is_run,
             assignment,
+            actor_grace_s(spec.actor) if is_actor else 0.0,
         )
 
     def _environment(self, assignment: fleet_pb2.Assignment, spec: types_pb2.TaskSpec) -> Environment:
@@ -76,6 +82,12 @@ class Functions:
             threads=threads,
             visible_gpus=visible_gpus(self._gpus, gpu_ids),
         )
+
+
+def actor_grace_s(actor: types_pb2.ActorSpec) -> float:
+    """How long the actor's exit hooks may take before it is told by SIGTERM."""
+    options = msgpack.unpackb(actor.options) if actor.options else {}
+    return float(options.get("grace_s", ACTOR_GRACE_S))
 
 
 def visible_gpus(gpus: Sequence[str], gpu_ids: Sequence[int]) -> str | None:

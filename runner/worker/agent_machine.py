@@ -116,6 +116,10 @@ class AgentMachine(AttemptFlow):
             return
         if force or reason in (StopReason.FENCED, StopReason.LEASE):
             self._kill(placed.executor)
+        elif is_first and placed.attempt.grace_s and reason is not StopReason.CANCELLED:
+            self._emit(ev.EndActor(placed.executor.number, placed.serial))
+            due_s = self._now_s + placed.attempt.grace_s
+            self._timers.set(due_s, "term", (placed.attempt.key, placed.serial))
         elif is_first:
             self._emit(ev.InterruptExecutor(placed.executor.number, placed.serial))
             self._timers.set(self._now_s + TERM_AFTER_S, "term", (placed.attempt.key, placed.serial))

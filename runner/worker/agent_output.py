@@ -111,6 +111,19 @@ class Output:
         saved = fleet_pb2.CheckpointSaved(key=_key(key), checkpoint=checkpoint)
         self._add(fleet_pb2.ReportItem(checkpoint=saved), 2 * _ITEM_BYTES + len(frame[3]))
 
+    def actor_ready(self, handle: Handle, frame: Frame) -> None:
+        """[kind, serial, address, secret]"""
+        if handle.attempt is not None and frame[1] == handle.serial:
+            ready = fleet_pb2.ActorReady(key=_key(handle.attempt.key), address=frame[2], secret=frame[3])
+            self._said(handle)
+            self._add(fleet_pb2.ReportItem(actor_ready=ready), _ITEM_BYTES)
+
+    def actor_output(self, handle: Handle, frame: Frame) -> None:
+        """[kind, serial, caller_id, frames]"""
+        if handle.attempt is not None and frame[1] == handle.serial:
+            output = fleet_pb2.ActorOutput(key=_key(handle.attempt.key), caller_id=frame[2], frames=frame[3])
+            self._add(fleet_pb2.ReportItem(actor_output=output), _ITEM_BYTES + len(frame[3]))
+
     def relay(self, handle: Handle, request: bytes) -> None:
         """A session request; the attempt that runs there is the parent of what it submits."""
         if handle.held is not None:

@@ -95,6 +95,7 @@ class AgentShell:
             ev.ReportEnded: self._report_ended,
             ev.SpawnExecutor: lambda each: self.executors.spawn(each.number, each.template),
             ev.InterruptExecutor: self._interrupt,
+            ev.EndActor: lambda each: self._tell(each.number, encode(Kind.ACTOR_EXIT, each.serial)),
             ev.SignalGroup: lambda each: self._signal(each.number, _SIGNALS[each.signal], whole_group=True),
             ev.RetireExecutor: lambda each: self._tell(each.number, encode(Kind.EXIT)),
             ev.ResumeExecutor: lambda each: self._tell(each.number, encode(Kind.RESUME, each.serial)),
@@ -116,6 +117,8 @@ class AgentShell:
             Kind.CHECKPOINT: lambda handle, frame: self.output.checkpoint(handle, frame),
             Kind.SESSION: lambda handle, frame: self.output.relay(handle, frame[1]),
             Kind.PHASE: lambda _, frame: self.output.mark_phase(frame[1], frame[2]),
+            Kind.ACTOR_READY: lambda handle, frame: self.output.actor_ready(handle, frame),
+            Kind.ACTOR_OUT: lambda handle, frame: self.output.actor_output(handle, frame),
         }
 
     # ---- the machine ----
@@ -163,6 +166,12 @@ class AgentShell:
         for handle in self.executors.by_number.values():
             if handle.attempt is not None and handle.attempt.key == key:
                 handle.link.send(encode(Kind.COMMITTED, handle.serial, step, is_accepted, reason, ""))
+
+    def actor_input(self, key: ev.Key, caller_id: str, frames: bytes) -> None:
+        """From a caller that cannot reach this machine."""
+        for handle in self.executors.by_number.values():
+            if handle.attempt is not None and handle.attempt.key == key:
+                handle.link.send(encode(Kind.ACTOR_IN, handle.serial, caller_id, frames))
 
     def free_segment(self, path: str) -> None:
         """Remove a segment of the store, or a copy. The path is as some peer told it: nothing elsewhere is touched."""

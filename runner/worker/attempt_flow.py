@@ -183,6 +183,8 @@ class AttemptFlow:
         placed.outcome = event.outcome
         if placed.stop is not None and event.was_interrupted and placed.fault is None:
             placed.fault = self._stopped_fault(placed)
+        if placed.stop is StopReason.DRAIN and attempt.grace_s and placed.fault is None:
+            placed.fault = self._stopped_fault(placed)  # an actor ended well, and is to go on elsewhere
         if executor.state is ExecutorState.RETIRING:
             placed.move(Phase.ENDING)  # its end was faster than our SIGKILL
         elif (

@@ -26,7 +26,7 @@ SESSION: Any = SimpleNamespace(client_id="c-1", executor_id="")
 def make_operations() -> Operations:
     core: Any = Core()
     nothing: Any = None
-    return Operations(core, nothing, nothing, nothing, nothing)
+    return Operations(core, nothing, nothing, nothing, nothing, nothing)
 
 
 def test_few_names_are_kept_beside_the_core() -> None:
