@@ -6,10 +6,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final, Literal, TypedDict, TypeGuard
+from typing import Any, Final, Literal, TypedDict
 
-from runner.errors import BadOptionsError
+from runner.errors import BadOptionsError, BadTypeError
+from runner.runtime_env import NONE, RuntimeEnv, is_text, parse_runtime_env
 
+_ACCELERATOR_AMOUNT = 0.001  # of the resource that says a GPU's kind, as in Ray: enough for all who share it
 UNITS_PER_ONE = 10_000  # resource amounts are fixed point on the wire
 STREAMING: Final = "streaming"
 _RESERVED = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
@@ -32,8 +34,11 @@ class TaskOptions:
     generator_backpressure_num_objects: int = -1  # items that may be unread before a generator waits; -1: no limit
     max_calls: int | None = None  # a worker process ends after so many; None: 0 for CPU tasks, 1 for GPU tasks
     timeout_s: float | None = None
-    runtime_env: Mapping[str, Any] | None = None  # {"env_vars": {...}}
+    runtime_env: RuntimeEnv = NONE
     lifetime: str | None = None  # "detached": goes on when the client is gone
+    startup_timeout_s: float | None = None  # until the function runs: worker process, environment, arguments
+    accelerator_type: str | None = None  # the kind of GPU, as the machine's resource "accelerator_type:..." says it
+    enable_task_events: bool = True  # Ray's; the events of a task cost too little to be left out
 
     def amounts(self) -> dict[str, int]:
         """Resources in wire units; nothing that is zero."""
@@ -43,12 +48,9 @@ class TaskOptions:
             "memory": self.memory or 0,
             **{name: to_units(amount) for name, amount in self.resources.items()},
         }
+        if self.accelerator_type is not None:
+            wanted[f"accelerator_type:{self.accelerator_type}"] = to_units(_ACCELERATOR_AMOUNT)
         return {name: amount for name, amount in wanted.items() if amount}
-
-    @property
-    def env_vars(self) -> dict[str, str]:
-        """Environment variables of the task."""
-        return dict(self.runtime_env["env_vars"]) if self.runtime_env else {}
 
 
 class OptionsDict(TypedDict, total=False):
@@ -68,6 +70,9 @@ class OptionsDict(TypedDict, total=False):
     timeout_s: float | None
     runtime_env: Mapping[str, Any] | None
     lifetime: Literal["detached"] | None
+    startup_timeout_s: float | None
+    accelerator_type: str | None
+    enable_task_events: bool
 
 
 NAMES = tuple(option.name for option in fields(TaskOptions))
@@ -76,15 +81,18 @@ _DEFAULTS: dict[str, Any] = {name: getattr(TaskOptions(), name) for name in NAME
 
 
 def parse_options(given: Mapping[str, Any], base: TaskOptions | None = None) -> TaskOptions:
-    """Check `given` and lay it over `base`.
+    """Check `given` and lay it over `base`, the options of the function that `.options()` was called on.
 
     Raises:
         BadOptionsError: an unknown name (the valid ones are listed) or a value that cannot work.
+        BadTypeError: a value of the wrong type.
     """
     given = {_ALIASES.get(name, name): value for name, value in given.items()}
     for name in given:
         if name not in NAMES:
             raise _unknown(name)
+    if base is not None and "max_calls" in given:
+        raise BadOptionsError("max_calls cannot be changed by .options(): give it to @runner.remote(max_calls=...).")
     # None always means the default, as if the option had not been given.
     checked = {name: _DEFAULTS[name] if value is None else _CHECKS[name](name, value) for name, value in given.items()}
     options = replace(base or TaskOptions(), **checked)
@@ -103,14 +111,18 @@ def parse_memory(name: str, value: Any) -> int | None:
             raise _bad(name, value, 'bytes as a number, or a text such as "2GiB" or "500MB"')
         base = 1024 if match[3] else 1000
         return int(float(match[1]) * base ** _POWERS[match[2].lower()])
-    if not _is_number(value) or value < 0 or value != int(value):
+    if not _is_number(value):
+        raise _bad_type(name, value, 'bytes as a number, or a text such as "2GiB"')
+    if not math.isfinite(value) or value < 0 or value != int(value):
         raise _bad(name, value, 'whole bytes >= 0, or a text such as "2GiB"')
     return int(value)
 
 
 def parse_amount(name: str, value: Any) -> float:
     """A resource amount: 0 or at least 0.0001."""
-    if not _is_number(value) or not math.isfinite(value) or value < 0 or 0 < value < 1 / UNITS_PER_ONE:
+    if not _is_number(value):
+        raise _bad_type(name, value, "a number: 0, or at least 0.0001")
+    if not math.isfinite(value) or value < 0 or 0 < value < 1 / UNITS_PER_ONE:
         raise _bad(name, value, "a number: 0, or at least 0.0001")
     return float(value)
 
@@ -120,7 +132,7 @@ def parse_resources(name: str, value: Any) -> dict[str, float]:
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) and key for key in value):
-        raise _bad(name, value, 'a dict such as {"fast_disk": 1}')
+        raise _bad_type(name, value, 'a dict such as {"fast_disk": 1}')
     for key in value:
         if key in _RESERVED:
             raise BadOptionsError(f"{name}[{key!r}] is not a custom resource: use {_RESERVED[key]}= instead.")
@@ -149,29 +161,44 @@ def _bad(name: str, value: Any, expected: str) -> BadOptionsError:
     return BadOptionsError(f"{name}={value!r} cannot work: expected {expected}.")
 
 
+def _bad_type(name: str, value: Any, expected: str) -> BadTypeError:
+    return BadTypeError(f"{name}={value!r} cannot work: expected {expected}.")
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _whole(name: str, value: Any, least: int, most: int, expected: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _bad_type(name, value, expected)
+    if not least <= value <= most:
+        raise _bad(name, value, expected)
+    return value
+
+
 def _check_name(name: str, value: Any) -> str:
-    if not _is_text(value) or not value or len(value) > 256 or "\n" in value:
-        raise _bad(name, value, "a text of 1 to 256 characters on one line")
+    expected = "a text of 1 to 256 characters on one line"
+    if not isinstance(value, str):
+        raise _bad_type(name, value, expected)
+    if not is_text(value) or not value or len(value) > 256 or "\n" in value:
+        raise _bad(name, value, expected)
     return value
 
 
 def _check_retries(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not -1 <= value < 2**31:
-        raise _bad(name, value, "a whole number >= 0, or -1 for no limit")
-    return value
+    return _whole(name, value, -1, 2**31 - 1, "a whole number >= 0, or -1 for no limit")
 
 
 def _check_retry_exceptions(name: str, value: Any) -> bool | tuple[type[BaseException], ...]:
     if isinstance(value, bool):
         return value
-    kinds = tuple(value) if isinstance(value, list | tuple) else ()
-    if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
-        raise _bad(name, value, "True, False or a list of exception types")
-    return kinds
+    expected = "True, False or a list of exception types"
+    if not isinstance(value, list | tuple):
+        raise _bad_type(name, value, expected)
+    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in value):
+        raise _bad(name, value, expected)
+    return tuple(value) or False
 
 
 def _check_returns(name: str, value: Any) -> int | str:
@@ -179,48 +206,43 @@ def _check_returns(name: str, value: Any) -> int | str:
         return STREAMING
     if value == "dynamic":
         raise BadOptionsError(f'{name}="dynamic" is not supported, as it is deprecated in Ray: use "streaming".')
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 10_000:
-        raise _bad(name, value, 'a whole number from 0 to 10000, or "streaming"')
-    return value
+    expected = 'a whole number from 0 to 10000, or "streaming"'
+    if isinstance(value, str):
+        raise _bad(name, value, expected)
+    return _whole(name, value, 0, 10_000, expected)
 
 
 def _check_backpressure(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not (value == -1 or 0 < value < 2**31):
-        raise _bad(name, value, "a whole number > 0, or -1 for no limit")
-    return value
+    expected = "a whole number > 0, or -1 for no limit"
+    if value == 0:
+        raise _bad(name, value, expected)
+    return _whole(name, value, -1, 2**31 - 1, expected)
 
 
 def _check_calls(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _bad(name, value, "a whole number >= 0 (0: no limit), or None")
-    return value
+    return _whole(name, value, 0, 2**31 - 1, "a whole number >= 0 (0: no limit), or None")
 
 
 def _check_timeout(name: str, value: Any) -> float:
-    if not _is_number(value) or not value > 0 or not math.isfinite(value):
+    if not _is_number(value):
+        raise _bad_type(name, value, "seconds > 0, or None")
+    if not value > 0 or not math.isfinite(value):
         raise _bad(name, value, "seconds > 0, or None")
     return float(value)
 
 
-def _check_runtime_env(name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise _bad(name, value, 'a dict such as {"env_vars": {"KEY": "value"}}')
-    if unknown := [key for key in value if key != "env_vars"]:
-        raise BadOptionsError(f"{name} has the unknown key {unknown[0]!r}. Valid keys are: env_vars.")
-    env_vars = value.get("env_vars", {})
-    if not isinstance(env_vars, Mapping):
-        raise _bad(f"{name}['env_vars']", env_vars, "a dict of str to str")
-    for key, text in env_vars.items():
-        if not _is_text(key) or not key or "=" in key:
-            raise _bad(f"{name}['env_vars']: the name {key!r}", text, "a text without = and NUL for a name")
-        if not _is_text(text):
-            raise _bad(f"{name}['env_vars'][{key!r}]", text, "a text without NUL")
-    return {"env_vars": dict(env_vars)}
+def _check_kind(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _bad_type(name, value, 'the name of a kind of GPU, such as "A100"')
+    if not is_text(value) or not value:
+        raise _bad(name, value, 'the name of a kind of GPU, such as "A100"')
+    return value
 
 
-def _is_text(value: Any) -> TypeGuard[str]:
-    """Whether it can be part of an environment: no NUL, no halves of characters."""
-    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= each <= "\udfff" for each in value)
+def _check_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _bad_type(name, value, "True or False")
+    return value
 
 
 def _check_lifetime(name: str, value: Any) -> str:
@@ -241,6 +263,9 @@ _CHECKS: dict[str, Any] = {
     "generator_backpressure_num_objects": _check_backpressure,
     "max_calls": _check_calls,
     "timeout_s": _check_timeout,
-    "runtime_env": _check_runtime_env,
+    "runtime_env": parse_runtime_env,
     "lifetime": _check_lifetime,
+    "startup_timeout_s": _check_timeout,
+    "accelerator_type": _check_kind,
+    "enable_task_events": _check_flag,
 }

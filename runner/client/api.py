@@ -9,6 +9,7 @@ from runner.client.context import current_session, current_task, session_or_none
 from runner.client.remote_function import RemoteFunction
 from runner.errors import BadOptionsError, UsageError
 from runner.options import TaskOptions, parse_options
+from runner.runtime_env import parse_runtime_env
 
 if TYPE_CHECKING:
     import os
@@ -48,6 +49,7 @@ def init(
     log_to_driver: bool = True,
     lost_after_s: float = 60.0,
     timeout_s: float = 30.0,
+    runtime_env: Mapping[str, Any] | None = None,
 ) -> ClientSession:
     """Start a cluster of this process's own, or connect to a standing one at `address` ("host:port", RUNNER_ADDRESS).
 
@@ -61,7 +63,8 @@ def init(
     `max_cost` (US dollars): near it no more machines are booted; see docs/cost.md. `preload` names modules that every
     worker has imported before its first task, such as "torch". For a standing cluster the token and the certificate
     authority `ca` (PEM bytes or a file) are found on this host, or in RUNNER_TOKEN and RUNNER_CA. `log_to_driver`
-    prints what tasks write. A coordinator that does not answer for `lost_after_s` ends the session.
+    prints what tasks write. A coordinator that does not answer for `lost_after_s` ends the session. `runtime_env` is
+    that of all its calls: a call's own `env_vars` come on top of it, its other keys in place of it.
 
     Called again, it returns the session that there is. The result is a context manager that calls `shutdown`.
 
@@ -88,7 +91,8 @@ def init(
         max_cost=max_cost,
         strict=strict,
     )
-    access = connection.AccessOptions(address, token, ca, log_to_driver, lost_after_s, timeout_s)
+    env = parse_runtime_env("runtime_env", runtime_env or {})
+    access = connection.AccessOptions(address, token, ca, log_to_driver, lost_after_s, timeout_s, env)
     return connection.init(fleet, access)
 
 

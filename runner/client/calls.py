@@ -12,6 +12,7 @@ from runner.objects.refs import ObjectRef
 from runner.objects.serialization import Serialized, serialize
 from runner.options import STREAMING, TaskOptions
 from runner.rpc.gen import client_pb2, types_pb2
+from runner.runtime_env import NONE, RuntimeEnv
 
 # Larger functions (closures over data) travel as objects: a message holds 4 MiB, and a frame more than one operation.
 LARGE_FUNCTION_BYTES = 512 * 1024
@@ -76,9 +77,18 @@ class PreparedCall:
 
     @classmethod
     def of(
-        cls, function: PickledFunction, options: TaskOptions, *, is_executor: bool, is_generator: bool = False
+        cls,
+        function: PickledFunction,
+        options: TaskOptions,
+        env: RuntimeEnv = NONE,
+        *,
+        is_executor: bool,
+        is_generator: bool = False,
     ) -> PreparedCall:
-        """The call of `function` under `options`; generators stream unless `num_returns` says otherwise."""
+        """The call of `function` under `options`; `env` is the whole environment, whose packages the function has.
+
+        Generators stream unless `num_returns` says otherwise.
+        """
         is_streaming = options.num_returns == STREAMING or (options.num_returns is None and is_generator)
         num_returns = options.num_returns if isinstance(options.num_returns, int) else 1
         backpressure = max(0, options.generator_backpressure_num_objects) if is_streaming else 0
@@ -94,7 +104,8 @@ class PreparedCall:
             max_calls=options.max_calls or 0,
             # None keeps Ray's default: a GPU task's process is not used again.
             reuse_gpu_worker=options.max_calls is not None and options.max_calls != 1,
-            env_vars=options.env_vars,
+            env_vars=env.env_vars,
+            startup_timeout_s=options.startup_timeout_s or env.setup_timeout_s or 0.0,
             detached=options.lifetime == "detached",
             is_run=is_run,
             is_streaming=is_streaming,
@@ -113,6 +124,8 @@ def register_operations(
     """Serialised operations that make a function known, what it needs first, each with its content id."""
     operations: list[tuple[str, bytes]] = []
     for package in function.packages:
+        if not package.zip_bytes:
+            continue  # the cluster has it
         message = types_pb2.Package(package_id=package.package_id, zip=package.zip_bytes)
         operation = client_pb2.Operation(register_package=message)
         operations.append((package.package_id, operation.SerializeToString()))

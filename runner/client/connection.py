@@ -16,6 +16,7 @@ from runner.client.context import current_task, session_or_none, set_session
 from runner.client.fleet_options import estimate
 from runner.coordinator.config import STRICT_START_S_MAX
 from runner.errors import BadOptionsError, RunnerError, UsageError
+from runner.runtime_env import NONE, RuntimeEnv
 
 if TYPE_CHECKING:
     from runner.client.fleet_options import FleetOptions
@@ -43,6 +44,7 @@ class AccessOptions:
     log_to_driver: bool
     lost_after_s: float
     timeout_s: float
+    runtime_env: RuntimeEnv = NONE
 
 
 class ClientSession:
@@ -215,7 +217,7 @@ def _connect(
     except BaseException:
         transport.close(0.0)
         raise
-    session = Session(_info(client_id, welcome), transport)
+    session = Session(_info(client_id, welcome, access.runtime_env), transport)
     transport.attach(session)
     printer = _printer(session, transport, welcome) if access.log_to_driver else None
     state_dir = coordinator.ready.state_dir if coordinator is not None else ""
@@ -235,7 +237,7 @@ def _import_all() -> None:
     import runner.client.session  # noqa: F401
 
 
-def _info(client_id: str, welcome: client_pb2.Welcome) -> SessionInfo:
+def _info(client_id: str, welcome: client_pb2.Welcome, runtime_env: RuntimeEnv) -> SessionInfo:
     from runner.client.session_info import SessionInfo
     from runner.rpc.version import host_id
 
@@ -248,6 +250,7 @@ def _info(client_id: str, welcome: client_pb2.Welcome) -> SessionInfo:
         embedded=welcome.embedded,
         # An own cluster's machines are as old as the session; what a standing one had before may be a long story.
         machines_from_seq=1 if welcome.embedded else welcome.event_seq + 1,
+        runtime_env=runtime_env,
     )
 
 

@@ -106,9 +106,16 @@ class RemoteFunction(Generic[P, R]):
                 'lifetime="detached" needs a cluster that outlives this process: start one with `runner up` and connect'
                 " with runner.init(address)."
             )
+        env = self._options.runtime_env.over(session.info.runtime_env)
+        function = self._pickle.get()
+        if env.working_dir or env.py_modules or session.env_packages:
+            from runner.client.runtime_packages import with_runtime_env
+
+            function = with_runtime_env(function, env, session.env_packages)
         return PreparedCall.of(
-            self._pickle.get(),
+            function,
             self._options,
+            env,
             is_executor=session.info.is_executor,
             is_generator=_is_generator(self.__runner_function__),
         )

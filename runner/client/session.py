@@ -44,6 +44,7 @@ class Session:
         self.machine = SessionMachine(subscribed=not info.is_executor)
         self.dropped: deque[ObjectId] = self.machine.dropped
         self.runs: dict[str, str] = {}  # named tasks submitted here: id -> name
+        self.env_packages: list[str] = []  # ids: of the runtime_env of the task that runs here
         # Re-entrant: a garbage collection inside may run a user's __del__ that calls us.
         self._lock = threading.RLock()
         self.outgoing = Outgoing(self, self._lock)

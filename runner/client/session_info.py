@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runner.runtime_env import NONE, RuntimeEnv
+
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
@@ -16,3 +18,4 @@ class SessionInfo:
     embedded: bool = False
     is_executor: bool = False
     machines_from_seq: int = 1  # where streams begin to tell of machines
+    runtime_env: RuntimeEnv = NONE  # of all its calls, under that of each

@@ -5,15 +5,12 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import gc
-import io
 import os
-import shutil
 import signal
 import socket
 import sys
 import time
 import traceback
-import zipfile
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
@@ -26,11 +23,13 @@ from runner.errors import ObjectLostError, StoreFullError
 from runner.ids import ObjectId, TaskId
 from runner.objects import arguments, refs
 from runner.objects.functions import load_function
+from runner.objects.packages import CWD, is_of_environment, unpack
 from runner.objects.serialization import deserialize
 from runner.objects.store import Store
 from runner.objects.values import from_wire, to_wire
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.rpc.limits import cut_text
+from runner.runtime_env import RuntimeEnv
 from runner.worker.executor_api import RunningTask
 from runner.worker.executor_files import AgentFiles
 from runner.worker.executor_socket import ExecutorSocket
@@ -94,6 +93,7 @@ class Executor:
             store_path="" if settings["is_apart"] else settings["store_path"],
             embedded=settings["embedded"],
             is_executor=True,
+            runtime_env=RuntimeEnv(env_vars=dict(settings["env_vars"])),  # what the task submits has it too
         )
         self._session = Session(info, self._transport)
         self._transport.attach(self._session)
@@ -209,16 +209,12 @@ class Executor:
             numpy.random.seed()
 
     def _add_package(self, package_id: str, blob: bytes) -> None:
-        """Unpack once per host and make it importable."""
-        folder = os.path.join(self._settings["store_path"], "packages", package_id)
-        if not os.path.isdir(folder):
-            building = f"{folder}.{os.getpid()}.tmp"
-            with zipfile.ZipFile(io.BytesIO(blob)) as archive:
-                archive.extractall(building)
-            try:
-                os.rename(building, folder)
-            except OSError:  # another executor was faster
-                shutil.rmtree(building, ignore_errors=True)
+        """Unpack it, once per machine, and make it importable."""
+        folder = unpack(self._settings["store_path"], package_id, blob)
+        if is_of_environment(package_id):
+            self._session.env_packages.append(package_id)
+        if package_id.startswith(CWD):
+            os.chdir(folder)
         if folder not in sys.path:
             sys.path.insert(0, folder)
 

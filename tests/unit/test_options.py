@@ -49,7 +49,6 @@ BAD: list[tuple[str, Any]] = [
     ("max_retries", 1.0),
     ("retry_exceptions", "ValueError"),
     ("retry_exceptions", [ValueError, 5]),
-    ("retry_exceptions", []),
     ("num_returns", -1),
     ("num_returns", "dynamic"),
     ("generator_backpressure_num_objects", 0),
@@ -69,6 +68,10 @@ BAD: list[tuple[str, Any]] = [
     ("runtime_env", {"env_vars": {1: "x"}}),
     ("runtime_env", {"env_vars": [("A", "x")]}),
     ("lifetime", "forever"),
+    ("startup_timeout_s", 0),
+    ("accelerator_type", ""),
+    ("accelerator_type", 100),
+    ("enable_task_events", 1),
 ]
 
 
@@ -76,6 +79,54 @@ BAD: list[tuple[str, Any]] = [
 def test_bad_values_name_the_option(name: str, value: Any) -> None:
     with pytest.raises(BadOptionsError, match=name):
         parse_options({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_cpus", "2"),
+        ("num_gpus", [1]),
+        ("memory", [1]),
+        ("resources", [1]),
+        ("name", 5),
+        ("max_retries", 1.5),
+        ("retry_exceptions", "ValueError"),
+        ("num_returns", 1.5),
+        ("max_calls", "1"),
+        ("timeout_s", "1"),
+        ("runtime_env", 5),
+        ("accelerator_type", 100),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_a_type_error_as_in_ray(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=name):
+        parse_options({name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_gpus", 1.5), ("max_retries", -2), ("num_cpus", -1), ("memory", -5)])
+def test_a_value_out_of_range_is_a_value_error_only(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name) as caught:
+        parse_options({name: value})
+    assert not isinstance(caught.value, TypeError)
+
+
+def test_max_calls_is_the_functions_and_no_calls() -> None:
+    base = parse_options({"max_calls": 3})
+    with pytest.raises(ValueError, match=r"cannot be changed by \.options\(\)"):
+        parse_options({"max_calls": 1}, base)
+    assert parse_options({"num_cpus": 2}, base).max_calls == 3
+
+
+def test_a_kind_of_gpu_is_a_tiny_resource() -> None:
+    assert parse_options({"accelerator_type": "A100", "num_gpus": 1}).amounts() == {
+        "CPU": 10_000,
+        "GPU": 10_000,
+        "accelerator_type:A100": 10,
+    }
+
+
+def test_no_types_of_errors_to_retry_means_none() -> None:
+    assert parse_options({"retry_exceptions": []}).retry_exceptions is False
 
 
 def test_none_is_the_default() -> None:

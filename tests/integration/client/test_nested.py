@@ -18,7 +18,7 @@ WAYS_TO_END = ["reused", "max_calls", "left_children"]
 
 
 def remote(function: Any, way: str) -> Any:
-    return runner.remote(function).options(max_calls=1 if way == "max_calls" else 0)
+    return runner.remote(max_calls=1 if way == "max_calls" else 0)(function)
 
 
 def leave_child(way: str) -> None:

@@ -46,12 +46,14 @@ def test_equal_functions_share_one_registration(transport: MemoryTransport) -> N
 
 
 def test_options_reach_the_wire(transport: MemoryTransport) -> None:
-    function = remote(num_cpus=0.5, num_gpus=1, memory="1GiB", resources={"disk": 2}, max_retries=-1, timeout_s=5)
-    function = function.options(retry_exceptions=[ValueError], max_calls=0, runtime_env={"env_vars": {"A": "b"}})
+    function = remote(num_cpus=0.5, num_gpus=1, memory="1GiB", resources={"disk": 2}, max_calls=0)
+    function = function.options(retry_exceptions=[ValueError], max_retries=-1, timeout_s=5, startup_timeout_s=9)
+    function = function.options(runtime_env={"env_vars": {"A": "b"}, "config": {"setup_timeout_seconds": 8}})
     ref = function.remote()
     (spec,) = transport.submits()
     assert dict(spec.resources.amounts) == {"CPU": 5000, "GPU": 10000, "memory": 2**30, "disk": 20000}
     assert (spec.max_retries, spec.timeout_s, spec.reuse_gpu_worker) == (-1, 5.0, True)
+    assert spec.startup_timeout_s == 9
     assert spec.retry_user_errors
     assert deserialize(spec.retry_exceptions) == (ValueError,)
     assert dict(spec.env_vars) == {"A": "b"}
