@@ -6,11 +6,13 @@ import asyncio
 import os
 import re
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import docker
 from docker.errors import APIError, DockerException
@@ -27,6 +29,7 @@ CALL_S = 60.0  # one call; starting a container on a busy host takes seconds
 # Podman 4.3 with runc on 2 busy cores: 16 creations took 4 to 8 s whatever their number; 16 removals took 6.3 s with 1
 # thread, 4.4 with 2, 1.9 with 4, 1.5 with 8 and 1.4 with 16.
 CALLS_MAX = 8
+_PORT, _TLS_PORT = 2375, 2376  # as the SDK, where the URL names none
 _USUAL_SOCKETS = ("/var/run/docker.sock", "/run/podman/podman.sock")
 ENGINE_ERRORS = (DockerException, RequestException, OSError)
 
@@ -72,6 +75,23 @@ class Engine:
     def version_and_info(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the engine is, and what its host has; blocking."""
         return self.client.version(), self.client.info()
+
+    async def connect(self, limit_bytes: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection beside the SDK's, for a line of `limit_bytes` at most.
+
+        Raises:
+            OSError: nobody answers, or TLS fails.
+        """
+        if self.is_local:
+            return await asyncio.open_unix_connection(self.url.removeprefix("unix://"), limit=limit_bytes)
+        split = urlsplit(self.url)
+        context = None
+        if self._tls is not None:
+            context = ssl.create_default_context(cafile=self._tls.ca_cert)
+            certificate, key = self._tls.cert or ("", None)
+            context.load_cert_chain(certificate, key)
+        port = split.port or (_PORT if context is None else _TLS_PORT)
+        return await asyncio.open_connection(split.hostname, port, ssl=context, limit=limit_bytes)
 
     async def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a blocking function that uses `client`.

@@ -146,7 +146,7 @@ class ContainerProvider:
             with contextlib.suppress(ProviderError):
                 site = await asyncio.shield(self._opening)
                 if self._ends is not None:
-                    await site.engine.call(self._ends.close)
+                    await self._ends.close()
                 site.engine.close()
 
     # ---- the engine ----
