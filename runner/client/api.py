@@ -44,6 +44,7 @@ def init(
     provider_options: Mapping[str, Any] | None = None,
     max_cost: float | None = None,
     strict: bool = False,
+    object_store_memory: int | str | None = None,
     token: str | None = None,
     ca: str | os.PathLike[str] | bytes | None = None,
     log_to_driver: bool = True,
@@ -60,7 +61,8 @@ def init(
     machines; with `strict` fewer than were asked for are a failure, else work goes on with those that come.
 
     `image`, `region` (one, or several in order of preference) and `provider_options` are the provider's own options.
-    `max_cost` (US dollars): near it no more machines are booted; see docs/cost.md. `preload` names modules that every
+    `object_store_memory` (bytes or "8GiB"; None: 30 % of the host's memory) bounds the values in shared memory; what was
+    not used for longest moves to disk. `max_cost` (US dollars): near it no more machines are booted; see docs/cost.md. `preload` names modules that every
     worker has imported before its first task, such as "torch". For a standing cluster the token and the certificate
     authority `ca` (PEM bytes or a file) are found on this host, or in RUNNER_TOKEN and RUNNER_CA. `log_to_driver`
     prints what tasks write. A coordinator that does not answer for `lost_after_s` ends the session. `runtime_env` is
@@ -90,6 +92,7 @@ def init(
         region=region,
         max_cost=max_cost,
         strict=strict,
+        object_store_memory=object_store_memory,
     )
     env = parse_runtime_env("runtime_env", runtime_env or {})
     access = connection.AccessOptions(address, token, ca, log_to_driver, lost_after_s, timeout_s, env)

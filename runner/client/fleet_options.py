@@ -32,6 +32,7 @@ class FleetOptions:
     region: str | Sequence[str] | None = None
     max_cost: float | None = None
     strict: bool = False
+    object_store_memory: int | str | None = None
 
     @property
     def is_default(self) -> bool:
@@ -58,6 +59,7 @@ class FleetOptions:
             "max_cost": parse_max_cost(self.max_cost),
             "strict": strict,
             "preload": self.preload,
+            "store_bytes": parse_memory("object_store_memory", self.object_store_memory),
         }
 
     def _pools(self) -> tuple[Pool, ...]:

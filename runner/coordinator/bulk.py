@@ -16,6 +16,7 @@ from runner.core.cluster import Cluster
 from runner.core.values import FailureRecord, ValueRecord
 from runner.errors import ObjectLostError, ProtocolViolationError, UsageError
 from runner.ids import MachineId, ObjectId, TaskId, random_id, task_of
+from runner.objects import spill
 from runner.objects.file_chunks import IncomingFile, OutgoingFile
 from runner.rpc.gen import fleet_pb2, types_pb2
 
@@ -184,7 +185,7 @@ class Bulk:
             if not is_named:
                 self._holders.pop(path, None)
                 with contextlib.suppress(OSError):  # named and freed since
-                    os.unlink(path)
+                    spill.remove(path)
         if self._unclaimed:
             self._sweep_soon()
 

@@ -60,6 +60,7 @@ class CoordinatorConfig:
     boot_deadline_s: float = BOOT_DEADLINE_S  # from the machine's creation to its agent's registration
     client_lost_after_s: float = 30.0
     ends_alone: bool = False  # ends when no client and no detached work has been there for `client_lost_after_s`
+    store_bytes: int | None = None  # of the object store in memory, the rest goes to disk; None: see docs/objects.md
     disk_reserve_bytes: int = 64 << 20  # submits are refused when the journal's disk has less than this left
 
     def to_dict(self) -> dict[str, Any]:

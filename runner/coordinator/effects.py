@@ -19,6 +19,7 @@ from runner.coordinator.sessions import Sessions
 from runner.core import commands
 from runner.errors import InternalError
 from runner.ids import MachineId
+from runner.objects import spill
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.rpc.limits import ITEM_BYTES_MAX
 
@@ -196,7 +197,7 @@ class Effects:
             # Unlinking is safe under live mappings. The path came from a peer: nothing outside the store is touched.
             if os.path.dirname(segment.path) == self._store_path:
                 with contextlib.suppress(OSError):
-                    os.unlink(segment.path)
+                    spill.remove(segment.path)
             holders: Iterable[tuple[MachineId, int]] = self._bulk.released(segment.path)
         else:
             holders = self._fleet.machines_on(segment.host_id)

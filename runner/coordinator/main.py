@@ -85,6 +85,7 @@ def _run(config: CoordinatorConfig, ready_fd: int, *, is_machine: bool) -> int:
         if config.preload:
             zygote.preload(config.preload)  # while the machines boot
     state = StateDir(config.home, config.cluster_id, config.token, embedded=config.embedded)
+    state.bound_store(config.store_bytes, config.disk_reserve_bytes)
     _log_to(state, to_stderr=is_machine)  # there nobody reads the file, and the provider keeps what is written
     said, config = config, replace(config, pools=_resolved(config))
 

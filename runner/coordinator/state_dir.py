@@ -13,6 +13,7 @@ from runner.config import read_secret
 from runner.coordinator.config import SETTINGS_NAME
 from runner.errors import UsageError
 from runner.ids import ClusterId, random_id
+from runner.objects import spill
 from runner.objects.file_locks import lock_file
 from runner.rpc.clusters import CA_NAME, FILE_NAME, TOKEN_NAME, ClusterInfo
 from runner.rpc.security import Authority, new_token
@@ -52,6 +53,13 @@ class StateDir:
         self._lock_fds.append(lock_file(self.store / _STORE_LOCK))
         os.write(self._lock_fds[-1], _EMBEDDED if embedded else b"standing")
 
+    def bound_store(self, bytes_max: int | None, disk_reserve_bytes: int) -> None:
+        """How much of the store may be in memory (None: what the host can spare); the rest goes to disk."""
+        if self.store.parent != self.path:  # else it is on disk as it is
+            bounds = bytes_max or spill.default_bytes_max(str(self.store))
+            folder = str(self.path / "spilled")
+            spill.set_bounds(str(self.store), spill.Bounds(bounds, folder, disk_reserve_bytes))
+
     def publish(self, address: str, *, embedded: bool) -> None:
         """Write cluster.json: from now on the cluster can be found."""
         ClusterInfo.of_this_process(self.cluster_id, str(self.path), address, embedded=embedded).write()
@@ -64,7 +72,7 @@ class StateDir:
     def close(self, *, keep: bool, keep_store: bool) -> None:
         """Release it. Without `keep` the whole directory goes; the object store goes unless `keep_store`."""
         if not keep_store:
-            shutil.rmtree(self.store, ignore_errors=True)
+            spill.clear(str(self.store))
         if not keep:
             shutil.rmtree(self.path, ignore_errors=True)
         for fd in self._lock_fds:
@@ -119,7 +127,7 @@ def sweep_stores() -> None:
             fd = lock_file(store / _STORE_LOCK)
         except OSError:
             continue  # its coordinator lives, is just making it, or it is something else
-        shutil.rmtree(store, ignore_errors=True)
+        spill.clear(str(store))
         os.close(fd)
 
 

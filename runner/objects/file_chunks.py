@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
 from runner.errors import ProtocolViolationError, StoreFullError
+from runner.objects import spill
 
 CHUNK_BYTES = 1 << 20
 P = ParamSpec("P")
@@ -100,6 +101,7 @@ class IncomingFile:
         self.total_bytes = total_bytes
         self._what = what
         self._reserve_bytes = reserve_bytes
+        self._target = path  # elsewhere when its store has no room in memory
         self._building = f"{path}.tmp"
         self.position = 0  # bytes that are there
         self._is_hashed = is_hashed
@@ -159,10 +161,16 @@ class IncomingFile:
 
     def publish(self) -> None:
         """From now on it is there under its name."""
-        os.rename(self._building, self.path)
+        os.rename(self._building, self._target)
+        if self._target != self.path:
+            spill.adopt(self.path, self._target)
 
     def _reserve(self) -> None:
         folder = os.path.dirname(self.path)
+        bounds = spill.read_bounds(folder)
+        if bounds is not None:
+            self._target = spill.place(self.path, self.total_bytes, bounds)
+            self._building = f"{self._target}.tmp"
         if self._reserve_bytes and shutil.disk_usage(folder).free - self.total_bytes < self._reserve_bytes:
             raise OSError(errno.ENOSPC, "the rest is reserved")
         self._fd = os.open(self._building, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

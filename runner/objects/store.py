@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 
 from runner.errors import ObjectLostError, StoreFullError
+from runner.objects import spill
 from runner.objects.serialization import Serialized
 
 _IOV_MAX = 512  # below every Linux limit (1024)
@@ -19,18 +20,34 @@ class Store:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._bounds = spill.read_bounds(path)
 
     def write(self, object_id: str, serialized: Serialized) -> tuple[str, int]:
         """Write one value; returns its path and size in bytes.
 
         The name is unique, so two attempts of one task never meet.
 
+        What is too much for memory goes to disk, see `runner.objects.spill`.
+
         Raises:
             StoreFullError: no space is left; nothing stays behind.
         """
         path = os.path.join(self.path, f"{object_id}-{secrets.token_hex(4)}")
-        write_segment(path, serialized)
-        return path, serialized.total_bytes
+        size_bytes = serialized.total_bytes
+        if self._bounds is None:
+            write_segment(path, serialized)
+            return path, size_bytes
+        target = spill.place(path, size_bytes, self._bounds)
+        try:
+            write_segment(target, serialized)
+        except StoreFullError:
+            if target != path:
+                raise
+            target = spill.place_on_full(path, size_bytes, self._bounds)
+            write_segment(target, serialized)
+        if target != path:
+            spill.adopt(path, target)
+        return path, size_bytes
 
 
 def write_segment(path: str, serialized: Serialized) -> None:
@@ -80,6 +97,7 @@ def open_segment(path: str, size_bytes: int) -> memoryview:
     except FileNotFoundError as error:
         raise ObjectLostError(f"The segment {path} is gone.") from error
     try:
+        os.utime(fd)  # what was opened least recently is the first to leave memory
         seen_bytes = os.fstat(fd).st_size
         if seen_bytes < size_bytes:
             raise ObjectLostError(f"The segment {path} has {seen_bytes} bytes instead of {size_bytes}.")

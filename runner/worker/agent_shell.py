@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from runner.clock import Clock
+from runner.objects import spill
 from runner.rpc.phases import FIRST_TASK, TEMPLATE_READY
 from runner.worker import agent_events as ev
 from runner.worker.agent_events import ExitCause
@@ -182,7 +183,7 @@ class AgentShell:
             log.error("%s is not in the store; left alone", path)
             return
         try:
-            os.unlink(path)
+            spill.remove(path)
         except OSError as error:
             log.debug("%s: %s", path, error)
 

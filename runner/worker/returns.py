@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from runner.client.pickling_errors import not_serializable
 from runner.errors import BadOptionsError
 from runner.ids import TaskId, return_id
+from runner.objects import spill
 from runner.objects.serialization import Serialized, serialize
 from runner.objects.values import INLINE_MAX_BYTES
 from runner.rpc.gen import fleet_pb2, types_pb2
@@ -57,10 +58,8 @@ def drop_returns(ended: fleet_pb2.AttemptEnded, host_id: str) -> None:
     """Take back what was filled in so far: nobody will ever read it. The coordinator does so with what is on its host."""
     for value in ended.returns.values:
         if value.segment.path and value.segment.host_id == host_id:
-            try:
-                os.unlink(value.segment.path)
-            except OSError:
-                continue
+            with contextlib.suppress(OSError):
+                spill.remove(value.segment.path)
     ended.ClearField("returns")
 
 
