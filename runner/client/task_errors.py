@@ -25,6 +25,7 @@ _KINDS: dict[int, type[errors._Attributed]] = {
     types_pb2.FAILURE_KIND_OUT_OF_MEMORY: errors.OutOfMemoryError,
     types_pb2.FAILURE_KIND_MACHINE_LOST: errors.MachineLostError,
     types_pb2.FAILURE_KIND_CANCELLED: errors.TaskCancelledError,
+    types_pb2.FAILURE_KIND_KILLED: errors.TaskKilledError,
     types_pb2.FAILURE_KIND_TIMEOUT: errors.TaskTimeoutError,
     types_pb2.FAILURE_KIND_UNSCHEDULABLE: errors.UnschedulableError,
     types_pb2.FAILURE_KIND_OBJECT_LOST: errors.ObjectLostError,

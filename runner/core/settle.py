@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from zlib import crc32
 
 from runner.core.facts import ActorReleased, AttemptRetried, CancelMarked, PromiseEnded, TaskSettled
 from runner.core.objects import ObjectState
 from runner.core.task import Task, TaskState
 from runner.core.turn import Turn
 from runner.core.values import CoreConfig, FailureKind, FailureRecord, ValueRecord
-from runner.ids import ClientId, ObjectId, return_id
+from runner.ids import ClientId, ObjectId, TaskId, return_id
 
 _LINE_CHARS_MAX = 500  # of a task's history, which every reader of its failure gets
 _KILLS = frozenset({FailureKind.WORKER_CRASHED, FailureKind.OUT_OF_MEMORY})
@@ -125,9 +126,11 @@ def end_attempt(
     if task.is_cancelling or kind is FailureKind.CANCELLED:
         if kind is not FailureKind.CANCELLED:
             failure = cancelled(task)
+        if task.is_cancel_forced and record.actor is None:
+            failure = failure._replace(kind=FailureKind.KILLED)
         settle(turn, task, failure, is_cancelled=True)
     elif _may_retry(turn.state.config, task, kind, is_retryable):
-        until_s = backoff_until_s(turn.state.config, task.retries_used, turn.now_s)
+        until_s = backoff_until_s(turn.state.config, task.task_id, task.retries_used, turn.now_s)
         turn.record(AttemptRetried(task.task_id, line, True, is_killed, until_s))
     else:
         history = (*task.lines, line) if task.lines or kind is not FailureKind.USER else ()
@@ -148,12 +151,22 @@ def _may_retry(config: CoreConfig, task: Task, kind: FailureKind, is_retryable: 
     return kind in _SYSTEM_FAULTS or (kind is FailureKind.USER and record.retry_user_errors and is_retryable)
 
 
-def backoff_until_s(config: CoreConfig, retries_used: int, now_s: float) -> float | None:
-    """None for the first retry: most faults are gone at once. Later ones wait, doubling."""
+def backoff_until_s(config: CoreConfig, task_id: TaskId, retries_used: int, now_s: float) -> float | None:
+    """None for the first retry: most faults are gone at once. Later ones wait, doubling.
+
+    Tasks that failed together do not come back together: each wait is shortened by up to half, by how much follows from
+    the task's id and the number of the retry.
+    """
     if retries_used == 0:
         return None
     doublings = min(retries_used - 1, 30)
-    return now_s + min(config.backoff_first_s * 2.0**doublings, config.backoff_max_s)
+    whole_s = min(config.backoff_first_s * 2.0**doublings, config.backoff_max_s)
+    return now_s + whole_s * (1 - _share(f"{task_id} {retries_used}") / 2)
+
+
+def _share(text: str) -> float:
+    """A number from 0 to 1 that looks random and is the same in every process, for replays and simulations."""
+    return crc32(text.encode()) / 2**32
 
 
 def requeue(turn: Turn, task: Task, line: str) -> None:

@@ -39,6 +39,7 @@ class FailureKind(enum.IntEnum):
     ACTOR_UNAVAILABLE = 12
     OWNER_DIED = 13
     GROUP_REMOVED = 14
+    KILLED = 15
 
 
 class FailureRecord(NamedTuple):

@@ -48,6 +48,7 @@ class Attempt(NamedTuple):
     is_run: bool = False
     payload: Any = None
     grace_s: float = 0.0  # of an actor, from the request to end to SIGTERM; 0: it is none
+    startup_timeout_s: float = 0.0  # until its function runs; 0: none
 
 
 class ExitCause(NamedTuple):
@@ -144,6 +145,14 @@ class SpawnFailed(NamedTuple):
     text: str
 
 
+class StageReached(NamedTuple):
+    """Of an attempt whose start has a time limit: what it is at; empty: its function runs."""
+
+    number: int
+    serial: int
+    stage: str
+
+
 class MemoryExceeded(NamedTuple):
     number: int
     serial: int
@@ -181,6 +190,7 @@ Event = (
     | ExecutorUnblocked
     | ExecutorExited
     | SpawnFailed
+    | StageReached
     | MemoryExceeded
     | LayerReady
     | LayerFailed

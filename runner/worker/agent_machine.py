@@ -47,6 +47,7 @@ class AgentMachine(AttemptFlow):
             ev.ExecutorUnblocked: self._unblocked,
             ev.ExecutorExited: self._exited,
             ev.SpawnFailed: self._spawn_failed,
+            ev.StageReached: self._stage_reached,
             ev.MemoryExceeded: self._memory_exceeded,
             ev.LayerReady: lambda event: self._settle_layer(event.modules, TemplateState.READY),
             ev.LayerFailed: lambda event: self._settle_layer(event.modules, TemplateState.FAILED),
@@ -55,6 +56,7 @@ class AgentMachine(AttemptFlow):
         }
         self._on_timer: dict[str, Callable[[Any], None]] = {
             "timeout": self._timed_out,
+            "startup": self._startup_timed_out,
             "term": self._terminate,
             "kill": self._kill_stopped,
             "retire": self._kill_number,

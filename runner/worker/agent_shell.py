@@ -117,6 +117,7 @@ class AgentShell:
             Kind.METRICS: self._metrics,
             Kind.CHECKPOINT: lambda handle, frame: self.output.checkpoint(handle, frame),
             Kind.SESSION: lambda handle, frame: self.output.relay(handle, frame[1]),
+            Kind.STAGE: lambda handle, frame: self.handle(ev.StageReached(handle.number, frame[1], frame[2])),
             Kind.PHASE: lambda _, frame: self.output.mark_phase(frame[1], frame[2]),
             Kind.ACTOR_READY: lambda handle, frame: self.output.actor_ready(handle, frame),
             Kind.ACTOR_OUT: lambda handle, frame: self.output.actor_output(handle, frame),

@@ -79,6 +79,7 @@ class AttemptFlow:
         environment = placed.attempt.environment
         placed.move(Phase.STARTING)
         placed.head_since_s = self._now_s
+        self._limit_startup(placed)
         template = self._templates.find(environment.layer)
         executor = self._pool.take_idle(environment, template) if self._may_start else None
         if executor is not None:
@@ -208,6 +209,7 @@ class AttemptFlow:
         following = self._finish(placed, executor.number)
         if following is not None and following.attempt.environment == executor.environment and self._may_start:
             following.move(Phase.STARTING)
+            self._limit_startup(following)
             self._run(following, executor)
             return
         self._offer(executor)
@@ -292,6 +294,35 @@ class AttemptFlow:
             attempt.label, executor.pid, self._settings.machine_id, event.used_bytes, attempt.memory_bytes
         )
         self._kill(executor)
+
+    # ---- starts with a time limit ----
+    def _limit_startup(self, placed: Placed) -> None:
+        if placed.attempt.startup_timeout_s > 0:
+            self._timers.set(self._now_s + placed.attempt.startup_timeout_s, "startup", placed)
+
+    def _stage_reached(self, event: ev.StageReached) -> None:
+        placed = self._on(event.number, event.serial)
+        if placed is not None:
+            placed.stage, placed.has_begun = event.stage, not event.stage
+
+    def _startup_timed_out(self, placed: Placed) -> None:
+        attempt = placed.attempt
+        if self._slots.by_key.get(attempt.key) is not placed or placed.has_begun or placed.phase is Phase.ENDING:
+            return
+        modules = ", ".join(sorted(attempt.environment.layer))
+        stage = placed.stage or "unpacking its runtime_env and modules"
+        if placed.phase is Phase.STARTING:
+            stage = f"waiting for a worker process{f' that has imported {modules}' if modules else ''}"
+        placed.fault = placed.fault or faults.slow_start(
+            attempt.label, self._settings.machine_id, stage, attempt.startup_timeout_s
+        )
+        if placed.executor is not None:
+            self._kill(placed.executor)
+            return
+        self._leave_waiting(placed)
+        following = self._finish(placed, 0)
+        if following is not None:
+            self._start(following)
 
     def _exit_fault(self, placed: Placed, executor: Executor, event: ev.ExecutorExited) -> ev.Fault:
         if placed.stop is not None:

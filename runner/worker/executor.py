@@ -157,9 +157,13 @@ class Executor:
         self._transport.wake()
 
     def _call(self, assignment: fleet_pb2.Assignment, spec: types_pb2.TaskSpec, ended: fleet_pb2.AttemptEnded) -> None:
+        tell = self._tell_stage if spec.startup_timeout_s > 0 else _tell_nobody
         try:
+            tell("loading its function")
             function = self._load(spec.function_id)
+            tell("loading its arguments")
             args, kwargs = self._arguments(assignment, spec)
+            tell("")
         except Exception as error:
             _fill_setup_failure(ended, error, self._functions.get(spec.function_id, ("", b""))[0])
             return
@@ -167,6 +171,10 @@ class Executor:
         del args, kwargs
         values = _split(result, spec)
         fill_returns(ended, values, TaskId(spec.task_id), self._place, self._keep)
+
+    def _tell_stage(self, text: str) -> None:
+        if self._task is not None:
+            self._channel.send(Kind.STAGE, self._task.serial, text)
 
     def _load(self, function_id: str) -> Callable[..., Any]:
         function = self._loaded.get(function_id)
@@ -222,6 +230,10 @@ class Executor:
         self._transport.wake()
         _flush_streams()
         os._exit(0)
+
+
+def _tell_nobody(_stage: str) -> None:
+    """The start of most attempts has no time limit."""
 
 
 def _split(result: Any, spec: types_pb2.TaskSpec) -> list[Any]:

@@ -47,7 +47,7 @@ class RunningTask:
         """`files`: how checkpoints move where this machine shares no files with the coordinator."""
         self._sock = sock
         self._gate = gate
-        self._serial = serial
+        self._serial = self.serial = serial
         self._spec = spec
         self._files = files
         self._folder = os.path.join(settings["artefact_path"], spec.task_id)

@@ -54,6 +54,15 @@ def not_spawned(label: str, machine_id: str, text: str) -> Fault:
     )
 
 
+def slow_start(label: str, machine_id: str, stage: str, timeout_s: float) -> Fault:
+    """Its function did not come to run in time."""
+    return Fault(
+        FailureKind.SETUP,
+        f"{label} on {machine_id} was not running after its startup_timeout_s={timeout_s:g}: it was still {stage};"
+        " give it more time, or less to prepare",
+    )
+
+
 def stopped(label: str, machine_id: str, reason: StopReason, *, timeout_s: float) -> Fault:
     """It was stopped as asked."""
     if reason is StopReason.TIMEOUT:

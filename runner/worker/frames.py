@@ -24,6 +24,7 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 | CHECKPOINT | serial, step, uri, sha256, size_bytes | executor -> agent |
 | SESSION | SessionRequest | executor -> agent |
 | ITEMS | serial, first_index, [Value, ...] | executor -> agent: what a generator has yielded |
+| STAGE | serial, text | executor -> agent: what a start with a time limit is at; empty: the function runs |
 | ACTOR_READY | serial, address, secret | executor -> agent: the actor takes calls |
 | ACTOR_OUT | serial, caller_id, bytes | executor -> agent: part of a relayed actor channel |
 | PHASE | name, unix seconds | executor -> agent: user code has marked a phase of the machine's boot |
@@ -92,6 +93,7 @@ class Kind(enum.IntEnum):
     ITEMS = 32
     ACTOR_READY = 33
     ACTOR_OUT = 34
+    STAGE = 35
     SPAWN = 40
     SIGNAL = 41
     LAYER = 42
@@ -138,6 +140,7 @@ _LENGTHS: dict[int, int] = {
     Kind.ITEMS: 4,
     Kind.ACTOR_READY: 4,
     Kind.ACTOR_OUT: 4,
+    Kind.STAGE: 3,
     Kind.SPAWN: 2,
     Kind.SIGNAL: 4,
     Kind.LAYER: 3,

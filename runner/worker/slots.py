@@ -24,6 +24,8 @@ class Placed:
     stop: StopReason | None = None
     fault: Fault | None = None
     outcome: Any = None
+    stage: str = ""  # of a start with a time limit
+    has_begun: bool = False  # of such an attempt: its function runs
 
     def move(self, to: Phase) -> None:
         """Change phase along the table."""

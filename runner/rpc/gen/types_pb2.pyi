@@ -24,6 +24,7 @@ class FailureKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILURE_KIND_ACTOR_UNAVAILABLE: _ClassVar[FailureKind]
     FAILURE_KIND_OWNER_DIED: _ClassVar[FailureKind]
     FAILURE_KIND_GROUP_REMOVED: _ClassVar[FailureKind]
+    FAILURE_KIND_KILLED: _ClassVar[FailureKind]
 FAILURE_KIND_UNSPECIFIED: FailureKind
 FAILURE_KIND_USER: FailureKind
 FAILURE_KIND_WORKER_CRASHED: FailureKind
@@ -39,6 +40,7 @@ FAILURE_KIND_ACTOR_DIED: FailureKind
 FAILURE_KIND_ACTOR_UNAVAILABLE: FailureKind
 FAILURE_KIND_OWNER_DIED: FailureKind
 FAILURE_KIND_GROUP_REMOVED: FailureKind
+FAILURE_KIND_KILLED: FailureKind
 
 class Peer(_message.Message):
     __slots__ = ("protocol", "runner_version", "python_version", "host_id")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,37 @@ def test_py_modules_can_be_imported(tmp_path: Path) -> None:
 
     assert "package_of_this_test" not in sys.modules
     assert runner.get(value.options(runtime_env={"py_modules": [str(package)]}).remote(), timeout=30) == "inside"
+
+
+class SlowToLoad:
+    def __reduce__(self) -> Any:
+        return time.sleep, (60,)
+
+
+def test_a_start_that_takes_too_long_fails_and_says_where() -> None:
+    slow = runner.remote(startup_timeout_s=0.5)(look_around)
+    with pytest.raises(
+        runner.errors.TaskSetupError, match=r"startup_timeout_s=0.5: it was still loading its arguments"
+    ):
+        runner.get(slow.remote(SlowToLoad()), timeout=30)  # type: ignore[call-overload]
+
+
+def test_a_session_has_a_runtime_env_too(script: Any, code: Path) -> None:
+    process = script(
+        f"""
+        import os, runner
+
+        @runner.remote
+        def look():
+            import answers_of_the_folder
+            return answers_of_the_folder.ANSWER, os.environ["SHARED"], os.environ.get("OWN"), os.path.exists("data")
+
+        if __name__ == "__main__":
+            env = {{"working_dir": {str(code)!r}, "env_vars": {{"SHARED": "1"}}}}
+            with runner.init(num_cpus=1, runtime_env=env):
+                print(runner.get(look.remote()))
+                print(runner.get(look.options(runtime_env={{"env_vars": {{"OWN": "2"}}}}).remote()))
+        """
+    )
+    out, errors = process.communicate(timeout=50)
+    assert out.splitlines() == ["(42, '1', None, True)", "(42, '1', '2', True)"], errors

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from runner.core import commands as c
 from runner.core import events as e
+from runner.core.settle import backoff_until_s
 from runner.core.values import CoreConfig, FailureKind, FailureRecord
 from runner.errors import IllegalTransitionError
-from runner.ids import ExecutorId, FunctionId, MachineId
+from runner.ids import ExecutorId, FunctionId, MachineId, TaskId
 from tests.unit.core.script import (
     M1,
     T1,
+    T2,
     VALUE,
     A,
     F,
@@ -133,13 +137,24 @@ def test_the_first_system_fault_is_retried_at_once_and_later_ones_wait_longer() 
     commands = s.fail("t-1", crash())
     assert of(c.NoteTaskState, commands)[0].state == "queued"
     assert started(commands) == [("t-1", 2, "m-1", 2)]
-    for wait_s in (1.0, 2.0, 3.0):
+    for whole_s in (1.0, 2.0, 3.0):
         commands = s.fail("t-1", crash())
         assert of(c.NoteTaskState, commands)[0].state == "backoff"
         assert s.cluster.next_wakeup_s() is not None
         assert "waits before another try; attempt" in s.cluster.why_waiting(T1)
-        assert not started(s.after(wait_s - 0.01))
-        assert len(started(s.after(0.02))) == 1
+        assert not started(s.after(whole_s / 2 - 0.01))
+        assert len(started(s.after(whole_s / 2 + 0.02))) == 1
+
+
+def test_tasks_that_failed_together_do_not_come_back_together_and_replays_wait_as_long() -> None:
+    config = CoreConfig(backoff_first_s=1.0, backoff_max_s=100.0)
+    waits = [backoff_until_s(config, TaskId(f"t-{number}"), 2, 0.0) for number in range(1000)]
+    assert waits == [backoff_until_s(config, TaskId(f"t-{number}"), 2, 0.0) for number in range(1000)]
+    assert all(wait_s is not None and 1.0 <= wait_s <= 2.0 for wait_s in waits)
+    quarters = Counter(int((wait_s or 0) * 4) for wait_s in waits)
+    assert set(quarters) == {4, 5, 6, 7}
+    assert min(quarters.values()) > 150
+    assert len({backoff_until_s(config, T1, 2, 0.0), backoff_until_s(config, T2, 2, 0.0)}) == 2
 
 
 def test_a_task_out_of_retries_fails_with_its_history() -> None:

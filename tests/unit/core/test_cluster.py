@@ -168,6 +168,7 @@ ALLOWED = {
     "math",
     "operator",
     "typing",
+    "zlib",  # checksums
 }
 
 

@@ -8,7 +8,7 @@ from runner.core import commands as c
 from runner.core import events as e
 from runner.core.cluster import Cluster
 from runner.core.machine import TRANSITIONS, MachineState
-from runner.core.values import CoreConfig, FailureKind, make_shape
+from runner.core.values import CoreConfig, FailureKind, FailureRecord, make_shape
 from runner.errors import IllegalTransitionError
 from runner.ids import ClientId, ExecutorId, MachineId
 from tests.unit.core.script import M1, M2, T1, A, Script, checkpoint, cpus, crash, of, oid, started
@@ -221,8 +221,23 @@ def test_queued_tasks_are_cancelled_at_once_and_running_ones_when_they_have_stop
     assert s.cancel("t-1", recursive=True) == [c.StopAttempt(M1, 1, T1, 1, "cancelled")]
     assert "cancellation requested" in s.cluster.story("t-1")
     [ready] = of(c.NotifyReady, s.fail("t-1", crash()))
-    assert ready.failure.kind is FailureKind.CANCELLED
+    assert ready.failure.kind is FailureKind.KILLED  # it was forced in the end
     assert s.state("t-1") == "cancelled"
+
+
+def test_only_what_ran_and_was_forced_was_killed() -> None:
+    s = Script(m_1=cpus(1))
+    s.submit("t-1", subscribe=True)
+    s.submit("t-2", subscribe=True)
+    [_, ready] = s.cancel("t-2", force=True)
+    assert ready.failure.kind is FailureKind.CANCELLED
+    s.cancel("t-1", force=True)
+    [ready] = of(c.NotifyReady, s.fail("t-1", FailureRecord(FailureKind.CANCELLED, "t-1 on m-1 was cancelled")))
+    assert (ready.failure.kind, ready.failure.message) == (FailureKind.KILLED, "t-1 on m-1 was cancelled")
+    s.submit("t-3", subscribe=True)
+    s.cancel("t-3")
+    [ready] = of(c.NotifyReady, s.fail("t-3", crash()))
+    assert ready.failure.kind is FailureKind.CANCELLED
 
 
 def test_a_cancelled_task_whose_machine_is_lost_or_which_is_returned_is_cancelled() -> None:

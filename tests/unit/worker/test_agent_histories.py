@@ -108,10 +108,22 @@ class AgentHistory(RuleBasedStateMachine):
         environment=st.sampled_from(ENVIRONMENTS),
         timeout_s=st.sampled_from([0.0, 3.0]),
         max_calls=st.sampled_from([0, 0, 1, 2]),
+        startup_timeout_s=st.sampled_from([0.0, 0.0, 2.0]),
     )
-    def assign(self, slot: int, environment: Environment, timeout_s: float, max_calls: int) -> None:
+    def assign(
+        self, slot: int, environment: Environment, timeout_s: float, max_calls: int, startup_timeout_s: float
+    ) -> None:
         key = (f"t-{len(self.assigned)}", 1)
-        self.assigned[key] = Attempt(key, slot, environment, "f", f"task {key[0]}", timeout_s, max_calls)
+        self.assigned[key] = Attempt(
+            key,
+            slot,
+            environment,
+            "f",
+            f"task {key[0]}",
+            timeout_s,
+            max_calls,
+            startup_timeout_s=startup_timeout_s,
+        )
         self.send(ev.AttemptAssigned(self.assigned[key]))
 
     @precondition(lambda self: self.assigned)
