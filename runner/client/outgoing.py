@@ -77,9 +77,9 @@ class Outgoing:
         spec = types_pb2.TaskSpec(task_id=task_id, args=value, dependencies=dependencies, name=name)
         return call.constant + spec.SerializeToString(), (keep, refs)
 
-    def put(self, serialized: Serialized) -> ObjectRef[Any]:
-        """Store a value."""
-        object_id = ObjectId(self.new_id("o"))
+    def put(self, serialized: Serialized, object_id: ObjectId | None = None) -> ObjectRef[Any]:
+        """Store a value, under a new id or one that nobody else gives a value."""
+        object_id = object_id or ObjectId(self.new_id("o"))
         value = self._to_wire(serialized, object_id)
         put = client_pb2.Operation(put=client_pb2.Put(object_id=object_id, value=value))
         operation = bounded(put.SerializeToString(), "The value")

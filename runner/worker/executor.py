@@ -30,6 +30,7 @@ from runner.objects.values import from_wire, to_wire
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.rpc.limits import cut_text
 from runner.runtime_env import RuntimeEnv
+from runner.worker.actor_host import ActorHost
 from runner.worker.executor_api import RunningTask
 from runner.worker.executor_files import AgentFiles
 from runner.worker.executor_socket import ExecutorSocket
@@ -166,6 +167,15 @@ class Executor:
             tell("")
         except Exception as error:
             _fill_setup_failure(ended, error, self._functions.get(spec.function_id, ("", b""))[0])
+            return
+        if spec.HasField("actor"):
+            assert self._task is not None
+            assert isinstance(function, type)
+            host = ActorHost(self._channel, self._task, self._session, self._value)
+            host.construct(function, args, kwargs)
+            del args, kwargs, function  # not held as long as the actor lives
+            host.serve(spec.actor)
+            ended.returns.SetInParent()
             return
         result = function(*args, **kwargs)
         del args, kwargs

@@ -47,7 +47,6 @@ class RunningTask:
         """`files`: how checkpoints move where this machine shares no files with the coordinator."""
         self._sock = sock
         self._gate = gate
-        self._serial = self.serial = serial
         self._spec = spec
         self._files = files
         self._folder = os.path.join(settings["artefact_path"], spec.task_id)
@@ -61,11 +60,13 @@ class RunningTask:
         self._commit: Waiter | None = None  # of the checkpoint that was sent last
         self._refusal: RunnerError | None = None
         self.is_over = False
+        self.serial = serial
         self.task_id: str = spec.task_id
         self.task_name: str = spec.name
         is_actor = spec.HasField("actor")
         self.actor_id: str = spec.task_id if is_actor else ""
         self.actor_name: str = spec.actor.name if is_actor else ""
+        self.class_name: str = ""  # of the actor, when it is loaded
         self.attempt: int = assignment.key.attempt
         self.machine_id: str = settings["machine_id"]
         self.gpu_ids: tuple[int, ...] = tuple(assignment.gpu_ids)
@@ -96,7 +97,7 @@ class RunningTask:
                 raise UsageError(f"task {self.task_id} is over; a thread that it left behind cannot report any more")
             number = self._last_step + 1 if step is None else _step(step)
             self._last_step = number
-            self._sock.send(Kind.METRICS, self._serial, number, packed)
+            self._sock.send(Kind.METRICS, self.serial, number, packed)
             if checkpoint is not None:
                 self._await_commit()
                 self._save(number, checkpoint)
@@ -117,7 +118,7 @@ class RunningTask:
 
     def committed(self, frame: Frame) -> None:
         """The coordinator's word on the checkpoint that was sent last."""
-        if frame[1] == self._serial and self._commit is not None:
+        if frame[1] == self.serial and self._commit is not None:
             uri = self._checkpoint.uri if self._checkpoint is not None else ""
             if not frame[3]:
                 text = f"task {self.task_id}: the last checkpoint was refused: {frame[4] or 'no reason was given'}"
@@ -175,7 +176,7 @@ class RunningTask:
         )
         self._is_own = True
         self._commit = Waiter((), 1, wake_on_failure=False)
-        self._sock.send(Kind.CHECKPOINT, self._serial, step, path, sha256, size_bytes)
+        self._sock.send(Kind.CHECKPOINT, self.serial, step, path, sha256, size_bytes)
 
 
 def pack_values(values: Mapping[str, Any]) -> bytes:

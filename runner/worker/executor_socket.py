@@ -95,6 +95,20 @@ class ExecutorSocket:
                 self._pump.release()
         return waiter.block(timeout_s)
 
+    def fileno(self) -> int:
+        """Readable when there are frames."""
+        return self._sock.fileno()
+
+    def read_ready(self) -> bool:
+        """For the main thread: take in what has come, without waiting. False: a thread reads, now and later."""
+        if not self._pump.acquire(blocking=False):
+            return False
+        try:
+            self._read(0)
+        finally:
+            self._pump.release()
+        return True
+
     def read_always(self) -> None:
         """From now on frames are read whatever the main thread does."""
         if self._reader is None and not self._is_forked:
