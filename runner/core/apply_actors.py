@@ -66,7 +66,7 @@ def _shoot(state: State, fact: f.ActorShot) -> None:
     machine = task.machine
     assert machine is not None
     state.commands.append(
-        StopAttempt(machine.machine_id, machine.generation, task.task_id, task.attempt, "cancelled", True)
+        StopAttempt(machine.machine_id, machine.generation, task.task_id, task.attempt, "killed", True)
     )
 
 

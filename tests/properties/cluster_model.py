@@ -17,6 +17,7 @@ from runner.core.values import (
     CPU,
     GPU,
     UNIT,
+    ActorRecord,
     CheckpointRecord,
     CoreConfig,
     FailureKind,
@@ -49,7 +50,13 @@ SHAPES = [
 ]
 CRASH = FailureKind.WORKER_CRASHED
 KINDS = [FailureKind.USER, FailureKind.CANCELLED, FailureKind.TIMEOUT]
-REPORTS = [*["start", "crash", "succeed"] * 3, *["block", "unblock", "give_back"] * 2, "fail", "save", "forge"]
+REPORTS = [
+    *["start", "crash", "succeed", "come_up"] * 3,
+    *["block", "unblock", "give_back"] * 2,
+    "fail",
+    "save",
+    "forge",
+]
 SETTLED = {"succeeded", "failed", "cancelled"}
 Fence = tuple[MachineId, int, TaskId, int]
 
@@ -77,6 +84,7 @@ class ClusterModel(RuleBasedStateMachine):
         self.written: set[str] = set()  # segments, each by a path of its own
         self.freed: set[str] = set()
         self.puts = 0
+        self.promised: dict[ObjectId, ClientId] = {}
         self.dark: set[MachineId] = set()  # draining or worse: must get nothing new
         self.asked: dict[MachineId, Shape] = {}  # what pools have asked for
         self.served: set[MachineId] = set()  # of machines for single use
@@ -103,7 +111,8 @@ class ClusterModel(RuleBasedStateMachine):
                     self.served.add(machine_id)
                 limit = next(task.max_retries for task in self.tasks if task.task_id == task_id)
                 assert self.crashes[task_id] <= limit or limit < 0, "retries are charged"
-                assert self.crashes[task_id] < self.config.poison_after, "a poisonous task is not tried again"
+                is_poison = self.crashes[task_id] >= self.config.poison_after
+                assert not is_poison or self.is_actor(task_id), "a poisonous task is not tried again"
                 assert self.cluster.generation_of(machine_id) == generation
                 for object_id, value in command.dependencies:
                     assert value is not None, f"{object_id} is not ready"
@@ -112,7 +121,7 @@ class ClusterModel(RuleBasedStateMachine):
                 self.last[task_id] = fence
             case c.StopAttempt(machine_id, generation, task_id, attempt, "fenced"):
                 self.running.pop((machine_id, generation, task_id, attempt), None)
-            case c.StopAttempt(_, _, task_id, _, "cancelled"):
+            case c.StopAttempt(_, _, task_id, _, "cancelled" | "released"):
                 self.cancelled.add(task_id)
             case c.ResumeAttempt(machine_id, generation, task_id, attempt):
                 self.blocked.discard((machine_id, generation, task_id, attempt))
@@ -167,6 +176,14 @@ class ClusterModel(RuleBasedStateMachine):
             parent=data.draw(st.sampled_from([None, None, *(fence[2:] for fence in self.fences[-4:])])),
         )
 
+    def draw_actor(self, data: st.DataObject, plain: TaskRecord) -> TaskRecord:
+        actor = ActorRecord(data.draw(st.sampled_from(["", "", "a", "b"])), "", data.draw(st.booleans()))
+        record = self.draw_record(data, plain)
+        return replace(record, actor=actor, num_returns=1, is_run=False, retry_user_errors=False)
+
+    def is_actor(self, task_id: TaskId) -> bool:
+        return any(task.actor is not None for task in self.tasks if task.task_id == task_id)
+
     def living(self) -> Any:
         """Objects that exist, and for a change one that never did."""
         known = [i for i in self.objects if self.cluster.story(i).startswith("object")]
@@ -190,6 +207,10 @@ class ClusterModel(RuleBasedStateMachine):
     # ---- what agents say ----
     def start(self, data: st.DataObject, fence: Fence) -> None:
         self.report(fence, e.AttemptStarted(*fence, EXECUTOR))
+
+    def come_up(self, data: st.DataObject, fence: Fence) -> None:
+        if self.is_actor(fence[2]):
+            self.report(fence, e.ActorCameUp(*fence, f"address-{fence[3]}", b"secret"))
 
     def block(self, data: st.DataObject, fence: Fence) -> None:
         if self.cluster.is_current(*fence):
@@ -228,7 +249,7 @@ class ClusterModel(RuleBasedStateMachine):
 
     def succeed(self, data: st.DataObject, fence: Fence) -> None:
         self.running.pop(fence, None)
-        count = next(task.num_returns for task in self.tasks if task.task_id == fence[2])
+        count = next(0 if task.actor else task.num_returns for task in self.tasks if task.task_id == fence[2])
         values = tuple(self.draw_value(data, f"{fence[2]}.{index}") for index in range(count))
         duration_s = data.draw(st.sampled_from([0.001, 0.001, 5.0]))
         self.report(fence, e.AttemptSucceeded(*fence, values, duration_s))

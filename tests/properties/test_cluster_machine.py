@@ -17,7 +17,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from runner.core import events as e
 from runner.core.cluster import Cluster
 from runner.core.journal_form import decode, encode
-from runner.core.values import CoreConfig, PoolRecord, TaskRecord, ValueRecord
+from runner.core.values import CoreConfig, FailureKind, FailureRecord, PoolRecord, TaskRecord, ValueRecord
 from runner.ids import ClientId, MachineId, ObjectId, TaskId, return_id
 from tests.properties.cluster_model import (
     BIG,
@@ -87,12 +87,15 @@ class ClusterMachine(ClusterModel):
         is_plain = data.draw(st.booleans())
         for _ in range(count):
             record = TaskRecord(TaskId(f"t-{len(self.tasks)}"), client_id, F, b"spec", max_retries=1)
-            record = record if is_plain else self.draw_record(data, record)
+            if not is_plain:
+                draw = self.draw_record if data.draw(st.integers(0, 2)) else self.draw_actor
+                record = draw(data, record)
             self.tasks.append(record)
             self.objects += [return_id(record.task_id, index) for index in range(record.num_returns)]
             self.feed(e.TaskSubmitted(client_id, record, True))
         if self.cluster.task(record.task_id):
-            assert self.feed(e.TaskSubmitted(client_id, record, True)) == [], "a repeat is a no-op"
+            again = self.feed(e.TaskSubmitted(client_id, record, True))
+            assert again == [], "a repeat is a no-op"
 
     @rule(data=st.data(), client_id=st.sampled_from(CLIENTS))
     def put(self, data: st.DataObject, client_id: ClientId) -> None:
@@ -107,6 +110,34 @@ class ClusterMachine(ClusterModel):
         ids = tuple(data.draw(st.lists(self.living(), min_size=1, max_size=3)))
         event = (e.RefsAdded, e.RefsReleased, e.RefsReleased, e.ObjectsResolved)[kind]
         self.feed(event(client_id, ids))
+
+    @rule(data=st.data(), client_id=st.sampled_from([*CLIENTS, SESSION]), kind=st.integers(0, 3))
+    def promise(self, data: st.DataObject, client_id: ClientId, kind: int) -> None:
+        """A value that a session makes itself: announced, and made (also by others, and twice)."""
+        if kind <= 1 or not self.promised:
+            object_id = ObjectId(f"promise-{len(self.promised)}")
+            self.promised[object_id] = client_id
+            self.objects.append(object_id)
+            self.feed(e.ObjectsPromised(client_id, (object_id,)))
+            return
+        object_id = data.draw(st.sampled_from(list(self.promised)))
+        if kind == 2:
+            value = self.draw_value(data, object_id)
+            self.feed(e.PromiseFulfilled(client_id, object_id, value, None))
+        else:
+            failure = FailureRecord(FailureKind.USER, "it failed")
+            self.feed(e.PromiseFulfilled(client_id, object_id, None, failure))
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data(), client_id=st.sampled_from([*CLIENTS, SESSION]), kind=st.integers(0, 3))
+    def actors(self, data: st.DataObject, client_id: ClientId, kind: int) -> None:
+        actor_id = data.draw(st.sampled_from(self.tasks)).task_id
+        if kind == 0:
+            self.feed(e.ActorsWatched(client_id, (actor_id,)))
+        elif kind == 1:
+            self.feed(e.ActorSought(client_id, "r-1", data.draw(st.sampled_from(["a", "b"])), ""))
+        else:
+            self.feed(e.ActorKillRequested(actor_id, no_restart=kind == 2))
 
     @precondition(lambda self: self.tasks)
     @rule(data=st.data(), force=st.booleans(), recursive=st.booleans())
@@ -253,6 +284,8 @@ class ClusterMachine(ClusterModel):
         healthy = MachineId("x-last")
         self.feed(e.MachinesRequested((healthy,), BIG, "fake"))
         self.feed(e.MachineRegistered(healthy, "agent", BIG, "h"))
+        for object_id, client_id in self.promised.items():
+            self.feed(e.PromiseFulfilled(client_id, object_id, ValueRecord(b"v"), None))
         for _ in range(300):
             if not self.cluster.unfinished_tasks():
                 return

@@ -148,7 +148,7 @@ def test_kill_ends_it_at_once_for_good() -> None:
 
 def test_kill_with_restart_charges_a_restart() -> None:
     s = alive(max_restarts=1)
-    assert stops(s.feed(e.ActorKillRequested(T1, False))) == [("cancelled", True)]
+    assert stops(s.feed(e.ActorKillRequested(T1, False))) == [("killed", True)]
     assert stops(s.feed(e.ActorKillRequested(T1, False))) == []
     cancelled = crash()._replace(kind=FailureKind.CANCELLED)
     s.fail("t-1", cancelled)
