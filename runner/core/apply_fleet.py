@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.core import facts as f
 from runner.core.commands import CreateMachine, DestroyMachine, FenceAgent, NoteMachineState
-from runner.core.machine import COUNTED, Machine, MachineState
+from runner.core.machine import COUNTED, ENDED, Machine, MachineState
 from runner.core.pool import Pool
 from runner.core.resources import Resources
 from runner.core.state import BOOT, LEASE, State
@@ -18,12 +18,12 @@ def _add(state: State, fact: f.MachineAdded) -> None:
     machine = Machine(
         fact.machine_id, state.machine_order, fact.shape, fact.provider, fact.now_s, Resources(fact.shape)
     )
-    machine.pool, machine.is_single_use = fact.pool, fact.is_single_use
+    machine.pool, machine.is_single_use, machine.labels = fact.pool, fact.is_single_use, fact.labels
     if fact.pool in state.pools:
         state.pools[fact.pool].counts[machine.state] += 1
     state.machine_order += 1
     state.machines[fact.machine_id] = machine
-    state.count_capacity(fact.shape, 1)
+    state.count_capacity(machine, 1)
     state.set_timer(fact.now_s + state.config.boot_deadline_s, BOOT, fact.machine_id)
     state.commands.append(NoteMachineState(fact.machine_id, machine.state.label, 0))
 
@@ -38,7 +38,9 @@ def _move(state: State, fact: f.MachineMoved) -> None:
     state.move_machine(machine, to, fact.reason)
     if to is MachineState.CREATING:
         state.commands.append(CreateMachine(machine.machine_id, machine.shape, machine.pool))
-    elif to is MachineState.LOST or to is MachineState.STOPPING:
+    if to in ENDED:
+        _leave_host(state, machine)
+    if to is MachineState.LOST or to is MachineState.STOPPING:
         if machine.generation:
             state.commands.append(FenceAgent(machine.machine_id, machine.generation, fact.reason))
     elif to is MachineState.DESTROYED:
@@ -52,6 +54,14 @@ def _move(state: State, fact: f.MachineMoved) -> None:
 _LAST_STEPS = frozenset({MachineState.STOPPING, MachineState.BOOT_FAILED, MachineState.DESTROYING})
 
 
+def _leave_host(state: State, machine: Machine) -> None:
+    on_host = state.hosts.get(machine.host_id)
+    if on_host is not None and machine in on_host:
+        del on_host[machine]
+        if not on_host:
+            del state.hosts[machine.host_id]
+
+
 def _join(state: State, fact: f.MachineJoined) -> None:
     """A new agent instance; it knows nothing of what an older one was sent."""
     machine = state.machines[fact.machine_id]
@@ -61,6 +71,7 @@ def _join(state: State, fact: f.MachineJoined) -> None:
     machine.heard_s = machine.joined_s = fact.now_s
     machine.sent_functions.clear()
     machine.sent_packages.clear()
+    state.hosts.setdefault(machine.host_id, {})[machine] = None
     _reshape(state, machine, fact)
     if machine.state is MachineState.BOOTING:
         state.move_machine(machine, MachineState.READY)
@@ -77,11 +88,13 @@ def _join(state: State, fact: f.MachineJoined) -> None:
 def _reshape(state: State, machine: Machine, fact: f.MachineJoined) -> None:
     """What the machine really has counts, not what was asked for."""
     assert not machine.slots
-    if machine.state in COUNTED and machine.shape != fact.shape:
-        state.count_capacity(fact.shape, 1)
-        state.count_capacity(machine.shape, -1)
-    machine.shape = fact.shape
+    is_counted = machine.state in COUNTED
+    if is_counted:
+        state.count_capacity(machine, -1)
+    machine.shape, machine.labels = fact.shape, fact.labels or machine.labels
     machine.resources = Resources(fact.shape)
+    if is_counted:
+        state.count_capacity(machine, 1)
 
 
 def _set_pools(state: State, fact: f.PoolsSet) -> None:

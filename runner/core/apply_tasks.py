@@ -22,10 +22,10 @@ from runner.core.commands import (
 from runner.core.machine import Machine, Slot
 from runner.core.objects import Object
 from runner.core.placement import expected_duration_s
-from runner.core.resources import only_cpus
+from runner.core.resources import amount_of, only_cpus
 from runner.core.state import BACKOFF, State
 from runner.core.task import LINES_MAX, NO_CLIENT, Block, Task, TaskState
-from runner.core.values import TaskRecord
+from runner.core.values import MEMORY, TaskRecord
 from runner.ids import ClientId, ExecutorId, TaskId, return_id
 
 
@@ -115,13 +115,15 @@ def _assign(state: State, fact: f.AttemptAssigned) -> None:
     task.last_machine_id = fact.machine_id
     slot = machine.slots.get(fact.slot)
     if slot is None:
-        slot = machine.slots[fact.slot] = Slot(fact.slot, machine, task.record.shape, fact.gpu_ids)
+        slot = machine.slots[fact.slot] = Slot(fact.slot, machine, task.shape, fact.gpu_ids)
         state.next_slot = fact.slot + 1
         machine.resources.take(slot.shape, slot.gpu_ids)
         state.dirty_machines[machine] = None
         machine.has_served = True
         state.note_idleness(machine)
     task.machine, task.slot = machine, slot
+    if task.record.wishes is not None:
+        state.note_warm(task.record.wishes.affinity_key, machine.machine_id)
     task.expected_s = expected_duration_s(task)
     slot.tasks.append(task)
     slot.work_s += task.expected_s
@@ -155,6 +157,7 @@ def _send(state: State, task: Task, machine: Machine, slot: Slot) -> None:
             values,  # type: ignore[arg-type]  # a task is queued only when all of them are ready
             slot.gpu_ids,
             task.checkpoint,
+            0 if task.shape == record.shape else amount_of(task.shape, MEMORY),
         )
     )
 
@@ -284,6 +287,10 @@ def _retry(state: State, fact: f.AttemptRetried) -> None:
 
 
 # ---- the end ----
+def _reshape(state: State, fact: f.TaskReshaped) -> None:
+    state.tasks[fact.task_id].reshape(fact.shape)
+
+
 def _finish(state: State, fact: f.AttemptDone) -> None:
     task = state.tasks[fact.task_id]
     if task.state is TaskState.ASSIGNED:  # agents do not report the start of what ended in the same batch
@@ -332,6 +339,7 @@ TASK_FACTS: dict[type[Any], Callable[[State, Any], None]] = {
     f.CheckpointCommitted: _checkpoint,
     f.AttemptGivenBack: _give_back,
     f.AttemptRetried: _retry,
+    f.TaskReshaped: _reshape,
     f.AttemptDone: _finish,
     f.TaskSettled: _settle,
 }

@@ -39,6 +39,7 @@ class StartAttempt:
     dependencies: tuple[tuple[ObjectId, ValueRecord], ...] = ()
     gpu_ids: tuple[int, ...] = ()
     checkpoint: CheckpointRecord | None = None
+    memory_bytes: int = 0  # its limit now; 0: as its spec says
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ def _registered(turn: Turn, event: e.MachineRegistered) -> None:
             event.host_id,
             event.phases,
             turn.now_s,
+            tuple(sorted({**dict(machine.labels), **dict(event.labels)}.items())),
         )
     )
 

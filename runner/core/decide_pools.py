@@ -14,6 +14,7 @@ from runner.core.pool import SHORT_LIFE_S, Pool
 from runner.core.scaling import plan
 from runner.core.state import SCALE, State
 from runner.core.turn import Turn
+from runner.core.wants import Key, Want
 from runner.ids import MachineId
 
 # The plan is made at most this often: a burst of submits is one demand.
@@ -152,7 +153,7 @@ def replan(turn: Turn) -> None:
     pools = list(state.pools.values())
     for pool in pools:
         pool.note_start()
-    demand = {shape: queue.live for shape, queue in state.queues.by_shape.items()}
+    demand = demand_of(state)
     for pool, wanted in zip(pools, plan([pool.load(turn.now_s) for pool in pools], demand), strict=True):
         if short_by := pool.take_shortage():
             text = f"{pool.ready + short_by} machines are wanted, {pool.ready} can be had; going on with {pool.ready}"
@@ -169,12 +170,23 @@ def replan(turn: Turn) -> None:
             _wake(state, due_s)
 
 
+def demand_of(state: State) -> dict[Key, int]:
+    """What waits for room and would go to a new machine, if there were one."""
+    return {
+        key: queue.live
+        for key, queue in state.queues.by_key.items()
+        if not isinstance(key, Want) or not (key.machine_id or key.group_id)
+    }
+
+
 def _grow(turn: Turn, pool: Pool, count: int) -> None:
     state, record = turn.state, pool.record
     for _ in range(count):
         machine_id = MachineId(f"m-{state.machine_order + 1}")
         turn.record(
-            f.MachineAdded(machine_id, record.shape, state.provider, turn.now_s, record.name, record.is_single_use)
+            f.MachineAdded(
+                machine_id, record.shape, state.provider, turn.now_s, record.name, record.is_single_use, record.labels
+            )
         )
         turn.record(f.MachineMoved(machine_id, MachineState.CREATING, ""))
 

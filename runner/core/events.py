@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from runner.core.values import CheckpointRecord, FailureRecord, PoolRecord, Shape, TaskRecord, ValueRecord
+from runner.core.values import CheckpointRecord, FailureRecord, Labels, PoolRecord, Shape, TaskRecord, ValueRecord
 from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId
 
 
@@ -206,6 +206,7 @@ class MachineRegistered:
     shape: Shape
     host_id: str
     phases: Mapping[str, float] = field(default_factory=dict)  # unix seconds
+    labels: Labels = ()  # beside those of its pool
 
 
 @dataclass(frozen=True, slots=True)

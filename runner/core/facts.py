@@ -12,6 +12,7 @@ from typing import NamedTuple
 from runner.core.values import (
     CheckpointRecord,
     FailureRecord,
+    Labels,
     PoolRecord,
     Shape,
     TaskRecord,
@@ -195,6 +196,13 @@ class AttemptResumed(NamedTuple):
     task_id: TaskId
 
 
+class TaskReshaped(NamedTuple):
+    """Its next attempts need other amounts than it was submitted with."""
+
+    task_id: TaskId
+    shape: Shape
+
+
 class CheckpointCommitted(NamedTuple):
     task_id: TaskId
     checkpoint: CheckpointRecord
@@ -208,6 +216,7 @@ class MachineAdded(NamedTuple):
     now_s: float
     pool: str = ""  # empty: added by hand; nobody replaces it, and it stays
     is_single_use: bool = False
+    labels: Labels = ()
 
 
 class MachineNamed(NamedTuple):
@@ -229,6 +238,7 @@ class MachineJoined(NamedTuple):
     host_id: str
     phases: Mapping[str, float]
     now_s: float
+    labels: Labels = ()
 
 
 class PoolsSet(NamedTuple):
@@ -267,6 +277,7 @@ Fact = (
     | AttemptPaused
     | AttemptAwoke
     | AttemptResumed
+    | TaskReshaped
     | CheckpointCommitted
     | MachineAdded
     | MachineNamed

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 from runner.core.actors import ActorState
+from runner.core.feasibility import is_feasible
 from runner.core.machine import COUNTED, ENDED, Machine, MachineState
 from runner.core.objects import ObjectState
 from runner.core.resources import Resources, only_cpus
-from runner.core.schedule import is_feasible
 from runner.core.state import State
 from runner.core.task import Block, Task, TaskState
+from runner.core.wants import Key, Want
 from runner.ids import ObjectId
 
 _PLACED = frozenset({TaskState.ASSIGNED, TaskState.RUNNING})
@@ -41,7 +42,7 @@ def _check_machine(machine: Machine) -> None:
             expected.give(only_cpus(slot.shape), ())
             assert len(slot.tasks) == 1, "nothing is chained behind a blocked attempt"
         assert all(task.block is Block.NONE for task in slot.tasks[1:])
-        assert all(task.record.shape == slot.shape for task in slot.tasks)
+        assert all(task.shape == slot.shape for task in slot.tasks)
     assert expected.free == machine.resources.free, machine.story()
     assert expected.gpu_free == machine.resources.gpu_free, machine.story()
     assert min([0, *expected.free.values(), *expected.gpu_free]) == 0, f"overcommitted: {machine.story()}"
@@ -78,15 +79,19 @@ def _check_attempts(state: State) -> None:
 
 
 def _check_queues(state: State) -> None:
-    queued = [task for queue in state.queues.by_shape.values() for task in queue.tasks()]
+    queued = [task for queue in state.queues.by_key.values() for task in queue.tasks()]
     assert len(queued) == len(set(queued)), "queued once"
     assert set(queued) == {task for task in state.tasks.values() if task.state is TaskState.QUEUED}
-    for shape, queue in state.queues.by_shape.items():
-        assert queue.live == sum(task.record.shape == shape for task in queued)
-        assert is_feasible(state, shape), f"{queue.head().task_id} waits for what can never be"
+    for key, queue in state.queues.by_key.items():
+        assert queue.live == sum(task.key == key for task in queued)
+        assert is_feasible(state, key), f"{queue.head().task_id} waits for what can never be"
         # Work conserving: nothing waits while a machine has room for it.
-        idle = [machine.machine_id for machine in state.machines.values() if machine.can_take(shape)]
+        idle = [machine.machine_id for machine in state.machines.values() if _may_go(machine, key)]
         assert not idle, f"{queue.head().task_id} waits while {idle} have room"
+
+
+def _may_go(machine: Machine, key: Key) -> bool:
+    return machine.will_do(key) and not (isinstance(key, Want) and key.machine_id not in ("", machine.machine_id))
 
 
 def _check_objects(state: State) -> None:
@@ -152,7 +157,9 @@ def _check_actors(state: State) -> None:
 def _check_counts(state: State) -> None:
     counts = Counter(task.state for task in state.tasks.values())
     assert all(counts[kind] == count for kind, count in state.task_counts.items())
-    capacity = Counter(machine.shape for machine in state.machines.values() if machine.state in COUNTED)
+    capacity = Counter(
+        (machine.shape, machine.labels) for machine in state.machines.values() if machine.state in COUNTED
+    )
     assert capacity == state.capacity
     for name, pool in state.pools.items():
         mine = [machine for machine in state.machines.values() if machine.pool == name]

@@ -16,6 +16,7 @@ from runner.core.values import (
     CheckpointRecord,
     FailureKind,
     FailureRecord,
+    Labels,
     PoolRecord,
     SegmentRecord,
     Shape,
@@ -88,12 +89,19 @@ def _task(row: Any) -> TaskRecord:
         named["actor"] = ActorRecord(*named["actor"])
     if named.get("wishes") is not None:
         labels, *rest = named["wishes"]
-        named["wishes"] = WishRecord(tuple((name, value) for name, value in labels), *rest)
+        named["wishes"] = WishRecord(_labels(labels), *rest)
     return TaskRecord(**named)
 
 
+def _labels(rows: Any) -> Labels:
+    return tuple((key, value) for key, value in rows)
+
+
 def _pools(rows: Any) -> tuple[PoolRecord, ...]:
-    return tuple(PoolRecord(name, _shape(shape), *rest) for name, shape, *rest in rows)
+    pools = (PoolRecord(name, _shape(shape), *rest) for name, shape, *rest in rows)
+    return tuple(
+        pool._replace(labels=_labels(pool.labels), unknown_labels=tuple(pool.unknown_labels)) for pool in pools
+    )
 
 
 _Thaw = Callable[[Any], Any]
@@ -121,11 +129,12 @@ _KINDS: dict[int, tuple[type[Any], tuple[tuple[int, _Thaw], ...]]] = {
     21: (f.AttemptAwoke, ()),
     22: (f.AttemptResumed, ()),
     23: (f.CheckpointCommitted, ((1, _checkpoint),)),
-    24: (f.MachineAdded, ((1, _shape),)),
+    24: (f.MachineAdded, ((1, _shape), (6, _labels))),
     25: (f.MachineNamed, ()),
     26: (f.MachineMoved, ()),
-    27: (f.MachineJoined, ((3, _shape), (5, dict))),
+    27: (f.MachineJoined, ((3, _shape), (5, dict), (7, _labels))),
     29: (f.PoolsSet, ((0, _pools),)),
+    45: (f.TaskReshaped, ((1, _shape),)),
     30: (f.PromisesMade, ((1, tuple),)),
     31: (f.PromiseEnded, ((2, _value_or_none), (3, _failure_or_none))),
     32: (f.ActorWatched, ()),

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from runner.core.resources import Resources
 from runner.core.task import Task
-from runner.core.values import Shape
+from runner.core.values import Labels, Shape
+from runner.core.wants import Key, Want, matches
 from runner.errors import IllegalTransitionError
 from runner.ids import FunctionId, MachineId, TaskId
 
@@ -87,6 +88,7 @@ class Machine:
     requested_s: float
     resources: Resources
     pool: str = ""
+    labels: Labels = ()
     is_single_use: bool = False
     has_served: bool = False  # an attempt was assigned
     joined_s: float = 0.0
@@ -112,6 +114,12 @@ class Machine:
         if self.is_single_use and self.has_served:
             return False
         return self.state is MachineState.READY and not self.awake and self.resources.fits(shape)
+
+    def will_do(self, key: Key) -> bool:
+        """Whether a task of this queue may start here now."""
+        if not isinstance(key, Want):
+            return self.can_take(key)
+        return self.can_take(key.shape) and (not key.labels or matches(self.labels, key.labels))
 
     def attempts(self) -> list[Task]:
         return [task for slot in self.slots.values() for task in slot.tasks]

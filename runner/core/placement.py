@@ -14,6 +14,7 @@ from runner.core.machine import Machine, Slot
 from runner.core.resources import is_cpu_only
 from runner.core.task import Block, Task
 from runner.core.values import CoreConfig, Shape
+from runner.core.wants import Key, Want, shape_of
 
 # Shapes in use are few; a client that makes up a new one per task must not make every event slow.
 _SHAPES_MAX = 32
@@ -21,27 +22,27 @@ _STALE_MIN = 64
 
 
 class MachineIndex:
-    """Machines by load, one heap per shape."""
+    """Machines by load, one heap per queue that is in use."""
 
     def __init__(self) -> None:
-        self._heaps: dict[Shape, list[tuple[float, int, int, Machine]]] = {}
+        self._heaps: dict[Key, list[tuple[float, int, int, Machine]]] = {}
 
     def touch(self, machine: Machine, machines: Collection[Machine]) -> None:
         """What it has free, or its state, has changed."""
         machine.version += 1
-        for shape, heap in self._heaps.items():
-            if machine.can_take(shape):
-                heappush(heap, (machine.resources.load(shape), machine.order, machine.version, machine))
+        for key, heap in self._heaps.items():
+            if machine.will_do(key):
+                heappush(heap, (_load(machine, key), machine.order, machine.version, machine))
                 if len(heap) > 2 * len(machines) + _STALE_MIN:
-                    heap[:] = self._build(shape, machines)
+                    heap[:] = self._build(key, machines)
 
-    def best(self, shape: Shape, machines: Collection[Machine], wanted: Collection[Shape]) -> Machine | None:
-        """The least loaded machine that fits; shapes outside `wanted` may be dropped from the index."""
-        heap = self._heaps.get(shape)
+    def best(self, key: Key, machines: Collection[Machine], wanted: Collection[Key]) -> Machine | None:
+        """The least loaded machine that fits; keys outside `wanted` may be dropped from the index."""
+        heap = self._heaps.get(key)
         if heap is None:
             if len(self._heaps) >= _SHAPES_MAX:
                 self._heaps = {known: kept for known, kept in self._heaps.items() if known in wanted}
-            heap = self._heaps[shape] = self._build(shape, machines)
+            heap = self._heaps[key] = self._build(key, machines)
         while heap:
             _, _, version, machine = heap[0]
             if version == machine.version:
@@ -49,10 +50,16 @@ class MachineIndex:
             heappop(heap)
         return None
 
-    def _build(self, shape: Shape, machines: Iterable[Machine]) -> list[tuple[float, int, int, Machine]]:
-        heap = [(m.resources.load(shape), m.order, m.version, m) for m in machines if m.can_take(shape)]
+    def _build(self, key: Key, machines: Iterable[Machine]) -> list[tuple[float, int, int, Machine]]:
+        heap = [(_load(m, key), m.order, m.version, m) for m in machines if m.will_do(key)]
         heapify(heap)
         return heap
+
+
+def _load(machine: Machine, key: Key) -> float:
+    if isinstance(key, Want) and key.spread:
+        return float(len(machine.slots))
+    return machine.resources.load(shape_of(key))
 
 
 class SlotIndex:
@@ -88,7 +95,7 @@ class SlotIndex:
         """The slot where this queued task would wait least, if short enough."""
         if task.record.actor is not None:  # nothing ever comes behind it, and it behind nothing
             return None
-        heap = self._heaps.get(task.record.shape)
+        heap = self._heaps.get(task.shape)
         while heap:
             work_s, _, version, slot = heap[0]
             if version == slot.version and slot.machine.can_take(()):

@@ -90,6 +90,8 @@ class Pool:
             self.ready,
             len(self.idle),
             self.going,
+            record.labels,
+            record.unknown_labels,
         )
 
     def note_start(self) -> None:

@@ -141,12 +141,12 @@ def _missing_inputs(state: State, task: Task) -> str:
 
 
 def _no_room(state: State, task: Task) -> str:
-    shape = task.record.shape
+    shape = task.shape
     able = [m for m in state.machines.values() if not missing(shape, m.resources.total)]
     ready = sum(machine.state is MachineState.READY for machine in able)
     booting = sum(machine.state in BOOTING for machine in able)
     if ready:
-        queue = state.queues.by_shape[shape]
+        queue = state.queues.by_key[task.key]
         return (
             f"needs {describe(shape)}; all {ready} machines that can hold it are busy; {queue.live} such tasks queued"
         )

@@ -1,4 +1,4 @@
-"""Queued tasks by (shape, priority, client); clients take turns."""
+"""Queued tasks by (needs, priority, client); clients take turns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 
 from runner.core.task import Task, TaskState
-from runner.core.values import Shape
+from runner.core.wants import Key
 from runner.ids import ClientId
 
 
@@ -25,13 +25,13 @@ class _Lane:
         return self.entries[0]
 
 
-class ShapeQueue:
-    """All queued tasks of one shape."""
+class KeyQueue:
+    """All queued tasks of equal needs."""
 
-    __slots__ = ("_priorities", "_rings", "live", "shape")
+    __slots__ = ("_priorities", "_rings", "key", "live")
 
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
+    def __init__(self, key: Key) -> None:
+        self.key = key
         self.live = 0
         self._priorities: list[int] = []  # highest first; only those with tasks
         self._rings: dict[int, OrderedDict[ClientId, _Lane]] = {}
@@ -89,46 +89,46 @@ class ShapeQueue:
 
 
 class Queues:
-    """The queues of all shapes that have queued tasks."""
+    """The queues of all needs that have queued tasks."""
 
     def __init__(self) -> None:
-        self.by_shape: dict[Shape, ShapeQueue] = {}
-        self.turns: dict[ClientId, int] = {}  # when a client last had its turn, over all shapes
+        self.by_key: dict[Key, KeyQueue] = {}
+        self.turns: dict[ClientId, int] = {}  # when a client last had its turn, over all queues
         self._turn = 0
 
     def add(self, task: Task, *, first: bool = False) -> bool:
-        """Whether it is now the only one of its shape."""
-        shape = task.record.shape
-        queue = self.by_shape.get(shape)
+        """Whether it is now the only one of its queue."""
+        key = task.key
+        queue = self.by_key.get(key)
         if queue is None:
-            queue = self.by_shape[shape] = ShapeQueue(shape)
+            queue = self.by_key[key] = KeyQueue(key)
         queue.add(task, first=first)
         return queue.live == 1
 
     def take(self, task: Task) -> None:
-        queue = self.by_shape[task.record.shape]
+        queue = self.by_key[task.key]
         queue.take(task)
         self._turn += 1
         self.turns[task.record.client_id] = self._turn
         if not queue.live:
-            del self.by_shape[queue.shape]
+            del self.by_key[queue.key]
 
     def discard(self, task: Task) -> None:
-        queue = self.by_shape[task.record.shape]
+        queue = self.by_key[task.key]
         queue.discard(task)
         if not queue.live:
-            del self.by_shape[queue.shape]
+            del self.by_key[queue.key]
 
     def forget_client(self, client_id: ClientId) -> None:
         self.turns.pop(client_id, None)
 
-    def in_turn(self) -> list[ShapeQueue]:
+    def in_turn(self) -> list[KeyQueue]:
         """Queues in the order in which they may take capacity now."""
-        queues = list(self.by_shape.values())
+        queues = list(self.by_key.values())
         if len(queues) > 1:
             queues.sort(key=self._rank)
         return queues
 
-    def _rank(self, queue: ShapeQueue) -> tuple[int, int, int]:
+    def _rank(self, queue: KeyQueue) -> tuple[int, int, int]:
         head = queue.head()
         return -head.record.priority, self.turns.get(head.record.client_id, 0), head.order

@@ -12,7 +12,8 @@ from math import ceil
 from typing import NamedTuple
 
 from runner.core.resources import missing
-from runner.core.values import GPU, UNIT, Shape
+from runner.core.values import GPU, UNIT, Labels, Shape
+from runner.core.wants import Key, Want, matches, shape_of
 
 # Tasks that need nothing countable: any number of them fits on one machine.
 _UNBOUNDED = 1_000_000
@@ -30,6 +31,8 @@ class PoolLoad(NamedTuple):
     ready: int
     idle: int  # of the ready ones
     going: int  # on their way out; they still exist
+    labels: Labels = ()
+    unknown_labels: tuple[str, ...] = ()
 
 
 class Plan(NamedTuple):
@@ -39,8 +42,8 @@ class Plan(NamedTuple):
     spare: int
 
 
-def plan(pools: Sequence[PoolLoad], demand: Mapping[Shape, int]) -> list[Plan]:
-    """`demand`: tasks by shape that wait for room; what is ready now has none for them.
+def plan(pools: Sequence[PoolLoad], demand: Mapping[Key, int]) -> list[Plan]:
+    """`demand`: tasks by what they need that wait for room; what is ready now has none for them.
 
     Each task counts as the part of a machine that it fills, so needs are a lower bound where shapes do not pack; the rest
     shows as demand once those machines are full.
@@ -60,17 +63,17 @@ def _plan_one(pool: PoolLoad, need: int) -> Plan:
     return Plan(min(wanted, room), max(0, spare))
 
 
-def _spread(pools: Sequence[PoolLoad], demand: Mapping[Shape, int]) -> list[Fraction]:
+def _spread(pools: Sequence[PoolLoad], demand: Mapping[Key, int]) -> list[Fraction]:
     """How many machines of each pool, beyond those that are ready, the waiting tasks would fill."""
     used = [Fraction(0)] * len(pools)
     rooms = [Fraction(max(0, pool.max - pool.ready - pool.going)) for pool in pools]
     # The order must not depend on the numbers: else more of one shape could mean fewer machines.
-    for shape in sorted(demand):
+    for key in sorted(demand, key=repr):
         if used == rooms:
             break  # nothing more can be had, whatever else waits
-        left = Fraction(demand[shape])
-        for index in _preference(pools, shape):
-            per_machine = capacity_for(pools[index], shape)
+        left = Fraction(demand[key])
+        for index in _preference(pools, key):
+            per_machine = capacity_for(pools[index], key)
             taken = min(left / per_machine, rooms[index] - used[index])
             used[index] += taken
             left -= taken * per_machine
@@ -79,10 +82,10 @@ def _spread(pools: Sequence[PoolLoad], demand: Mapping[Shape, int]) -> list[Frac
     return used
 
 
-def _preference(pools: Sequence[PoolLoad], shape: Shape) -> list[int]:
+def _preference(pools: Sequence[PoolLoad], key: Key) -> list[int]:
     """The pools that can hold it: those without GPUs and other scarce things first, then in the order given."""
-    able = [index for index, pool in enumerate(pools) if capacity_for(pool, shape)]
-    asked = {name for name, _ in shape}
+    able = [index for index, pool in enumerate(pools) if capacity_for(pool, key)]
+    asked = {name for name, _ in shape_of(key)}
     return sorted(able, key=lambda index: (_scarce(pools[index].shape, asked), index))
 
 
@@ -90,11 +93,16 @@ def _scarce(total: Shape, asked: set[str]) -> int:
     return sum(2 if name == GPU else 1 for name, _ in total if name not in asked and name not in {"CPU", "memory"})
 
 
-def capacity_for(pool: PoolLoad, shape: Shape) -> int:
+def capacity_for(pool: PoolLoad, key: Key) -> int:
     """How many such tasks one machine of the pool holds at once; 0: it never can."""
-    total = dict(pool.shape)
+    total, shape = dict(pool.shape), shape_of(key)
     if missing(shape, total):
         return 0
+    if isinstance(key, Want):
+        if not matches(pool.labels, key.labels, pool.unknown_labels):
+            return 0
+        if key.is_alone:
+            return 1
     if pool.is_single_use:
         return 1
     fits = _UNBOUNDED

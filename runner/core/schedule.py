@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from runner.core.facts import AttemptAssigned, AttemptResumed, MachineMoved
+from runner.core.feasibility import is_feasible, unschedulable
 from runner.core.machine import Machine, MachineState
 from runner.core.placement import MachineIndex, SlotIndex
-from runner.core.queues import ShapeQueue
-from runner.core.resources import amount_of, describe, is_cpu_only, missing, only_cpus
-from runner.core.settle import failure_of, settle
+from runner.core.preferences import preferred
+from runner.core.queues import KeyQueue
+from runner.core.resources import amount_of, is_cpu_only, only_cpus
+from runner.core.settle import settle
 from runner.core.state import State
 from runner.core.task import Task
 from runner.core.turn import Turn
-from runner.core.values import GPU, FailureKind, FailureRecord, Shape
-
-_VERDICTS_MAX = 1024
+from runner.core.values import GPU
+from runner.core.wants import Key, Want
+from runner.ids import MachineId
 
 
 class Scheduler:
@@ -55,24 +57,24 @@ class Scheduler:
 
     def _place(self, turn: Turn) -> None:
         state = turn.state
-        full: set[Shape] = (
-            set()
-        )  # placing only takes capacity, so what does not fit now will not fit later in this turn
-        while len(full) < len(state.queues.by_shape):
+        # Placing only takes capacity, so what does not fit now will not fit later in this turn.
+        full: set[Key] = set()
+        while len(full) < len(state.queues.by_key):
             for queue in state.queues.in_turn():
-                if queue.shape in full:
+                if queue.key in full:
                     continue
-                if not is_feasible(state, queue.shape):
+                if not is_feasible(state, queue.key):
                     _fail_all(turn, queue)
                 elif not self._place_head(turn, queue):
-                    full.add(queue.shape)
+                    full.add(queue.key)
                     continue
                 break  # ranks have changed
         state.is_placement_due = False
 
-    def _place_head(self, turn: Turn, queue: ShapeQueue) -> bool:
-        state, shape, task = turn.state, queue.shape, queue.head()
-        machine = self._machines.best(shape, state.machines.values(), state.queues.by_shape)
+    def _place_head(self, turn: Turn, queue: KeyQueue) -> bool:
+        state, key, task = turn.state, queue.key, queue.head()
+        shape = task.shape
+        machine = self._choose(state, key, task)
         gpu_ids: tuple[int, ...] = ()
         if machine is not None:
             slot_id = state.next_slot
@@ -80,7 +82,7 @@ class Scheduler:
             if gpus:
                 gpu_ids = machine.resources.pick_gpus(gpus)
         else:
-            slot = self._slots.best(task) if is_cpu_only(shape) else None
+            slot = self._slots.best(task) if key is shape and is_cpu_only(shape) else None
             if slot is None:
                 return False
             slot_id, machine = slot.slot_id, slot.machine
@@ -88,50 +90,25 @@ class Scheduler:
         self._flush(state)
         return True
 
+    def _choose(self, state: State, key: Key, task: Task) -> Machine | None:
+        """Where it would rather be, if there is room; else the least loaded one."""
+        if isinstance(key, Want) and key.machine_id:
+            named = state.machines.get(MachineId(key.machine_id))
+            return named if named is not None and named.will_do(key) else None
+        best = self._machines.best(key, state.machines.values(), state.queues.by_key)
+        if best is not None and (task.record.dependencies or task.record.wishes is not None):
+            return preferred(state, task, best)
+        return best
+
 
 def _resume(turn: Turn, machine: Machine) -> None:
     for task in list(machine.awake.values()):
-        if not machine.resources.fits(only_cpus(task.record.shape)):
+        if not machine.resources.fits(only_cpus(task.shape)):
             return  # first come, first resumed
         turn.record(AttemptResumed(task.task_id))
 
 
-def _fail_all(turn: Turn, queue: ShapeQueue) -> None:
+def _fail_all(turn: Turn, queue: KeyQueue) -> None:
     for task in list(queue.tasks()):
         if not task.is_settled():
             settle(turn, task, unschedulable(turn.state, task))
-
-
-def is_feasible(state: State, shape: Shape) -> bool:
-    """Whether some machine, present or expected, can ever hold this."""
-    verdict = state.verdicts.get(shape)
-    if verdict is None:
-        if len(state.verdicts) >= _VERDICTS_MAX:
-            state.verdicts.clear()
-        verdict = not state.is_fleet_known or any(not missing(shape, dict(total)) for total in _totals(state))
-        state.verdicts[shape] = verdict
-    return verdict
-
-
-def _totals(state: State) -> set[Shape]:
-    """The shapes of machines that there are or may be."""
-    growable = () if state.is_budget_spent else (p.record.shape for p in state.pools.values() if p.can_ever_grow)
-    return {*state.capacity, *growable}
-
-
-def unschedulable(state: State, task: Task) -> FailureRecord:
-    """What it needs, what is missing, and what the cluster has."""
-    shape = task.record.shape
-    text = f"task {task.task_id} needs {describe(shape)}, which no machine of this cluster can ever hold"
-    totals = _totals(state)
-    if totals:
-        lacks = min((missing(shape, dict(total)) for total in totals), key=len)
-        have = [f"{count} x ({describe(total)})" for total, count in sorted(state.capacity.items())]
-        have += [f"machines of ({describe(total)}) on demand" for total in sorted(totals - set(state.capacity))]
-        text += f"; missing: {', '.join(lacks)}; the cluster has {'; '.join(have)}"
-    else:
-        reasons = [machine.reason for machine in state.machines.values() if machine.reason]
-        text += ": it has no machines left" + (f" (the last: {reasons[-1]})" if reasons else "")
-    if state.is_budget_spent:
-        text += "; max_cost is used up, so none is booted"
-    return failure_of(task, FailureKind.UNSCHEDULABLE, text)

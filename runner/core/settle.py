@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from zlib import crc32
 
 from runner.core.facts import ActorReleased, AttemptRetried, CancelMarked, PromiseEnded, TaskSettled
+from runner.core.failures import failure_of as failure_of  # noqa: PLC0414  also for those who settle
+from runner.core.growth import grow
 from runner.core.objects import ObjectState
 from runner.core.task import Task, TaskState
 from runner.core.turn import Turn
@@ -18,13 +20,6 @@ _KILLS = frozenset({FailureKind.WORKER_CRASHED, FailureKind.OUT_OF_MEMORY})
 _SYSTEM_FAULTS = _KILLS | {FailureKind.MACHINE_LOST}
 # After these nobody is left to wait for the attempt's children.
 _ORPHANING = _SYSTEM_FAULTS | {FailureKind.TIMEOUT}
-
-
-def failure_of(task: Task, kind: FailureKind, message: str) -> FailureRecord:
-    """A failure that the core itself has found."""
-    record = task.record
-    machine_id = task.last_machine_id or ""
-    return FailureRecord(kind, message, b"", record.task_id, record.name, task.attempt, machine_id, task.lines)  # type: ignore[arg-type]
 
 
 def settle(
@@ -130,6 +125,8 @@ def end_attempt(
             failure = failure._replace(kind=FailureKind.KILLED)
         settle(turn, task, failure, is_cancelled=True)
     elif _may_retry(turn.state.config, task, kind, is_retryable):
+        if kind is FailureKind.OUT_OF_MEMORY:
+            line += grow(turn, task, failure.used_bytes)
         until_s = backoff_until_s(turn.state.config, task.task_id, task.retries_used, turn.now_s)
         turn.record(AttemptRetried(task.task_id, line, True, is_killed, until_s))
     else:

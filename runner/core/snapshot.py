@@ -25,7 +25,8 @@ def snapshot(state: State) -> dict[str, Any]:
         "functions": {function_id: _function(function) for function_id, function in state.functions.items()},
         "packages": dict(state.packages),
         "queues": [
-            (shape, [task.task_id for task in queue.tasks()]) for shape, queue in sorted(state.queues.by_shape.items())
+            (key, [task.task_id for task in queue.tasks()])
+            for key, queue in sorted(state.queues.by_key.items(), key=lambda each: repr(each[0]))
         ],
         "turns": dict(state.queues.turns),
         "counts": {kind.label: count for kind, count in state.task_counts.items()},
@@ -33,6 +34,8 @@ def snapshot(state: State) -> dict[str, Any]:
         "pools": [(pool.record, {s: n for s, n in pool.counts.items() if n}) for pool in state.pools.values()],
         "configured": state.configured,
         "next_slot": state.next_slot,
+        "hosts": {host: [machine.machine_id for machine in machines] for host, machines in state.hosts.items()},
+        "warm": dict(state.warm),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from heapq import heappush
 from math import inf
 from typing import Any
@@ -23,11 +23,13 @@ from runner.core.objects import ObjectTable
 from runner.core.pool import Pool
 from runner.core.queues import Queues
 from runner.core.task import Task, TaskState
-from runner.core.values import CoreConfig, FailureRecord, PoolRecord, Shape
+from runner.core.values import CoreConfig, FailureRecord, Labels, PoolRecord, Shape
+from runner.core.wants import Key
 from runner.ids import ClientId, FunctionId, MachineId, TaskId
 
 # Kinds of timers.
 BACKOFF, BOOT, LEASE, CLIENT, SCALE = 1, 2, 3, 4, 5
+_WARM_MAX = 4096
 
 
 class State:
@@ -56,8 +58,10 @@ class State:
         self.pools: dict[str, Pool] = {}
         self.is_elastic = False  # whether what waits changes how many machines there are
         self.configured: tuple[PoolRecord, ...] = ()  # as the last start said; machines may have been added since
-        self.capacity: dict[Shape, int] = {}  # machines by shape that count for feasibility
-        self.verdicts: dict[Shape, bool] = {}  # cache of feasibility
+        self.capacity: dict[tuple[Shape, Labels], int] = {}  # machines that count for feasibility
+        self.verdicts: dict[Key, bool] = {}  # cache of feasibility
+        self.hosts: dict[str, dict[Machine, None]] = {}  # machines that have registered and are not gone
+        self.warm: OrderedDict[str, MachineId] = OrderedDict()  # by affinity key: where its newest attempt went
         # ---- of this coordinator, not of the journal ----
         self.now_s = 0.0  # of the event being handled
         self.provider = ""
@@ -125,6 +129,15 @@ class State:
     def tell_watchers(self, actor: Actor) -> None:
         self.commands += [actor_notice(client_id, actor) for client_id in actor.watchers]
 
+    # ---- places ----
+    def note_warm(self, affinity_key: str, machine_id: MachineId) -> None:
+        """A task with this key goes there: the next one rather too."""
+        if affinity_key:
+            self.warm[affinity_key] = machine_id
+            self.warm.move_to_end(affinity_key)
+            if len(self.warm) > _WARM_MAX:
+                self.warm.popitem(last=False)
+
     # ---- objects ----
     def sweep(self) -> None:
         """Let go of what belongs to freed objects. To be called after anything that can free."""
@@ -169,7 +182,7 @@ class State:
         machine.move(to, reason)
         self.note_idleness(machine)
         if was_counted != (to in COUNTED):
-            self.count_capacity(machine.shape, -1 if was_counted else 1)
+            self.count_capacity(machine, -1 if was_counted else 1)
         self.dirty_machines[machine] = None
         self.is_placement_due = self.is_plan_due = True
         self.commands.append(NoteMachineState(machine.machine_id, to.label, machine.generation, reason))
@@ -185,12 +198,13 @@ class State:
             else:
                 pool.idle.setdefault(machine, self.now_s)
 
-    def count_capacity(self, shape: Shape, change: int) -> None:
-        count = self.capacity.get(shape, 0) + change
+    def count_capacity(self, machine: Machine, change: int) -> None:
+        kind = machine.shape, machine.labels
+        count = self.capacity.get(kind, 0) + change
         if count:
-            self.capacity[shape] = count
+            self.capacity[kind] = count
         else:
-            del self.capacity[shape]
+            del self.capacity[kind]
         self.verdicts.clear()
         self.is_placement_due = True
 

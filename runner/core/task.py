@@ -6,7 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.core.values import CheckpointRecord, FailureRecord, TaskRecord
+from runner.core.values import CheckpointRecord, FailureRecord, Shape, TaskRecord
+from runner.core.wants import Key, key_of
 from runner.errors import IllegalTransitionError
 from runner.ids import ClientId, ExecutorId, MachineId, ObjectId, TaskId
 
@@ -93,6 +94,19 @@ class Task:
     failure: FailureRecord | None = None
     children: dict[TaskId, Task] | None = None  # unfinished ones
     trail: bytes = b"\x01"  # every state it was in
+    # What it needs now: more memory than at first, maybe.
+    shape: Shape = ()
+    key: Key = ()
+
+    def __post_init__(self) -> None:
+        record = self.record
+        self.shape = self.key = record.shape
+        if record.wishes is not None:
+            self.key = key_of(record.shape, record.wishes)
+
+    def reshape(self, shape: Shape) -> None:
+        """It needs this from now on; it must not be queued."""
+        self.shape, self.key = shape, key_of(shape, self.record.wishes)
 
     @property
     def task_id(self) -> TaskId:

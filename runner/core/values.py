@@ -15,6 +15,8 @@ CPU, GPU, MEMORY = "CPU", "GPU", "memory"
 
 # Resource amounts in units, sorted by name; hashable, so it is also the key of a queue.
 Shape = tuple[tuple[str, int], ...]
+# What machines are called by, or rules for that; sorted by key.
+Labels = tuple[tuple[str, str], ...]
 
 
 def make_shape(amounts: Mapping[str, int]) -> Shape:
@@ -53,6 +55,7 @@ class FailureRecord(NamedTuple):
     attempt: int = 0
     machine_id: MachineId = MachineId("")
     history: tuple[str, ...] = ()
+    used_bytes: int = 0  # of memory, where that is why
 
 
 class SegmentRecord(NamedTuple):
@@ -77,6 +80,8 @@ class PoolRecord(NamedTuple):
     buffer: int = 0  # idle ones kept while there is work
     idle_shutdown_s: float = 30.0
     is_single_use: bool = False  # a machine serves one task and goes
+    labels: Labels = ()  # that each has
+    unknown_labels: tuple[str, ...] = ()  # keys that each has too, with values that are seen only once it is there
 
 
 class CheckpointRecord(NamedTuple):
@@ -99,7 +104,7 @@ class ActorRecord(NamedTuple):
 class WishRecord(NamedTuple):
     """What a task asks of its place beside resources; most tasks ask nothing."""
 
-    labels: tuple[tuple[str, str], ...] = ()  # the machine must have them
+    labels: Labels = ()  # rules that the machine's must follow
     group_id: str = ""
     bundle: int = -1  # of the group; -1: any
     affinity_key: str = ""  # rather where a task with this key ran

@@ -129,7 +129,7 @@ def test_a_journal_may_have_taken_another_than_the_head() -> None:
     queues = s.cluster._state.queues
     for name, left in (("t-1", ["t-0", "t-2"]), ("t-0", ["t-2"]), ("t-2", [])):
         queues.take(s.cluster._state.tasks[TaskId(name)])
-        assert [task.task_id for queue in queues.by_shape.values() for task in queue.tasks()] == left
+        assert [task.task_id for queue in queues.by_key.values() for task in queue.tasks()] == left
 
 
 def test_cancelled_entries_are_skipped() -> None:
