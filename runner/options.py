@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, TypedDict
 
 from runner.errors import BadOptionsError, BadTypeError
+from runner.placing import parse_key, parse_on_oom, parse_priority, parse_selector, parse_strategy
 from runner.runtime_env import NONE, RuntimeEnv, is_text, parse_runtime_env
 
 _ACCELERATOR_AMOUNT = 0.001  # of the resource that says a GPU's kind, as in Ray: enough for all who share it
@@ -38,6 +39,11 @@ class TaskOptions:
     lifetime: str | None = None  # "detached": goes on when the client is gone
     startup_timeout_s: float | None = None  # until the function runs: worker process, environment, arguments
     accelerator_type: str | None = None  # the kind of GPU, as the machine's resource "accelerator_type:..." says it
+    label_selector: Mapping[str, str] | None = None  # rules for the machine's labels
+    scheduling_strategy: Any = None  # "DEFAULT", "SPREAD", or one of runner.util.scheduling_strategies
+    priority: int = 0  # higher is first
+    key: str | None = None  # rather a machine where a task with the same key ran
+    on_oom: str = "retry"  # "grow": the retry asks for more memory
     enable_task_events: bool = True  # Ray's; the events of a task cost too little to be left out
 
     def amounts(self) -> dict[str, int]:
@@ -72,6 +78,11 @@ class OptionsDict(TypedDict, total=False):
     lifetime: Literal["detached"] | None
     startup_timeout_s: float | None
     accelerator_type: str | None
+    label_selector: Mapping[str, str] | None
+    scheduling_strategy: Any
+    priority: int | None
+    key: str | None
+    on_oom: Literal["retry", "grow"] | None
     enable_task_events: bool
 
 
@@ -267,5 +278,10 @@ _CHECKS: dict[str, Any] = {
     "lifetime": _check_lifetime,
     "startup_timeout_s": _check_timeout,
     "accelerator_type": _check_kind,
+    "label_selector": parse_selector,
+    "scheduling_strategy": parse_strategy,
+    "priority": parse_priority,
+    "key": parse_key,
+    "on_oom": parse_on_oom,
     "enable_task_events": _check_flag,
 }

@@ -8,9 +8,13 @@ from typing import Any
 
 from runner.errors import BadOptionsError
 from runner.options import parse_amount, parse_memory, parse_resources
+from runner.placing import parse_labels
 
 DEFAULT_POOL = "default"
 IDLE_SHUTDOWN_S = 30.0
+ACCELERATOR = "accelerator_type:"
+# Labels that machines have without being given any.
+POOL_LABEL, REGION_LABEL, ACCELERATOR_LABEL = "runner.io/pool", "runner.io/region", "runner.io/accelerator-type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,10 @@ class Pool:
     num_gpus: int | None = None  # None: local: an even part of this computer's; elsewhere none
     memory: int | str | None = None  # bytes or "8GiB"; None: not counted
     resources: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)  # for `label_selector`
+    accelerator_type: str | None = (
+        None  # the kind of its GPUs, as "H100"; None: what this computer has, elsewhere not told
+    )
     size: str = ""  # the provider's name for such a machine, as "performance-4x"; empty: chosen by CPUs and memory
 
     def __post_init__(self) -> None:
@@ -56,6 +64,10 @@ class Pool:
             parse_amount(f"num_cpus of pool {self.name}", self.num_cpus)
         parse_memory(f"memory of pool {self.name}", self.memory)
         parse_resources(f"resources of pool {self.name}", self.resources)
+        parse_labels(f"labels of pool {self.name}", self.labels)
+        kind: object = self.accelerator_type
+        if kind is not None and (not isinstance(kind, str) or not kind):
+            raise BadOptionsError(f"pool {self.name}: accelerator_type is {kind!r}; expected a name, such as 'H100'")
 
     def _check_count(self, what: str) -> None:
         value = getattr(self, what)
@@ -80,10 +92,24 @@ class Pool:
         """Per machine; 0: not counted."""
         return parse_memory("memory", self.memory) or 0
 
-    def with_machine(self, *, num_cpus: float, num_gpus: int) -> Pool:
+    @property
+    def all_resources(self) -> dict[str, float]:
+        """The custom ones, and the one that says what its GPUs are."""
+        kind = {} if self.accelerator_type is None else {f"{ACCELERATOR}{self.accelerator_type}": 1.0}
+        return {**self.resources, **kind}
+
+    @property
+    def all_labels(self) -> dict[str, str]:
+        """Its own, and those that every pool gives to its machines."""
+        kind = {} if self.accelerator_type is None else {ACCELERATOR_LABEL: self.accelerator_type}
+        return {**self.labels, POOL_LABEL: self.name, **kind}
+
+    def with_machine(self, *, num_cpus: float, num_gpus: int, accelerator_type: str | None = None) -> Pool:
         """The same pool where what was left open is said."""
+        has_gpus = bool(num_gpus if self.num_gpus is None else self.num_gpus)
         return replace(
             self,
+            accelerator_type=self.accelerator_type or (accelerator_type if has_gpus else None),
             num_cpus=num_cpus if self.num_cpus is None else self.num_cpus,
             num_gpus=num_gpus if self.num_gpus is None else self.num_gpus,
         )
@@ -91,7 +117,7 @@ class Pool:
     def to_dict(self) -> dict[str, Any]:
         """A map that msgpack and JSON can hold."""
         packed = {each.name: getattr(self, each.name) for each in fields(self)}
-        packed["resources"] = dict(self.resources)
+        packed["resources"], packed["labels"] = dict(self.resources), dict(self.labels)
         return packed
 
     @classmethod

@@ -137,9 +137,10 @@ def parse_pool(text: str) -> Pool:
     Raises:
         BadOptionsError: it cannot be read; says which part.
     """
-    known = {each.name for each in fields(Pool)} - {"resources"}
+    known = {each.name for each in fields(Pool)} - {"resources", "labels"}
     values: dict[str, Any] = {}
     resources: dict[str, float] = {}
+    labels: dict[str, str] = {}
     for part in text.split(","):
         name, equals, value = part.strip().partition("=")
         name = _SHORT.get(name, name).replace("-", "_")
@@ -147,17 +148,19 @@ def parse_pool(text: str) -> Pool:
             raise BadOptionsError(f"--pool {text!r}: {part!r} is not NAME=VALUE")
         if name.startswith("resources."):
             resources[name.removeprefix("resources.")] = _number(text, part, value)
+        elif name.startswith("labels."):
+            labels[name.removeprefix("labels.")] = value
         elif name not in known:
             raise BadOptionsError(
-                f"--pool {text!r}: {name!r} is unknown; known are {', '.join(sorted(known))} and resources.NAME"
+                f"--pool {text!r}: {name!r} is unknown; known are {', '.join(sorted(known))}, resources.NAME and labels.NAME"
             )
         else:
             values[name] = _value(text, part, name, value)
-    return Pool.from_dict({"name": DEFAULT_POOL, **values, "resources": resources})
+    return Pool.from_dict({"name": DEFAULT_POOL, **values, "resources": resources, "labels": labels})
 
 
 def _value(text: str, part: str, name: str, value: str) -> Any:
-    if name in {"name", "size", "memory"}:
+    if name in {"name", "size", "memory", "accelerator_type"}:
         return value
     if name == "single_use":
         if value.lower() not in _YES_NO:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -12,13 +13,15 @@ import click
 from runner.cli.options import settings
 from runner.config import BOOT, BOOT_FILE, Settings, forget_boot
 from runner.errors import BadOptionsError
+from runner.placing import parse_labels
 
 if TYPE_CHECKING:
     from runner.providers.base import BootConfig
 
 
 @click.command("worker")
-def command() -> None:
+@click.option("--labels", metavar="NAME=VALUE,...", default="", help="Of this machine, beside those of its pool.")
+def command(labels: str) -> None:
     """Join the cluster that booted this machine, and work until told to stop.
 
     The boot configuration comes from the provider: base64 in RUNNER_BOOT, or in
@@ -26,6 +29,7 @@ def command() -> None:
     """
     loaded = settings()
     boot = read_boot(loaded)
+    boot = replace(boot, labels={**boot.labels, **parse_labels("--labels", read_labels(labels))})
     # It holds the join token, and user code sees the environment and the files.
     forget_boot()
     if loaded.boot_file is not None:
@@ -34,6 +38,14 @@ def command() -> None:
     from runner.worker.agent import run_agent
 
     raise SystemExit(run_agent(boot))
+
+
+def read_labels(text: str) -> dict[str, str]:
+    """From `name=value,name=value`."""
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    if bad := [name for name, equals, _ in pairs if not equals]:
+        raise BadOptionsError(f"--labels {text!r}: {bad[0]!r} is not NAME=VALUE")
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def read_boot(loaded: Settings) -> BootConfig:

@@ -38,6 +38,7 @@ def init(
     num_gpus: int | None = None,
     memory: int | str | None = None,
     resources: Mapping[str, float] | None = None,
+    labels: Mapping[str, str] | None = None,
     preload: Sequence[str] = (),
     image: str | None = None,
     region: str | Sequence[str] | None = None,
@@ -55,7 +56,7 @@ def init(
     """Start a cluster of this process's own, or connect to a standing one at `address` ("host:port", RUNNER_ADDRESS).
 
     `machines` machines are booted by `provider` ("local": this computer), each with `num_cpus`, `num_gpus`, `memory`
-    (bytes or "8GiB"; None: not counted) and custom `resources`. Left out, on this computer its CPUs and GPUs are shared
+    (bytes or "8GiB"; None: not counted), custom `resources` and `labels`. Left out, on this computer its CPUs and GPUs are shared
     among them; elsewhere a machine has 1 CPU and no GPU. With a `Pool`, or several with a name each, the number of
     machines follows the work, and what a machine has is said in the pool. `init` waits for the coordinator, not for
     machines; with `strict` fewer than were asked for are a failure, else work goes on with those that come.
@@ -86,6 +87,7 @@ def init(
         num_gpus=num_gpus,
         memory=memory,
         resources=resources,
+        labels=labels,
         preload=tuple(preload),
         provider_options=provider_options,
         image=image,

@@ -11,6 +11,7 @@ from runner.objects.functions import FunctionElsewhere
 from runner.objects.refs import ObjectRef
 from runner.objects.serialization import Serialized, serialize
 from runner.options import STREAMING, TaskOptions
+from runner.placing import fill_wishes
 from runner.rpc.gen import client_pb2, types_pb2
 from runner.runtime_env import NONE, RuntimeEnv
 
@@ -111,6 +112,7 @@ class PreparedCall:
             is_streaming=is_streaming,
             backpressure=backpressure,
         )
+        fill_wishes(spec, options)
         if isinstance(options.retry_exceptions, tuple):
             spec.retry_exceptions = serialize(options.retry_exceptions).to_bytes()
         constant = spec.SerializeToString()

@@ -35,6 +35,7 @@ class Node:
     pool: str
     size: str  # the provider's name for such a machine, where it has one
     region: str
+    labels: Mapping[str, str]
     cost: float | None  # US dollars until now; None: free, or its price is not known
 
     @property
@@ -87,5 +88,6 @@ def _node(machine: client_pb2.MachineInfo) -> Node:
         pool=machine.pool,
         size=machine.size,
         region=machine.region,
+        labels=dict(machine.labels),
         cost=machine.cost if machine.HasField("cost") else None,
     )

@@ -11,9 +11,10 @@ from typing import Any, TypeGuard
 from runner.coordinator.config import PROVIDERS, check_provider
 from runner.errors import BadOptionsError
 from runner.options import parse_amount, parse_memory, parse_resources
+from runner.placing import parse_labels
 from runner.pools import Pool, check_pools, fixed_pool
 
-_OF_POOL = ("num_cpus", "num_gpus", "memory", "resources")
+_OF_POOL = ("num_cpus", "num_gpus", "memory", "resources", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class FleetOptions:
     num_gpus: int | None = None
     memory: int | str | None = None
     resources: Mapping[str, float] | None = None
+    labels: Mapping[str, str] | None = None
     preload: tuple[str, ...] = ()
     provider_options: Mapping[str, Any] | None = field(default=None, repr=False)
     image: str | None = None
@@ -81,6 +83,7 @@ class FleetOptions:
             num_gpus=self.num_gpus,
             memory=parse_memory("memory", self.memory),
             resources=parse_resources("resources", self.resources),
+            labels=parse_labels("labels", self.labels),
         )
         return (pool,)
 

@@ -115,6 +115,7 @@ def failure_record(failure: types_pb2.Failure) -> FailureRecord:
         failure.attempt,
         MachineId(failure.machine_id),
         tuple(failure.history),
+        failure.used_bytes,
     )
 
 

@@ -148,6 +148,7 @@ class Effects:
             room_bytes -= len(value.payload)
             # What does not fit in one message is left out: the executor asks for it.
             conversion.fill_ready(start.dependencies.add(), object_id, value if room_bytes >= 0 else None, None)
+        start.memory_bytes = c.memory_bytes
         if c.gpu_ids:
             start.gpu_ids.extend(c.gpu_ids)
         if c.checkpoint is not None:

@@ -17,7 +17,7 @@ from runner.core import events
 from runner.core.values import CPU, GPU, MEMORY, UNIT, PoolRecord, Shape, make_shape
 from runner.errors import AuthenticationError, ProviderError
 from runner.ids import ClusterId, MachineId
-from runner.pools import Pool
+from runner.pools import REGION_LABEL, Pool
 from runner.providers.base import BootConfig, MachineSpec, MachineState, Provider, ProviderMachine, Wanted
 from runner.rpc.gen import fleet_pb2
 from runner.rpc.security import new_token, tokens_equal
@@ -386,7 +386,7 @@ def since_requested(phases: dict[str, float]) -> dict[str, float]:
 
 def pool_shape(pool: Pool) -> Shape:
     """What one machine of a pool has; what was left open counts as one CPU and no GPU."""
-    amounts = {name: round(amount * UNIT) for name, amount in pool.resources.items()}
+    amounts = {name: round(amount * UNIT) for name, amount in pool.all_resources.items()}
     cpus = 1.0 if pool.num_cpus is None else pool.num_cpus
     amounts |= {CPU: round(cpus * UNIT), GPU: (pool.num_gpus or 0) * UNIT, MEMORY: pool.memory_bytes}
     return make_shape(amounts)
@@ -394,6 +394,6 @@ def pool_shape(pool: Pool) -> Shape:
 
 def pool_record(pool: Pool) -> PoolRecord:
     """What the core is told of a pool."""
-    return PoolRecord(
-        pool.name, pool_shape(pool), pool.min, pool.most, pool.buffer, pool.idle_shutdown_s, pool.single_use
-    )
+    numbers = (pool.min, pool.most, pool.buffer, pool.idle_shutdown_s, pool.single_use)
+    # Which region it is, is seen when the machine is there.
+    return PoolRecord(pool.name, pool_shape(pool), *numbers, tuple(sorted(pool.all_labels.items())), (REGION_LABEL,))

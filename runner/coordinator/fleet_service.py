@@ -17,9 +17,10 @@ from runner.coordinator.fleet import Boot, Fleet
 from runner.coordinator.machine_links import MachineLink, MachineLinks
 from runner.coordinator.reports import Reports
 from runner.core import events
-from runner.core.values import make_shape
+from runner.core.values import Labels, make_shape
 from runner.errors import AuthenticationError, ProtocolViolationError
 from runner.ids import ClusterId, MachineId
+from runner.pools import REGION_LABEL
 from runner.rpc.channels import UPLOAD_ACCEPTED, peer_machine
 from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc
 from runner.rpc.security import Authority
@@ -73,6 +74,7 @@ class JoinService(fleet_pb2_grpc.JoinServicer):
                 make_shape(request.total.amounts),
                 request.peer.host_id,
                 dict(boot.phases),
+                _labels(request, boot),
             )
         )
         await self._engine.committed()
@@ -187,3 +189,11 @@ def _public_key(csr_pem: bytes, machine_id: MachineId) -> bytes:
     except ValueError:
         raise AuthenticationError(f"machine {machine_id} sent a certificate request that cannot be read") from None
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _labels(request: fleet_pb2.RegisterRequest, boot: Boot) -> Labels:
+    """What the machine says of itself, and where its provider has put it."""
+    labels = dict(request.labels)
+    if boot.region:
+        labels[REGION_LABEL] = boot.region
+    return tuple(sorted(labels.items()))

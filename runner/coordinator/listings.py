@@ -78,6 +78,7 @@ def _machine(view: MachineView, boot: Boot | None, cost: float | None) -> client
         pid=0 if boot is None else boot.pid,
         size="" if boot is None else boot.size,
         region="" if boot is None else boot.region,
+        labels=dict(view.labels),
         cost=cost,
     )
     # What the agent told when it registered is kept for ever; what it told later only as long as it is there.

@@ -16,6 +16,7 @@ import msgpack
 from runner import config as settings
 from runner.coordinator.config import STOP_REMOTE_S_MAX, STOP_S_MAX, CoordinatorConfig, CoordinatorReady
 from runner.errors import InternalError, RunnerError
+from runner.providers.gpus import Gpu, detect_gpus, kind_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -126,17 +127,18 @@ def _resolved(config: CoordinatorConfig) -> tuple[Pool, ...]:
     if config.provider != "local":
         return tuple(pool.with_machine(num_cpus=1.0, num_gpus=0) for pool in config.pools)
     cpus = float(max(1, len(os.sched_getaffinity(0)) // most))
-    gpus = _gpu_count() // most if any(pool.num_gpus is None for pool in config.pools) else 0
-    return tuple(pool.with_machine(num_cpus=cpus, num_gpus=gpus) for pool in config.pools)
+    found = _gpus() if any(pool.num_gpus != 0 for pool in config.pools) else ()
+    kinds = {kind_of(gpu.name) for gpu in found}
+    kind = kinds.pop() if len(kinds) == 1 else None  # where they differ, who gets which is not known here
+    gpus = len(found) // most
+    return tuple(pool.with_machine(num_cpus=cpus, num_gpus=gpus, accelerator_type=kind) for pool in config.pools)
 
 
-def _gpu_count() -> int:
+def _gpus() -> tuple[Gpu, ...]:
     # Asking the driver takes long enough to be noticed at every start; most hosts have no such device.
     if not any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/dxg")):
-        return 0
-    from runner.providers.gpus import detect_gpus
-
-    return len(detect_gpus())
+        return ()
+    return detect_gpus()
 
 
 def _guard(config: CoordinatorConfig, state: StateDir) -> Guard | None:

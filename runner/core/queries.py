@@ -70,6 +70,7 @@ def machine_view(machine: Machine) -> MachineView:
         machine.requested_s,
         len(machine.attempts()),
         machine.pool,
+        machine.labels,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from runner.core.values import CheckpointRecord, FailureRecord, PoolRecord, Shape
+from runner.core.values import CheckpointRecord, FailureRecord, Labels, PoolRecord, Shape
 from runner.ids import ClientId, FunctionId, MachineId, TaskId
 
 
@@ -39,6 +39,7 @@ class MachineView(NamedTuple):
     requested_s: float  # core time
     running_tasks: int
     pool: str
+    labels: Labels
 
 
 class PoolView(NamedTuple):

@@ -40,6 +40,7 @@ class BootConfig:
     requested_unix_s: float = 0.0  # boot phases are counted from here
     log_path: str = ""  # stdout and stderr of the agent go here; empty: inherited
     provider_machine_id: str = ""  # where it is known before the boot
+    labels: Mapping[str, str] = field(default_factory=dict)  # beside those of its pool
     host_id: str = ""  # the host that it counts as being on; the coordinator's: it sees store and artefacts at the same paths. Empty: its own
 
     def shape(self) -> Shape:
@@ -51,7 +52,7 @@ class BootConfig:
     def to_dict(self) -> dict[str, Any]:
         """A map that msgpack can pack."""
         packed = asdict(self)
-        packed["resources"] = dict(self.resources)
+        packed["resources"], packed["labels"] = dict(self.resources), dict(self.labels)
         return packed
 
     @classmethod

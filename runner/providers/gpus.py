@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
+
+_KIND = re.compile(r"\w+\s+([A-Z0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,12 @@ def detect_gpus(visible: str | None = None) -> tuple[Gpu, ...]:
             break  # as CUDA does: nothing after an invalid entry counts
         chosen.append(device)
     return tuple(chosen)
+
+
+def kind_of(name: str) -> str | None:
+    """What `accelerator_type=` calls a device of this name, as in Ray: "NVIDIA H100 80GB HBM3" is an "H100"."""
+    match = _KIND.match(name)
+    return match[1] if match else None
 
 
 def _match(entry: str, devices: list[Gpu]) -> Gpu | None:

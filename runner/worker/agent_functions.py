@@ -57,7 +57,7 @@ class Functions:
             f"task {key[0]} ({name}) attempt {key[1]}",
             spec.timeout_s,
             1 if is_actor else spec.max_calls or (1 if is_gpu and not spec.reuse_gpu_worker else 0),
-            spec.resources.amounts.get(MEMORY, 0),
+            assignment.memory_bytes or spec.resources.amounts.get(MEMORY, 0),
             spec.is_run,
             assignment,
             actor_grace_s(spec.actor) if is_actor else 0.0,

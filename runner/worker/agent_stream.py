@@ -112,6 +112,7 @@ class AgentStream:
             provider_machine_id=boot.provider_machine_id,
             pid=os.getpid(),
             phases=phases,
+            labels=boot.labels,
         )
         deadline_s = self._clock.boottime_s() + boot.destroy_after_s
         backoff = Backoff()

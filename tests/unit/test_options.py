@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from runner.errors import BadOptionsError
 from runner.options import NAMES, TaskOptions, from_units, parse_memory, parse_options, to_units
+from runner.placing import fill_wishes
+from runner.rpc.gen import types_pb2
+from runner.util.scheduling_strategies import In, NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy, NotIn
 
 
 def test_defaults_are_rays() -> None:
@@ -168,3 +171,44 @@ def test_generators_have_options_of_their_own() -> None:
     assert parse_options({"_generator_backpressure_num_objects": -1}).generator_backpressure_num_objects == -1
     with pytest.raises(BadOptionsError, match="> 0, or -1"):
         parse_options({"_generator_backpressure_num_objects": 0})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("label_selector", {"disk": "in(a"}),
+        ("label_selector", {"disk": "in()x"}),
+        ("label_selector", {"": "a"}),
+        ("label_selector", {"disk": 1}),
+        ("label_selector", "disk"),
+        ("scheduling_strategy", "PACK"),
+        ("scheduling_strategy", 3),
+        ("priority", 2**31),
+        ("priority", True),
+        ("priority", "high"),
+        ("key", ""),
+        ("key", 3),
+        ("on_oom", "fail"),
+    ],
+)
+def test_places_that_cannot_be(option: str, value: object) -> None:
+    with pytest.raises(BadOptionsError, match=option):
+        parse_options({option: value})
+
+
+def test_places_on_the_wire() -> None:
+    spec = types_pb2.TaskSpec()
+    selector = {"disk": "in(fast, local)", "zone": "!a"}
+    fill_wishes(spec, parse_options({"label_selector": selector, "priority": -2, "key": "bert", "on_oom": "grow"}))
+    assert dict(spec.label_selector) == selector
+    assert (spec.priority, spec.affinity_key, spec.grow_on_oom, spec.bundle) == (-2, "bert", True, -1)
+    named = types_pb2.TaskSpec()
+    fill_wishes(named, parse_options({"scheduling_strategy": NodeAffinitySchedulingStrategy("m-1", soft=True)}))
+    assert (named.machine.machine_id, named.machine.soft) == ("m-1", True)
+    spread = types_pb2.TaskSpec()
+    fill_wishes(spread, parse_options({"scheduling_strategy": "SPREAD"}))
+    assert spread.spread
+    labelled = types_pb2.TaskSpec()
+    strategy = NodeLabelSchedulingStrategy({"disk": In("fast", "local"), "zone": NotIn("a"), "pool": "gpu"})
+    fill_wishes(labelled, parse_options({"scheduling_strategy": strategy}))
+    assert dict(labelled.label_selector) == {"disk": "in(fast,local)", "zone": "!in(a)", "pool": "gpu"}

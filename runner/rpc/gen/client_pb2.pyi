@@ -438,7 +438,7 @@ class ListMachinesReply(_message.Message):
     def __init__(self, machines: _Optional[_Iterable[_Union[MachineInfo, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class MachineInfo(_message.Message):
-    __slots__ = ("machine_id", "state", "generation", "total", "available", "provider", "provider_machine_id", "pid", "host_id", "phases", "reason", "running_tasks", "pool", "size", "region", "cost")
+    __slots__ = ("machine_id", "state", "generation", "total", "available", "provider", "provider_machine_id", "pid", "host_id", "phases", "reason", "running_tasks", "pool", "size", "region", "labels", "cost")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -446,6 +446,13 @@ class MachineInfo(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -461,6 +468,7 @@ class MachineInfo(_message.Message):
     POOL_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     REGION_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     COST_FIELD_NUMBER: _ClassVar[int]
     machine_id: str
     state: str
@@ -477,8 +485,9 @@ class MachineInfo(_message.Message):
     pool: str
     size: str
     region: str
+    labels: _containers.ScalarMap[str, str]
     cost: float
-    def __init__(self, machine_id: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., available: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider: _Optional[str] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., host_id: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., running_tasks: _Optional[int] = ..., pool: _Optional[str] = ..., size: _Optional[str] = ..., region: _Optional[str] = ..., cost: _Optional[float] = ...) -> None: ...
+    def __init__(self, machine_id: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., available: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider: _Optional[str] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., host_id: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., running_tasks: _Optional[int] = ..., pool: _Optional[str] = ..., size: _Optional[str] = ..., region: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., cost: _Optional[float] = ...) -> None: ...
 
 class PoolInfo(_message.Message):
     __slots__ = ("name", "machine", "min", "max", "coming", "ready", "idle", "going", "problem", "hopeless")

@@ -25,7 +25,7 @@ STOP_REASON_DRAIN: StopReason
 STOP_REASON_RELEASED: StopReason
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("peer", "machine_id", "join_token", "csr_pem", "agent_instance_id", "total", "provider_machine_id", "pid", "phases", "resumed", "sent_unix_s")
+    __slots__ = ("peer", "machine_id", "join_token", "csr_pem", "agent_instance_id", "total", "provider_machine_id", "pid", "phases", "resumed", "labels", "sent_unix_s")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,13 @@ class RegisterRequest(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     PEER_FIELD_NUMBER: _ClassVar[int]
     MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
     JOIN_TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +50,7 @@ class RegisterRequest(_message.Message):
     PID_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     SENT_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     peer: _types_pb2.Peer
     machine_id: str
@@ -54,8 +62,9 @@ class RegisterRequest(_message.Message):
     pid: int
     phases: _containers.ScalarMap[str, float]
     resumed: bool
+    labels: _containers.ScalarMap[str, str]
     sent_unix_s: float
-    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., machine_id: _Optional[str] = ..., join_token: _Optional[str] = ..., csr_pem: _Optional[bytes] = ..., agent_instance_id: _Optional[str] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., phases: _Optional[_Mapping[str, float]] = ..., resumed: bool = ..., sent_unix_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., machine_id: _Optional[str] = ..., join_token: _Optional[str] = ..., csr_pem: _Optional[bytes] = ..., agent_instance_id: _Optional[str] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., phases: _Optional[_Mapping[str, float]] = ..., resumed: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., sent_unix_s: _Optional[float] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
     __slots__ = ("peer", "cluster_id", "generation", "certificate_pem", "fleet_address", "store_path", "artefact_path", "heartbeat_s", "lost_after_s", "destroy_after_s")
@@ -142,7 +151,7 @@ class AttemptKey(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("key", "slot", "spec", "dependencies", "gpu_ids", "checkpoint", "client_id", "items_done", "items_read")
+    __slots__ = ("key", "slot", "spec", "dependencies", "gpu_ids", "checkpoint", "client_id", "memory_bytes", "items_done", "items_read")
     KEY_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +159,7 @@ class Assignment(_message.Message):
     GPU_IDS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     ITEMS_DONE_FIELD_NUMBER: _ClassVar[int]
     ITEMS_READ_FIELD_NUMBER: _ClassVar[int]
     key: AttemptKey
@@ -159,9 +169,10 @@ class Assignment(_message.Message):
     gpu_ids: _containers.RepeatedScalarFieldContainer[int]
     checkpoint: _types_pb2.Checkpoint
     client_id: str
+    memory_bytes: int
     items_done: int
     items_read: int
-    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., slot: _Optional[int] = ..., spec: _Optional[bytes] = ..., dependencies: _Optional[_Iterable[_Union[_client_pb2.ObjectReady, _Mapping]]] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., checkpoint: _Optional[_Union[_types_pb2.Checkpoint, _Mapping]] = ..., client_id: _Optional[str] = ..., items_done: _Optional[int] = ..., items_read: _Optional[int] = ...) -> None: ...
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., slot: _Optional[int] = ..., spec: _Optional[bytes] = ..., dependencies: _Optional[_Iterable[_Union[_client_pb2.ObjectReady, _Mapping]]] = ..., gpu_ids: _Optional[_Iterable[int]] = ..., checkpoint: _Optional[_Union[_types_pb2.Checkpoint, _Mapping]] = ..., client_id: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., items_done: _Optional[int] = ..., items_read: _Optional[int] = ...) -> None: ...
 
 class StopAttempt(_message.Message):
     __slots__ = ("key", "reason", "force")

@@ -4,62 +4,67 @@
 # source: runner/v1/types.proto
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
-_runtime_version.ValidateProtobufRuntimeVersion(_runtime_version.Domain.PUBLIC, 6, 31, 1, "", "runner/v1/types.proto")
+_runtime_version.ValidateProtobufRuntimeVersion(
+    _runtime_version.Domain.PUBLIC,
+    6,
+    31,
+    1,
+    '',
+    'runner/v1/types.proto'
+)
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x15runner/v1/types.proto\x12\trunner.v1"Y\n\x04Peer\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x16\n\x0erunner_version\x18\x02 \x01(\t\x12\x16\n\x0epython_version\x18\x03 \x01(\t\x12\x0f\n\x07host_id\x18\x04 \x01(\t"o\n\tResources\x12\x32\n\x07\x61mounts\x18\x01 \x03(\x0b\x32!.runner.v1.Resources.AmountsEntry\x1a.\n\x0c\x41mountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01"`\n\x05Value\x12\x10\n\x06inline\x18\x01 \x01(\x0cH\x00\x12%\n\x07segment\x18\x02 \x01(\x0b\x32\x12.runner.v1.SegmentH\x00\x12\x16\n\x0e\x63ontained_refs\x18\x03 \x03(\tB\x06\n\x04\x62ody"<\n\x07Segment\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04"\xd8\x01\n\x07\x46\x61ilure\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.runner.v1.FailureKind\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\texception\x18\x03 \x01(\x0c\x12\x16\n\x0e\x65xception_type\x18\x04 \x01(\t\x12\x11\n\ttraceback\x18\x05 \x01(\t\x12\x0f\n\x07task_id\x18\x06 \x01(\t\x12\x11\n\ttask_name\x18\x07 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\r\x12\x12\n\nmachine_id\x18\t \x01(\t\x12\x0f\n\x07history\x18\n \x03(\t"\\\n\nCheckpoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r"y\n\x08\x46unction\x12\x13\n\x0b\x66unction_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x62lob\x18\x03 \x01(\x0c\x12\x16\n\x0e\x63ontained_refs\x18\x04 \x03(\t\x12\x0f\n\x07modules\x18\x05 \x03(\t\x12\x13\n\x0bpackage_ids\x18\x06 \x03(\t"*\n\x07Package\x12\x12\n\npackage_id\x18\x01 \x01(\t\x12\x0b\n\x03zip\x18\x02 \x01(\x0c"\xf0\x06\n\x08TaskSpec\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66unction_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x1e\n\x04\x61rgs\x18\x04 \x01(\x0b\x32\x10.runner.v1.Value\x12\x14\n\x0c\x64\x65pendencies\x18\x05 \x03(\t\x12\'\n\tresources\x18\x06 \x01(\x0b\x32\x14.runner.v1.Resources\x12\x13\n\x0bnum_returns\x18\x07 \x01(\r\x12\x13\n\x0bmax_retries\x18\x08 \x01(\x05\x12\x19\n\x11retry_user_errors\x18\t \x01(\x08\x12\x18\n\x10retry_exceptions\x18\n \x01(\x0c\x12\x11\n\ttimeout_s\x18\x0b \x01(\x01\x12\x11\n\tmax_calls\x18\x0c \x01(\r\x12\x18\n\x10reuse_gpu_worker\x18\r \x01(\x08\x12\x32\n\x08\x65nv_vars\x18\x0e \x03(\x0b\x32 .runner.v1.TaskSpec.EnvVarsEntry\x12\x10\n\x08\x64\x65tached\x18\x0f \x01(\x08\x12\x10\n\x08priority\x18\x10 \x01(\x05\x12\x16\n\x0eparent_task_id\x18\x11 \x01(\t\x12\x0e\n\x06is_run\x18\x12 \x01(\x08\x12\x14\n\x0cis_streaming\x18\x13 \x01(\x08\x12\x14\n\x0c\x62\x61\x63kpressure\x18\x14 \x01(\r\x12#\n\x05\x61\x63tor\x18\x15 \x01(\x0b\x32\x14.runner.v1.ActorSpec\x12>\n\x0elabel_selector\x18\x16 \x03(\x0b\x32&.runner.v1.TaskSpec.LabelSelectorEntry\x12\x10\n\x08group_id\x18\x17 \x01(\t\x12\x0e\n\x06\x62undle\x18\x18 \x01(\x05\x12\x14\n\x0c\x61\x66\x66inity_key\x18\x19 \x01(\t\x12\x13\n\x0bgrow_on_oom\x18\x1a \x01(\x08\x12\x19\n\x11startup_timeout_s\x18\x1b \x01(\x01\x12\x16\n\x0e\x63wd_package_id\x18\x1c \x01(\t\x12\x0e\n\x06spread\x18\x1d \x01(\x08\x12+\n\x07machine\x18\x1e \x01(\x0b\x32\x1a.runner.v1.MachineAffinity\x1a.\n\x0c\x45nvVarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12LabelSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01"{\n\tActorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x15\n\rget_if_exists\x18\x03 \x01(\x08\x12\x17\n\x0fmax_concurrency\x18\x04 \x01(\r\x12\x0c\n\x04meta\x18\x05 \x01(\x0c\x12\x0f\n\x07options\x18\x06 \x01(\x0c"3\n\x0fMachineAffinity\x12\x12\n\nmachine_id\x18\x01 \x01(\t\x12\x0c\n\x04soft\x18\x02 \x01(\x08*\xe2\x03\n\x0b\x46\x61ilureKind\x12\x1c\n\x18\x46\x41ILURE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46\x41ILURE_KIND_USER\x10\x01\x12\x1f\n\x1b\x46\x41ILURE_KIND_WORKER_CRASHED\x10\x02\x12\x1e\n\x1a\x46\x41ILURE_KIND_OUT_OF_MEMORY\x10\x03\x12\x1d\n\x19\x46\x41ILURE_KIND_MACHINE_LOST\x10\x04\x12\x1a\n\x16\x46\x41ILURE_KIND_CANCELLED\x10\x05\x12\x18\n\x14\x46\x41ILURE_KIND_TIMEOUT\x10\x06\x12\x1e\n\x1a\x46\x41ILURE_KIND_UNSCHEDULABLE\x10\x07\x12\x1c\n\x18\x46\x41ILURE_KIND_OBJECT_LOST\x10\x08\x12\x16\n\x12\x46\x41ILURE_KIND_SETUP\x10\t\x12\x1b\n\x17\x46\x41ILURE_KIND_STORE_FULL\x10\n\x12\x1b\n\x17\x46\x41ILURE_KIND_ACTOR_DIED\x10\x0b\x12"\n\x1e\x46\x41ILURE_KIND_ACTOR_UNAVAILABLE\x10\x0c\x12\x1b\n\x17\x46\x41ILURE_KIND_OWNER_DIED\x10\r\x12\x1e\n\x1a\x46\x41ILURE_KIND_GROUP_REMOVED\x10\x0e\x12\x17\n\x13\x46\x41ILURE_KIND_KILLED\x10\x0f\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15runner/v1/types.proto\x12\trunner.v1\"Y\n\x04Peer\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x16\n\x0erunner_version\x18\x02 \x01(\t\x12\x16\n\x0epython_version\x18\x03 \x01(\t\x12\x0f\n\x07host_id\x18\x04 \x01(\t\"o\n\tResources\x12\x32\n\x07\x61mounts\x18\x01 \x03(\x0b\x32!.runner.v1.Resources.AmountsEntry\x1a.\n\x0c\x41mountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"`\n\x05Value\x12\x10\n\x06inline\x18\x01 \x01(\x0cH\x00\x12%\n\x07segment\x18\x02 \x01(\x0b\x32\x12.runner.v1.SegmentH\x00\x12\x16\n\x0e\x63ontained_refs\x18\x03 \x03(\tB\x06\n\x04\x62ody\"<\n\x07Segment\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"\xec\x01\n\x07\x46\x61ilure\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.runner.v1.FailureKind\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\texception\x18\x03 \x01(\x0c\x12\x16\n\x0e\x65xception_type\x18\x04 \x01(\t\x12\x11\n\ttraceback\x18\x05 \x01(\t\x12\x0f\n\x07task_id\x18\x06 \x01(\t\x12\x11\n\ttask_name\x18\x07 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\r\x12\x12\n\nmachine_id\x18\t \x01(\t\x12\x0f\n\x07history\x18\n \x03(\t\x12\x12\n\nused_bytes\x18\x0c \x01(\x04\"\\\n\nCheckpoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\"y\n\x08\x46unction\x12\x13\n\x0b\x66unction_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x62lob\x18\x03 \x01(\x0c\x12\x16\n\x0e\x63ontained_refs\x18\x04 \x03(\t\x12\x0f\n\x07modules\x18\x05 \x03(\t\x12\x13\n\x0bpackage_ids\x18\x06 \x03(\t\"*\n\x07Package\x12\x12\n\npackage_id\x18\x01 \x01(\t\x12\x0b\n\x03zip\x18\x02 \x01(\x0c\"\x8c\x07\n\x08TaskSpec\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66unction_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x1e\n\x04\x61rgs\x18\x04 \x01(\x0b\x32\x10.runner.v1.Value\x12\x14\n\x0c\x64\x65pendencies\x18\x05 \x03(\t\x12\'\n\tresources\x18\x06 \x01(\x0b\x32\x14.runner.v1.Resources\x12\x13\n\x0bnum_returns\x18\x07 \x01(\r\x12\x13\n\x0bmax_retries\x18\x08 \x01(\x05\x12\x19\n\x11retry_user_errors\x18\t \x01(\x08\x12\x18\n\x10retry_exceptions\x18\n \x01(\x0c\x12\x11\n\ttimeout_s\x18\x0b \x01(\x01\x12\x11\n\tmax_calls\x18\x0c \x01(\r\x12\x18\n\x10reuse_gpu_worker\x18\r \x01(\x08\x12\x32\n\x08\x65nv_vars\x18\x0e \x03(\x0b\x32 .runner.v1.TaskSpec.EnvVarsEntry\x12\x10\n\x08\x64\x65tached\x18\x0f \x01(\x08\x12\x10\n\x08priority\x18\x10 \x01(\x05\x12\x16\n\x0eparent_task_id\x18\x11 \x01(\t\x12\x0e\n\x06is_run\x18\x12 \x01(\x08\x12\x14\n\x0cis_streaming\x18\x13 \x01(\x08\x12\x14\n\x0c\x62\x61\x63kpressure\x18\x14 \x01(\r\x12#\n\x05\x61\x63tor\x18\x15 \x01(\x0b\x32\x14.runner.v1.ActorSpec\x12>\n\x0elabel_selector\x18\x16 \x03(\x0b\x32&.runner.v1.TaskSpec.LabelSelectorEntry\x12\x10\n\x08group_id\x18\x17 \x01(\t\x12\x0e\n\x06\x62undle\x18\x18 \x01(\x05\x12\x14\n\x0c\x61\x66\x66inity_key\x18\x19 \x01(\t\x12\x13\n\x0bgrow_on_oom\x18\x1a \x01(\x08\x12\x19\n\x11startup_timeout_s\x18\x1b \x01(\x01\x12\x16\n\x0e\x63wd_package_id\x18\x1c \x01(\t\x12\x0e\n\x06spread\x18\x1d \x01(\x08\x12+\n\x07machine\x18\x1e \x01(\x0b\x32\x1a.runner.v1.MachineAffinity\x12\x1a\n\x12group_for_children\x18\x1f \x01(\x08\x1a.\n\x0c\x45nvVarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12LabelSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"{\n\tActorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x15\n\rget_if_exists\x18\x03 \x01(\x08\x12\x17\n\x0fmax_concurrency\x18\x04 \x01(\r\x12\x0c\n\x04meta\x18\x05 \x01(\x0c\x12\x0f\n\x07options\x18\x06 \x01(\x0c\"3\n\x0fMachineAffinity\x12\x12\n\nmachine_id\x18\x01 \x01(\t\x12\x0c\n\x04soft\x18\x02 \x01(\x08*\xe2\x03\n\x0b\x46\x61ilureKind\x12\x1c\n\x18\x46\x41ILURE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46\x41ILURE_KIND_USER\x10\x01\x12\x1f\n\x1b\x46\x41ILURE_KIND_WORKER_CRASHED\x10\x02\x12\x1e\n\x1a\x46\x41ILURE_KIND_OUT_OF_MEMORY\x10\x03\x12\x1d\n\x19\x46\x41ILURE_KIND_MACHINE_LOST\x10\x04\x12\x1a\n\x16\x46\x41ILURE_KIND_CANCELLED\x10\x05\x12\x18\n\x14\x46\x41ILURE_KIND_TIMEOUT\x10\x06\x12\x1e\n\x1a\x46\x41ILURE_KIND_UNSCHEDULABLE\x10\x07\x12\x1c\n\x18\x46\x41ILURE_KIND_OBJECT_LOST\x10\x08\x12\x16\n\x12\x46\x41ILURE_KIND_SETUP\x10\t\x12\x1b\n\x17\x46\x41ILURE_KIND_STORE_FULL\x10\n\x12\x1b\n\x17\x46\x41ILURE_KIND_ACTOR_DIED\x10\x0b\x12\"\n\x1e\x46\x41ILURE_KIND_ACTOR_UNAVAILABLE\x10\x0c\x12\x1b\n\x17\x46\x41ILURE_KIND_OWNER_DIED\x10\r\x12\x1e\n\x1a\x46\x41ILURE_KIND_GROUP_REMOVED\x10\x0e\x12\x17\n\x13\x46\x41ILURE_KIND_KILLED\x10\x0f\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "runner.v1.types_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runner.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_RESOURCES_AMOUNTSENTRY"]._loaded_options = None
-    _globals["_RESOURCES_AMOUNTSENTRY"]._serialized_options = b"8\001"
-    _globals["_TASKSPEC_ENVVARSENTRY"]._loaded_options = None
-    _globals["_TASKSPEC_ENVVARSENTRY"]._serialized_options = b"8\001"
-    _globals["_TASKSPEC_LABELSELECTORENTRY"]._loaded_options = None
-    _globals["_TASKSPEC_LABELSELECTORENTRY"]._serialized_options = b"8\001"
-    _globals["_FAILUREKIND"]._serialized_start = 1942
-    _globals["_FAILUREKIND"]._serialized_end = 2424
-    _globals["_PEER"]._serialized_start = 36
-    _globals["_PEER"]._serialized_end = 125
-    _globals["_RESOURCES"]._serialized_start = 127
-    _globals["_RESOURCES"]._serialized_end = 238
-    _globals["_RESOURCES_AMOUNTSENTRY"]._serialized_start = 192
-    _globals["_RESOURCES_AMOUNTSENTRY"]._serialized_end = 238
-    _globals["_VALUE"]._serialized_start = 240
-    _globals["_VALUE"]._serialized_end = 336
-    _globals["_SEGMENT"]._serialized_start = 338
-    _globals["_SEGMENT"]._serialized_end = 398
-    _globals["_FAILURE"]._serialized_start = 401
-    _globals["_FAILURE"]._serialized_end = 617
-    _globals["_CHECKPOINT"]._serialized_start = 619
-    _globals["_CHECKPOINT"]._serialized_end = 711
-    _globals["_FUNCTION"]._serialized_start = 713
-    _globals["_FUNCTION"]._serialized_end = 834
-    _globals["_PACKAGE"]._serialized_start = 836
-    _globals["_PACKAGE"]._serialized_end = 878
-    _globals["_TASKSPEC"]._serialized_start = 881
-    _globals["_TASKSPEC"]._serialized_end = 1761
-    _globals["_TASKSPEC_ENVVARSENTRY"]._serialized_start = 1661
-    _globals["_TASKSPEC_ENVVARSENTRY"]._serialized_end = 1707
-    _globals["_TASKSPEC_LABELSELECTORENTRY"]._serialized_start = 1709
-    _globals["_TASKSPEC_LABELSELECTORENTRY"]._serialized_end = 1761
-    _globals["_ACTORSPEC"]._serialized_start = 1763
-    _globals["_ACTORSPEC"]._serialized_end = 1886
-    _globals["_MACHINEAFFINITY"]._serialized_start = 1888
-    _globals["_MACHINEAFFINITY"]._serialized_end = 1939
+  DESCRIPTOR._loaded_options = None
+  _globals['_RESOURCES_AMOUNTSENTRY']._loaded_options = None
+  _globals['_RESOURCES_AMOUNTSENTRY']._serialized_options = b'8\001'
+  _globals['_TASKSPEC_ENVVARSENTRY']._loaded_options = None
+  _globals['_TASKSPEC_ENVVARSENTRY']._serialized_options = b'8\001'
+  _globals['_TASKSPEC_LABELSELECTORENTRY']._loaded_options = None
+  _globals['_TASKSPEC_LABELSELECTORENTRY']._serialized_options = b'8\001'
+  _globals['_FAILUREKIND']._serialized_start=1990
+  _globals['_FAILUREKIND']._serialized_end=2472
+  _globals['_PEER']._serialized_start=36
+  _globals['_PEER']._serialized_end=125
+  _globals['_RESOURCES']._serialized_start=127
+  _globals['_RESOURCES']._serialized_end=238
+  _globals['_RESOURCES_AMOUNTSENTRY']._serialized_start=192
+  _globals['_RESOURCES_AMOUNTSENTRY']._serialized_end=238
+  _globals['_VALUE']._serialized_start=240
+  _globals['_VALUE']._serialized_end=336
+  _globals['_SEGMENT']._serialized_start=338
+  _globals['_SEGMENT']._serialized_end=398
+  _globals['_FAILURE']._serialized_start=401
+  _globals['_FAILURE']._serialized_end=637
+  _globals['_CHECKPOINT']._serialized_start=639
+  _globals['_CHECKPOINT']._serialized_end=731
+  _globals['_FUNCTION']._serialized_start=733
+  _globals['_FUNCTION']._serialized_end=854
+  _globals['_PACKAGE']._serialized_start=856
+  _globals['_PACKAGE']._serialized_end=898
+  _globals['_TASKSPEC']._serialized_start=901
+  _globals['_TASKSPEC']._serialized_end=1809
+  _globals['_TASKSPEC_ENVVARSENTRY']._serialized_start=1709
+  _globals['_TASKSPEC_ENVVARSENTRY']._serialized_end=1755
+  _globals['_TASKSPEC_LABELSELECTORENTRY']._serialized_start=1757
+  _globals['_TASKSPEC_LABELSELECTORENTRY']._serialized_end=1809
+  _globals['_ACTORSPEC']._serialized_start=1811
+  _globals['_ACTORSPEC']._serialized_end=1934
+  _globals['_MACHINEAFFINITY']._serialized_start=1936
+  _globals['_MACHINEAFFINITY']._serialized_end=1987
 # @@protoc_insertion_point(module_scope)

@@ -88,7 +88,7 @@ class Segment(_message.Message):
     def __init__(self, host_id: _Optional[str] = ..., path: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("kind", "message", "exception", "exception_type", "traceback", "task_id", "task_name", "attempt", "machine_id", "history")
+    __slots__ = ("kind", "message", "exception", "exception_type", "traceback", "task_id", "task_name", "attempt", "machine_id", "history", "used_bytes")
     KIND_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     EXCEPTION_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +99,7 @@ class Failure(_message.Message):
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     kind: FailureKind
     message: str
     exception: bytes
@@ -109,7 +110,8 @@ class Failure(_message.Message):
     attempt: int
     machine_id: str
     history: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, kind: _Optional[_Union[FailureKind, str]] = ..., message: _Optional[str] = ..., exception: _Optional[bytes] = ..., exception_type: _Optional[str] = ..., traceback: _Optional[str] = ..., task_id: _Optional[str] = ..., task_name: _Optional[str] = ..., attempt: _Optional[int] = ..., machine_id: _Optional[str] = ..., history: _Optional[_Iterable[str]] = ...) -> None: ...
+    used_bytes: int
+    def __init__(self, kind: _Optional[_Union[FailureKind, str]] = ..., message: _Optional[str] = ..., exception: _Optional[bytes] = ..., exception_type: _Optional[str] = ..., traceback: _Optional[str] = ..., task_id: _Optional[str] = ..., task_name: _Optional[str] = ..., attempt: _Optional[int] = ..., machine_id: _Optional[str] = ..., history: _Optional[_Iterable[str]] = ..., used_bytes: _Optional[int] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
     __slots__ = ("step", "uri", "sha256", "size_bytes", "attempt")
@@ -150,7 +152,7 @@ class Package(_message.Message):
     def __init__(self, package_id: _Optional[str] = ..., zip: _Optional[bytes] = ...) -> None: ...
 
 class TaskSpec(_message.Message):
-    __slots__ = ("task_id", "function_id", "name", "args", "dependencies", "resources", "num_returns", "max_retries", "retry_user_errors", "retry_exceptions", "timeout_s", "max_calls", "reuse_gpu_worker", "env_vars", "detached", "priority", "parent_task_id", "is_run", "is_streaming", "backpressure", "actor", "label_selector", "group_id", "bundle", "affinity_key", "grow_on_oom", "startup_timeout_s", "cwd_package_id", "spread", "machine")
+    __slots__ = ("task_id", "function_id", "name", "args", "dependencies", "resources", "num_returns", "max_retries", "retry_user_errors", "retry_exceptions", "timeout_s", "max_calls", "reuse_gpu_worker", "env_vars", "detached", "priority", "parent_task_id", "is_run", "is_streaming", "backpressure", "actor", "label_selector", "group_id", "bundle", "affinity_key", "grow_on_oom", "startup_timeout_s", "cwd_package_id", "spread", "machine", "group_for_children")
     class EnvVarsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -195,6 +197,7 @@ class TaskSpec(_message.Message):
     CWD_PACKAGE_ID_FIELD_NUMBER: _ClassVar[int]
     SPREAD_FIELD_NUMBER: _ClassVar[int]
     MACHINE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FOR_CHILDREN_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     function_id: str
     name: str
@@ -225,7 +228,8 @@ class TaskSpec(_message.Message):
     cwd_package_id: str
     spread: bool
     machine: MachineAffinity
-    def __init__(self, task_id: _Optional[str] = ..., function_id: _Optional[str] = ..., name: _Optional[str] = ..., args: _Optional[_Union[Value, _Mapping]] = ..., dependencies: _Optional[_Iterable[str]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., num_returns: _Optional[int] = ..., max_retries: _Optional[int] = ..., retry_user_errors: bool = ..., retry_exceptions: _Optional[bytes] = ..., timeout_s: _Optional[float] = ..., max_calls: _Optional[int] = ..., reuse_gpu_worker: bool = ..., env_vars: _Optional[_Mapping[str, str]] = ..., detached: bool = ..., priority: _Optional[int] = ..., parent_task_id: _Optional[str] = ..., is_run: bool = ..., is_streaming: bool = ..., backpressure: _Optional[int] = ..., actor: _Optional[_Union[ActorSpec, _Mapping]] = ..., label_selector: _Optional[_Mapping[str, str]] = ..., group_id: _Optional[str] = ..., bundle: _Optional[int] = ..., affinity_key: _Optional[str] = ..., grow_on_oom: bool = ..., startup_timeout_s: _Optional[float] = ..., cwd_package_id: _Optional[str] = ..., spread: bool = ..., machine: _Optional[_Union[MachineAffinity, _Mapping]] = ...) -> None: ...
+    group_for_children: bool
+    def __init__(self, task_id: _Optional[str] = ..., function_id: _Optional[str] = ..., name: _Optional[str] = ..., args: _Optional[_Union[Value, _Mapping]] = ..., dependencies: _Optional[_Iterable[str]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., num_returns: _Optional[int] = ..., max_retries: _Optional[int] = ..., retry_user_errors: bool = ..., retry_exceptions: _Optional[bytes] = ..., timeout_s: _Optional[float] = ..., max_calls: _Optional[int] = ..., reuse_gpu_worker: bool = ..., env_vars: _Optional[_Mapping[str, str]] = ..., detached: bool = ..., priority: _Optional[int] = ..., parent_task_id: _Optional[str] = ..., is_run: bool = ..., is_streaming: bool = ..., backpressure: _Optional[int] = ..., actor: _Optional[_Union[ActorSpec, _Mapping]] = ..., label_selector: _Optional[_Mapping[str, str]] = ..., group_id: _Optional[str] = ..., bundle: _Optional[int] = ..., affinity_key: _Optional[str] = ..., grow_on_oom: bool = ..., startup_timeout_s: _Optional[float] = ..., cwd_package_id: _Optional[str] = ..., spread: bool = ..., machine: _Optional[_Union[MachineAffinity, _Mapping]] = ..., group_for_children: bool = ...) -> None: ...
 
 class ActorSpec(_message.Message):
     __slots__ = ("name", "namespace", "get_if_exists", "max_concurrency", "meta", "options")

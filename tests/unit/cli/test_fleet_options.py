@@ -96,7 +96,7 @@ def test_a_pool_as_text() -> None:
     [
         ("gpu", "'gpu' is not NAME=VALUE"),
         ("max=", "'max=' is not NAME=VALUE"),
-        ("maximum=3", "'maximum' is unknown; known are buffer, .*resources.NAME"),
+        ("maximum=3", "'maximum' is unknown; known are accelerator_type, buffer, .*resources.NAME"),
         ("max=many", "'max=many' is no number"),
         ("max=1.5", "max is 1.5"),
         ("single_use=maybe", "'single_use=maybe' is neither true nor false"),

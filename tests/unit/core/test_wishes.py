@@ -79,7 +79,7 @@ def test_a_pool_grows_for_its_labels_and_one_whose_labels_are_not_known_counts()
         PoolRecord("near", cpus(4), 0, 2, labels=(("disk", "fast"),), unknown_labels=("region",)),
     )
     s.feed(e.PoolsConfigured(pools, {}, "fake"))
-    commands = s.submit("t-1", wishes=Wish(labels=(("disk", "fast"), ("region", "iad"))))
+    commands = s.submit("t-1", wishes=Wish(labels=(("disk", "fast"), ("region", "iad")))) + s.after(0.1)
     assert [each.pool for each in commands if isinstance(each, c.CreateMachine)] == ["near"]
     s.feed(e.MachineRegistered(MachineId("m-1"), "agent", cpus(4), "host", labels=(("region", "iad"),)))
     assert s.state("t-1") == "assigned"

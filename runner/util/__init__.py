@@ -1,0 +1,1 @@
+"""What programs written for Ray find under `ray.util`."""
