@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,10 +47,18 @@ class TaskContext(Protocol):
         """True once somebody asked this task to stop."""
 
 
+class CallContext(TaskContext, Protocol):
+    """The same for one call of an actor."""
+
+    @property
+    def children(self) -> list[tuple[str, Callable[[str], None]]]:
+        """Tasks and calls that it has submitted, and how each is cancelled."""
+
+
 _session: Session | None = None
 _task: TaskContext | None = None
 # The call of an actor: several may run at a time, in threads and in coroutines.
-_call: ContextVar[TaskContext | None] = ContextVar("runner_call", default=None)
+_call: ContextVar[CallContext | None] = ContextVar("runner_call", default=None)
 
 
 def current_session() -> Session:
@@ -89,11 +97,18 @@ def set_task(task: TaskContext | None) -> None:
     _task = task
 
 
-def enter_call(call: TaskContext) -> Token[TaskContext | None]:
+def submitted(task_id: str, cancel: Callable[[str], None]) -> None:
+    """This process has submitted a task or a call: `cancel(task_id)` when the actor's call that did is cancelled with its children."""
+    call = _call.get()
+    if call is not None:
+        call.children.append((task_id, cancel))
+
+
+def enter_call(call: CallContext) -> Token[CallContext | None]:
     """Called by an actor's executor before a method runs, in the thread or coroutine that runs it."""
     return _call.set(call)
 
 
-def leave_call(token: Token[TaskContext | None]) -> None:
+def leave_call(token: Token[CallContext | None]) -> None:
     """The method is over."""
     _call.reset(token)

@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from runner.client import fork_guard
+from runner.client import context, fork_guard
 from runner.client.calls import PreparedCall
 from runner.client.checks import check_get, check_own, check_wait, not_ready
 from runner.client.futures import FutureResolver, until_ready
@@ -63,6 +63,7 @@ class Session:
         self._check_usable()
         self.outgoing.register(call.function)
         task_id = TaskId(self.outgoing.new_id("t"))
+        context.submitted(task_id, self.cancel_child)
         spec, keep = self.outgoing.spec(call, task_id, args, kwargs, name)
         object_ids = [return_id(task_id, index) for index in range(call.num_returns)]
         operation = bounded(encode_submit(spec), f"A call of {call.name}", keep[1])
@@ -101,6 +102,10 @@ class Session:
             raise UsageError(f"{ref!r} was made by put(): there is no task to cancel.")
         cancel = client_pb2.Cancel(task_id=task_id, force=force, recursive=recursive)
         self._operate(client_pb2.Operation(cancel=cancel))
+
+    def cancel_child(self, task_id: str) -> None:
+        """Ask for the end of a task that was submitted here, and of what it has submitted."""
+        self._operate(client_pb2.Operation(cancel=client_pb2.Cancel(task_id=task_id, recursive=True)))
 
     # ---- reading ----
     def get(self, refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], timeout_s: float | None = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
 import secrets
@@ -83,7 +84,8 @@ class Switchboard:
 
     def wake(self) -> None:
         """End a `poll` that waits. From any thread, and from signal handlers."""
-        os.eventfd_write(self._wake_fd, 1)
+        with contextlib.suppress(OSError):  # closed: nobody polls any more
+            os.eventfd_write(self._wake_fd, 1)
 
     def poll(self, timeout_s: float | None) -> None:
         """Take in what has come; waits at most `timeout_s` for it, None: until something comes."""

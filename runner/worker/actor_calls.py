@@ -56,7 +56,7 @@ class Call:
         self.items_read = 0
         self.must_wait = False  # the answer names values that the coordinator must know first
         self.borrowed: list[str] = []  # objects of which refs came with the arguments
-        self.children: list[str] = []  # tasks that it has submitted
+        self.children: list[tuple[str, Callable[[str], None]]] = []  # what it has submitted, and how to cancel it
         self.moved: Callable[[], None] | None = None  # tell a stream that waits of READ, CLOSE_STREAM and CANCEL
         self.look: Callable[[], None] | None = None  # take in what has come, where nobody does meanwhile
         self.running: Any = None  # the asyncio task

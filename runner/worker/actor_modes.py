@@ -14,7 +14,6 @@ from runner.client.actor_hooks import ActorExit
 from runner.client.session import Session
 from runner.errors import BadOptionsError, ProtocolViolationError
 from runner.rpc.actor_frames import ActorKind
-from runner.rpc.gen import client_pb2
 from runner.worker.actor_board import Switchboard
 from runner.worker.actor_calls import Answers, Call, Decode
 from runner.worker.actor_channel import Channel
@@ -115,8 +114,8 @@ class Mode:
 
     def _about_call(self, channel: Channel, frame: list[Any]) -> None:
         kind = frame[0]
-        if kind not in (_CANCEL, _READ, _CLOSE_STREAM):
-            raise ProtocolViolationError(f"callers do not send {frame[0]}")
+        if kind not in (_CANCEL, _READ, _CLOSE_STREAM) or not all(isinstance(field, int) for field in frame):
+            raise ProtocolViolationError(f"callers do not send {repr(frame)[:80]}")
         call = channel.by_seq.get(frame[1])
         if call is None:
             return  # it was answered meanwhile
@@ -137,9 +136,8 @@ class Mode:
             self.answered(call, self.actor.answers.ended(call))
 
     def _cancel_children(self, call: Call) -> None:
-        for task_id in call.children:
-            cancel = client_pb2.Cancel(task_id=task_id, recursive=True)
-            self.actor.session._operate(client_pb2.Operation(cancel=cancel))
+        for task_id, cancel in call.children:
+            cancel(task_id)
 
     def arrived(self, channel: Channel) -> None:
         """It has calls that have not begun."""

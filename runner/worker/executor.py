@@ -19,6 +19,7 @@ from runner.client import context, fork_guard
 from runner.client.session import Session
 from runner.client.session_info import SessionInfo
 from runner.client.task_errors import MESSAGE_BYTES_MAX, TRACEBACK_BYTES_MAX, failure_from_exception
+from runner.core.values import CPU
 from runner.errors import ObjectLostError, StoreFullError
 from runner.ids import ObjectId, TaskId
 from runner.objects import arguments, refs
@@ -121,7 +122,7 @@ class Executor:
     def _run(self, serial: int, payload: bytes) -> None:
         assignment = fleet_pb2.Assignment.FromString(payload)
         spec = types_pb2.TaskSpec.FromString(assignment.spec)
-        self._transport.begin(serial)
+        self._transport.begin(serial, has_cpus=not spec.HasField("actor") or CPU in spec.resources.amounts)
         task = RunningTask(self._channel, self._gate, serial, assignment, spec, self._settings, self._files)
         self._task = task
         ended = fleet_pb2.AttemptEnded(key=assignment.key)

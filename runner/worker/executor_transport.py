@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from runner.client.session import Session
     from runner.objects.serialization import Buffer, Serialized
 
+_log = logging.getLogger("runner")
 # What is there sooner is not worth giving the CPUs back for.
 BLOCK_AFTER_S = 0.002
 
@@ -36,6 +39,8 @@ class RelayedTransport:
         self._said_hello = False
         self._serial = 0
         self._main_thread = threading.get_ident()
+        self._has_cpus = True
+        self._has_warned = False
         self._is_waiting = False  # between `blocked` and `unblocked`, in the main thread
         self._is_blocked = False  # the agent was told
         self._resumed = Waiter((), 1, wake_on_failure=False)
@@ -47,9 +52,10 @@ class RelayedTransport:
         """The session that this transport carries."""
         self._session = session
 
-    def begin(self, serial: int) -> None:
-        """An attempt runs from now on."""
+    def begin(self, serial: int, *, has_cpus: bool = True) -> None:
+        """An attempt runs from now on; it gives its CPUs back while it waits, if it has any."""
         self._serial = serial
+        self._has_cpus = has_cpus
         if self._files is not None:
             self._files.serial = serial
         self._is_waiting = self._is_blocked = False
@@ -84,8 +90,14 @@ class RelayedTransport:
         return self._sock.wait(waiter, timeout_s)
 
     def blocked(self) -> None:
+        if not self._has_warned and asyncio._get_running_loop() is not None:
+            self._has_warned = True
+            _log.warning(
+                "runner.get() or wait() inside a coroutine blocks the actor's event loop: no other call goes on meanwhile."
+                " Use `await ref`, or asyncio.gather for several."
+            )
         # Other threads of the task may wait while its main thread computes.
-        if threading.get_ident() == self._main_thread and self._serial:
+        if threading.get_ident() == self._main_thread and self._serial and self._has_cpus:
             self._is_waiting = True
 
     def unblocked(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import cloudpickle
@@ -59,6 +61,11 @@ class Counter:
             time.sleep(0.002)
         return True
 
+    def submit_and_wait(self) -> bool:
+        """Until it is cancelled; what it has submitted is to be cancelled with it."""
+        self.kept = runner.remote(len).remote(())
+        return self.wait_for("/nowhere")
+
     def who(self) -> tuple[Any, ...]:
         context = runner.get_runtime_context()
         return context.get_task_id(), context.get_actor_id(), context.get_actor_name(), context.task_name
@@ -94,3 +101,111 @@ class Counter:
         if self.flag:
             with open(self.flag, "a") as file:
                 file.write("exit ")
+
+
+class Threads:
+    """Methods that wait for each other."""
+
+    def __init__(self) -> None:
+        self.barrier = threading.Barrier(2)
+        self.gate = threading.Event()
+
+    def meet(self) -> str | None:
+        self.barrier.wait(10)
+        return runner.get_runtime_context().get_task_id()
+
+    def hold(self) -> bool:
+        return self.gate.wait(10)
+
+    def let(self) -> None:
+        self.gate.set()
+
+    def until_cancelled(self) -> bool:
+        self.barrier.wait(10)
+        while not runner.get_runtime_context().is_canceled():
+            time.sleep(0.002)
+        return True
+
+    def meets(self) -> int:
+        """How many wait for somebody."""
+        return self.barrier.n_waiting
+
+    def quick(self) -> str:
+        return threading.current_thread().name
+
+    def numbers(self, n: int) -> Iterator[int]:
+        yield from range(n)
+
+
+class Coroutines:
+    """Everything that a class with coroutines can do."""
+
+    def __init__(self, flag: str = "") -> None:
+        self.loop = asyncio.get_running_loop()
+        self.flag = flag
+        self.gate = asyncio.Event()
+        self.seen: list[Any] = []
+
+    async def wait(self) -> str | None:
+        await self.gate.wait()
+        return runner.get_runtime_context().get_task_id()
+
+    def let(self) -> bool:
+        self.gate.set()
+        return asyncio.get_running_loop() is self.loop
+
+    async def note(self, value: Any) -> list[Any]:
+        self.seen.append(value)
+        return list(self.seen)
+
+    async def value_of(self, value: Any) -> Any:
+        return value
+
+    async def for_ever(self) -> None:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            self.seen.append("cancelled")
+            raise
+
+    async def numbers(self, n: int) -> AsyncIterator[int]:
+        try:
+            for index in range(n):
+                yield index
+        except GeneratorExit:
+            self.seen.append("closed")
+            raise
+
+    async def one_and_wait(self) -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.sleep(1000)
+        finally:
+            self.seen.append("ended")
+
+    def plain_numbers(self, n: int) -> Iterator[int]:
+        yield from range(n)
+
+    async def blocking_get(self, refs: list[Any]) -> Any:
+        return runner.get(refs[0])
+
+    async def large(self) -> bytes:
+        return bytes(300_000)
+
+    async def keep(self, refs: list[Any]) -> None:
+        self.seen.append(refs)
+
+    async def leave(self) -> None:
+        runner.exit_actor()
+
+    @runner.enter
+    async def entered(self) -> None:
+        await asyncio.sleep(0)
+        self.seen.append("entered")
+
+    @runner.exit
+    async def leaving(self) -> None:
+        await asyncio.sleep(0)
+        if self.flag:
+            with open(self.flag, "a") as file:
+                file.write(f"{self.seen}")

@@ -18,7 +18,9 @@ from typing import Any
 
 import msgpack
 
+from runner.ids import ObjectId
 from runner.objects import arguments
+from runner.objects.refs import ObjectRef, set_owner_lookup
 from runner.objects.serialization import Serialized, deserialize, serialize
 from runner.rpc import actor_frames
 from runner.rpc.actor_frames import PROTOCOL, STREAMING, ActorKind
@@ -132,6 +134,10 @@ class Agent:
             for each in self.operations
             if each.WhichOneof("op") == op
         )
+
+    def kinds(self) -> list[str]:
+        """What the executor's session has sent."""
+        return [each.WhichOneof("op") or "" for each in self.operations]
 
     def stderr(self) -> str:
         """What it has printed so far."""
@@ -322,3 +328,22 @@ def called(forker: Forker, cls: type, *args: Any, **options: Any) -> Iterator[tu
             yield agent, caller
         finally:
             caller.close()
+
+
+class _Nobody:
+    """Owner of refs in arguments that a test packs."""
+
+    dropped: list[str] = []
+
+    def share(self, object_id: str) -> None: ...
+
+
+def packed(*ids: str) -> types_pb2.Value:
+    """The arguments of a call with a list of refs."""
+    owner: Any = _Nobody()
+    refs: list[ObjectRef[Any]] = [ObjectRef(ObjectId(each), owner) for each in ids]
+    set_owner_lookup(lambda: owner)
+    try:
+        return types_pb2.Value(inline=serialize(((refs,), {})).to_bytes(), contained_refs=ids)
+    finally:
+        set_owner_lookup(lambda: None)

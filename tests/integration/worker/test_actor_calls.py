@@ -7,16 +7,15 @@ from typing import Any
 import pytest
 
 import runner
-from runner.ids import ObjectId
 from runner.objects.arguments import Slot
-from runner.objects.refs import ObjectRef, set_owner_lookup
 from runner.objects.serialization import deserialize, serialize
 from runner.objects.store import open_segment
 from runner.rpc import actor_frames
 from runner.rpc.actor_frames import REGISTERED, ActorKind
 from runner.rpc.gen import types_pb2
+from tests.integration.helpers import wait_until
 from tests.integration.worker.actor_classes import Counter
-from tests.integration.worker.actor_harness import Agent, Caller, Forker, actor, called, decode
+from tests.integration.worker.actor_harness import Agent, Caller, Forker, actor, called, decode, packed
 
 
 def test_calls_run_in_order_and_hooks_before_them(forker: Forker) -> None:
@@ -142,25 +141,6 @@ def test_a_large_result_is_known_to_the_coordinator_and_held_until_it_is_release
         agent.told("release_refs", f"c-1-{seq}.0")
 
 
-class _Nobody:
-    """Owner of refs in arguments that a test packs."""
-
-    dropped: list[str] = []
-
-    def share(self, object_id: str) -> None: ...
-
-
-def packed(*ids: str) -> types_pb2.Value:
-    """The arguments of a call with a list of refs."""
-    owner: Any = _Nobody()
-    refs: list[ObjectRef[Any]] = [ObjectRef(ObjectId(each), owner) for each in ids]
-    set_owner_lookup(lambda: owner)
-    try:
-        return types_pb2.Value(inline=serialize(((refs,), {})).to_bytes(), contained_refs=ids)
-    finally:
-        set_owner_lookup(lambda: None)
-
-
 def test_refs_that_the_actor_keeps_are_acknowledged_before_the_answer(forker: Forker) -> None:
     with called(forker, Counter) as (agent, caller):
         seq = caller.call("look_at", packed=packed("o-a", "o-b"))
@@ -209,6 +189,20 @@ def test_cancelling(forker: Forker, tmp_path: Any) -> None:
         assert caller.result(after) == 101
         caller.tell(ActorKind.CANCEL, running, True)  # it is over: nothing happens
         assert caller.get("add") == 102
+
+
+@pytest.mark.parametrize("recursive", [True, False])
+def test_children_of_a_call_are_cancelled_with_it(forker: Forker, *, recursive: bool) -> None:
+    with called(forker, Counter) as (agent, caller):
+        seq = caller.call("submit_and_wait")
+        wait_until(lambda: "submit" in agent.kinds(), 10, "the call has submitted a task")
+        caller.tell(ActorKind.CANCEL, seq, recursive)
+        assert caller.result(seq) is False
+        task_id = next(each.submit.task_id for each in agent.operations if each.WhichOneof("op") == "submit")
+        caller.call("large")
+        caller.expect(ActorKind.RESULT)  # all that was told before is known
+        cancelled = [each.cancel.task_id for each in agent.operations if each.WhichOneof("op") == "cancel"]
+        assert cancelled == ([task_id] if recursive else [])
 
 
 def test_an_answer_does_not_wait_for_a_slow_call_behind_it(forker: Forker, tmp_path: Any) -> None:
