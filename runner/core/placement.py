@@ -19,6 +19,7 @@ from runner.core.wants import Key, Want, shape_of
 # Shapes in use are few; a client that makes up a new one per task must not make every event slow.
 _SHAPES_MAX = 32
 _STALE_MIN = 64
+_SLOT_LOAD = 1e-6
 
 
 class MachineIndex:
@@ -59,7 +60,8 @@ class MachineIndex:
 def _load(machine: Machine, key: Key) -> float:
     if isinstance(key, Want) and key.spread:
         return float(len(machine.slots))
-    return machine.resources.load(shape_of(key))
+    # Actors hold no CPUs by default: between equals, the one with fewer of them.
+    return machine.resources.load(shape_of(key)) + len(machine.slots) * _SLOT_LOAD
 
 
 class SlotIndex:

@@ -213,6 +213,13 @@ def test_many_without_cpus_fit_on_one_and_nothing_is_chained_to_them() -> None:
     assert s.state("t-9") == "assigned"
 
 
+def test_those_without_cpus_are_spread_all_the_same() -> None:
+    s = Script(m_1=cpus(2), m_2=cpus(2))
+    for number in range(4):
+        make(s, f"t-{number}", shape=())
+    assert sorted(s.fence(f"t-{number}")[0] for number in range(4)) == ["m-1", "m-1", "m-2", "m-2"]
+
+
 # ---- promises ----
 def test_a_promise_lets_others_wait_for_what_its_session_makes() -> None:
     s = Script(m_1=cpus(2))
