@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.client.streams import client_transport
+from runner.client.requests import ask
 from runner.options import from_units
 from runner.rpc.gen import client_pb2
 
@@ -46,11 +46,10 @@ class Node:
 
 def list_nodes(session: Session) -> list[Node]:
     """All machines that the cluster knows, in order of their request."""
-    transport = client_transport(session)
     request = client_pb2.ListMachinesRequest(page_size=1000)
     nodes: list[Node] = []
     while True:
-        reply = transport.request("ListMachines", request, client_pb2.ListMachinesReply)
+        reply = ask(session, "ListMachines", request, client_pb2.ListMachinesReply)
         nodes += [_node(machine) for machine in reply.machines]
         if not reply.next_page_token:
             return nodes
@@ -59,15 +58,13 @@ def list_nodes(session: Session) -> list[Node]:
 
 def resources(session: Session, *, available: bool) -> dict[str, float]:
     """Sums over all machines that are ready."""
-    status = client_transport(session).request("GetStatus", client_pb2.GetStatusRequest(), client_pb2.GetStatusReply)
+    status = ask(session, "GetStatus", client_pb2.GetStatusRequest(), client_pb2.GetStatusReply)
     return from_units(status.available.amounts if available else status.total.amounts)
 
 
 def read_cost(session: Session, timeout_s: float) -> client_pb2.Cost | None:
     """What the cluster's machines have cost until now; None where they are free."""
-    status = client_transport(session).request(
-        "GetStatus", client_pb2.GetStatusRequest(), client_pb2.GetStatusReply, timeout_s
-    )
+    status = ask(session, "GetStatus", client_pb2.GetStatusRequest(), client_pb2.GetStatusReply, timeout_s)
     return status.cost if status.HasField("cost") else None
 
 

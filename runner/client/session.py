@@ -184,6 +184,20 @@ class Session:
             self.transport.wake()
         return is_pending
 
+    def send_request(self, method: str, request: bytes, waiter: Waiter) -> str:
+        """Send a plain call as an operation; `waiter` is done when it is answered. See `runner.client.requests.ask`."""
+        self._check_usable()
+        with self._lock:
+            request_id, operation = self.machine.requests.add(method, request, waiter)
+            self.machine.operate(operation)
+        self.transport.wake()
+        return request_id
+
+    def take_answer(self, request_id: str) -> client_pb2.Answer | None:
+        """The answer, if there is one; the request is over."""
+        with self._lock:
+            return self.machine.requests.take(request_id)
+
     # ---- for the transport ----
     def take_frame(self) -> bytes | None:
         """The next serialised SessionRequest to send; None when there is nothing to send."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from runner.client.item_streams import ItemStreams
 from runner.client.local_objects import ActorListener, LocalObjects
+from runner.client.requests import Requests
 from runner.client.waiting import Waiter
 from runner.client.wire import encode_frame
 from runner.errors import ClusterError, ProtocolViolationError
@@ -52,6 +53,7 @@ class SessionMachine:
         self.is_connected = False
         self.actors: ActorListener | None = None
         self._subscribed = subscribed
+        self.requests = Requests()
         self._counts: dict[str, int] = {}  # live refs in this process
         self._kept: set[str] = set()  # counted once more: plain pickle has made copies of them
         self._asked: set[str] = set()  # the server knows that we want these
@@ -200,6 +202,7 @@ class SessionMachine:
 
     def finish_waiting(self) -> None:
         """The session is over: wake everybody."""
+        self.requests.finish()
         for waiter in [*self._waiters, *(waiter for _, waiter in self._ack_waiters)]:
             waiter.finish()
         callbacks = [callback for waiting in self._callbacks.values() for callback in waiting]
@@ -236,6 +239,8 @@ class SessionMachine:
         """Replies may have been lost: ask for all that is awaited."""
         for object_id in self._asked:
             self._add_to_batch("resolve", object_id)
+        for operation in self.requests.unanswered():
+            self.operate(operation)
         if self.actors is not None:
             self.actors.ask_again()
 
@@ -277,6 +282,8 @@ class SessionMachine:
             self._settle(object_id, ready.failure if is_failure else ready.value, is_failure)
         for items in frame.items:
             self.streams.arrived(items.task_id, items.first_index, items.values, is_over=items.is_over)
+        for answer in frame.answers:
+            self.requests.arrived(answer)
         if self.actors is not None and (frame.actors or frame.actor_frames or frame.found_actors):
             self.actors.told(frame)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from runner.client.events import CLUSTER_KINDS, KINDS, NUMBERS, Event, from_wire
 from runner.client.futures import set_soon
+from runner.client.requests import ask
 from runner.errors import BadOptionsError, CoordinatorUnreachableError, RunnerError, UsageError
 from runner.ids import task_of
 from runner.objects.refs import ObjectRef
@@ -20,6 +21,7 @@ from runner.rpc.limits import ITEM_BYTES_MAX
 
 if TYPE_CHECKING:
     from runner.client.grpc_transport import GrpcTransport
+    from runner.client.polled import PolledTransport
     from runner.client.session import Session
 
 # The reader on the wire pauses above this many events that nobody has taken yet, and goes on below half of it.
@@ -33,7 +35,9 @@ _SUBMITS_ACKED_S = 30.0
 class Feed:
     """Reads one watch in the transport's thread, reconnecting at its cursor, and hands each event on."""
 
-    def __init__(self, session: Session, transport: GrpcTransport, request: client_pb2.WatchRequest) -> None:
+    def __init__(
+        self, session: Session, transport: GrpcTransport | PolledTransport, request: client_pb2.WatchRequest
+    ) -> None:
         self._session = session
         self._transport = transport
         self.request = request  # its from_seq is the cursor
@@ -89,7 +93,7 @@ class EventStream:
     """
 
     def __init__(self, session: Session, task_ids: Sequence[str], kinds: frozenset[str]) -> None:
-        self._transport = client_transport(session)
+        self._transport = _transport(session)
         self._kinds = kinds
         self._queue: queue.SimpleQueue[Event | RunnerError | None] = queue.SimpleQueue()
         self._notify: Callable[[], None] | None = None
@@ -223,10 +227,9 @@ def open_stream(
     """A stream of the events of `runs`: refs, names of runs, or None for every run that this session has submitted.
 
     Raises:
-        UsageError: no such run; or called inside a task.
+        UsageError: no such run.
         BadOptionsError: an unknown kind.
     """
-    client_transport(session)
     chosen = frozenset(KINDS.values() if kinds is None else [kinds] if isinstance(kinds, str) else kinds)
     if unknown := sorted(chosen - set(KINDS.values())):
         raise BadOptionsError(f"kinds has {unknown[0]!r}; valid ones are {', '.join(KINDS.values())}.")
@@ -266,7 +269,7 @@ def _named(session: Session, name: str) -> list[str]:
     request = client_pb2.ListTasksRequest(name=name, page_size=1000)
     found: list[str] = []
     while True:
-        reply = client_transport(session).request("ListTasks", request, client_pb2.ListTasksReply)
+        reply = ask(session, "ListTasks", request, client_pb2.ListTasksReply)
         found += [task.task_id for task in reply.tasks]
         if not reply.next_page_token:
             break
@@ -276,6 +279,14 @@ def _named(session: Session, name: str) -> list[str]:
     return found
 
 
+def _transport(session: Session) -> GrpcTransport | PolledTransport:
+    if not session.info.is_executor:
+        return client_transport(session)
+    from runner.client.polled import polled_transport
+
+    return polled_transport(session)
+
+
 def client_transport(session: Session) -> GrpcTransport:
     """The transport of a client's session, which can do more than an executor's.
 
@@ -283,7 +294,7 @@ def client_transport(session: Session) -> GrpcTransport:
         UsageError: this is a task.
     """
     if session.info.is_executor:  # asked before gRPC is imported, which executors never do
-        raise UsageError("This works in clients only: inside a task there is no connection to the coordinator's lists.")
+        raise UsageError("This works in clients only: inside a task there is no connection to the coordinator.")
     from runner.client.grpc_transport import GrpcTransport
 
     assert isinstance(session.transport, GrpcTransport)

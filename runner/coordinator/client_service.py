@@ -150,6 +150,10 @@ class ClientService(client_pb2_grpc.ClientServicer):
         """Stored events from a sequence number on."""
         await self._watches.serve(request, context.write)
 
+    async def watch_page(self, request: client_pb2.WatchRequest) -> client_pb2.WatchReply:
+        """A page of a watch, for those who have no stream."""
+        return await self._watches.page(request)
+
     async def Fetch(self, request: client_pb2.FetchRequest, context: Context) -> None:
         """The encoded bytes of one ready value, in chunks."""
         outcome = self._engine.cluster.object_outcome(transfer.object_id_of(request.object_id))

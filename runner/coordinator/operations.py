@@ -28,6 +28,7 @@ Parent = tuple[TaskId, int] | None  # the attempt that speaks
 Read = Callable[["Session", Any, Parent], events.Event | None]
 # Tells a client that these objects will never be, and why.
 Refuse = Callable[[ClientId, list[ObjectId], FailureRecord], None]
+OnCall = Callable[[ClientId, client_pb2.Call], None]
 
 
 class Operations:
@@ -36,6 +37,7 @@ class Operations:
     def __init__(
         self, cluster: Cluster, journal: Journal, clock: Clock, tasks: TaskIndex, links: MachineLinks, refuse: Refuse
     ) -> None:
+        self.on_call: OnCall = lambda _client_id, _call: None  # set when there is somebody who answers
         self._cluster = cluster
         self._links = links
         self._journal = journal
@@ -48,6 +50,7 @@ class Operations:
             "put": self._stored,
             "register_function": self._registered,
             "actor_frames": self._actor_input,
+            "call": self._called,
             **_PLAIN,
         }
 
@@ -117,6 +120,9 @@ class Operations:
             key = fleet_pb2.AttemptKey(task_id=actor_id, attempt=part.incarnation)
             told = fleet_pb2.ActorInput(key=key, caller_id=session.client_id, frames=part.frames)
             self._links.send(*place, fleet_pb2.AgentCommand(actor_input=told))
+
+    def _called(self, session: Session, call: client_pb2.Call, _parent: Parent) -> None:
+        self.on_call(session.client_id, call)
 
     def _refuse_task(self, session: Session, record: TaskRecord, failure: FailureRecord) -> None:
         failure = failure._replace(task_id=record.task_id, task_name=record.name)

@@ -9,7 +9,7 @@ from runner.coordinator import conversion
 from runner.coordinator.engine import Engine
 from runner.coordinator.journal import Journal
 from runner.coordinator.machine_links import MachineLinks
-from runner.coordinator.operations import Operations, too_large
+from runner.coordinator.operations import OnCall, Operations, too_large
 from runner.coordinator.outbox import Outbox
 from runner.coordinator.task_index import TaskIndex
 from runner.core import events
@@ -85,6 +85,10 @@ class Sessions:
         self._unflushed: set[Session] = set()  # executors' sessions with something to relay after this turn
         self._unacked: set[Session] = set()
         self._ack_timer: asyncio.TimerHandle | None = None
+
+    def serve_calls(self, on_call: OnCall) -> None:
+        """Who answers plain calls that come as operations."""
+        self._operations.on_call = on_call
 
     # ---- coming and going ----
     async def connect(self, client_id: ClientId) -> tuple[Session, int]:

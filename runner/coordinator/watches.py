@@ -17,7 +17,15 @@ from runner.rpc.gen import client_pb2
 # A task that nobody knows is either forgotten or on its way in a frame that this call has overtaken.
 _UNKNOWN_WAIT_S = 2.0
 
+# A reader of pages is held so long for the first event (tasks that nobody knows are given up before), and for more.
+_PAGE_WAIT_S = 2 * _UNKNOWN_WAIT_S
+_MORE_WAIT_S = 0.005
+
 Write = Callable[[client_pb2.WatchReply], Awaitable[None]]
+
+
+class _EnoughError(Exception):
+    """Ends a page."""
 
 
 class Watches:
@@ -46,6 +54,28 @@ class Watches:
         finally:
             self._open.discard(watcher)
             self._log.unwatch(watcher)
+
+    async def page(self, request: client_pb2.WatchRequest) -> client_pb2.WatchReply:
+        """What this watch would tell now; waits for something to tell, but not for ever."""
+        found = client_pb2.WatchReply(next_seq=max(1, request.from_seq))
+        loop = asyncio.get_running_loop()
+        limit = asyncio.timeout(_PAGE_WAIT_S)
+
+        async def write(reply: client_pb2.WatchReply) -> None:
+            is_progress = reply.next_seq > found.next_seq
+            found.MergeFrom(reply)
+            if is_progress and found.ByteSize() > READ_BYTES_MAX:
+                raise _EnoughError
+            if reply.events:
+                limit.reschedule(loop.time() + _MORE_WAIT_S)
+
+        try:
+            async with limit:
+                await self.serve(request, write)
+            found.is_over = True
+        except (_EnoughError, TimeoutError):
+            pass
+        return found
 
     def close(self) -> None:
         """End all watches at their next step. Idempotent."""

@@ -26,6 +26,7 @@ from runner.coordinator.fleet_service import FleetService, JoinService
 from runner.coordinator.journal import Journal
 from runner.coordinator.machine_links import MachineLinks
 from runner.coordinator.recorder import Recorder
+from runner.coordinator.relayed_calls import RelayedCalls
 from runner.coordinator.reports import Reports
 from runner.coordinator.sessions import Sessions
 from runner.coordinator.state_dir import StateDir
@@ -134,6 +135,7 @@ class Coordinator:
             shut_down=self.stop,
             take_numbers=self._journal.take_numbers,
         )
+        self._relayed_calls = RelayedCalls(self.engine, self._sessions, self._client_service)
 
     def _make_costs(self) -> CostKeeper:
         def pool_of(machine_id: MachineId) -> str:
@@ -320,6 +322,7 @@ class Coordinator:
         await self._fleet.close()
         self._costs.close(are_machines_gone=self._fleet.is_gone)
         self._client_service.close()
+        self._relayed_calls.close()
         self._bulk.close()
         self._sessions.close()
         self._links.close()

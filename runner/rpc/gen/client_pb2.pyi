@@ -346,12 +346,14 @@ class WatchRequest(_message.Message):
     def __init__(self, task_ids: _Optional[_Iterable[str]] = ..., client_id: _Optional[str] = ..., from_seq: _Optional[int] = ..., kinds: _Optional[_Iterable[_Union[EventKind, str]]] = ..., follow: bool = ..., until_done: bool = ...) -> None: ...
 
 class WatchReply(_message.Message):
-    __slots__ = ("events", "next_seq")
+    __slots__ = ("events", "next_seq", "is_over")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     NEXT_SEQ_FIELD_NUMBER: _ClassVar[int]
+    IS_OVER_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[Event]
     next_seq: int
-    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., next_seq: _Optional[int] = ...) -> None: ...
+    is_over: bool
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., next_seq: _Optional[int] = ..., is_over: bool = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("seq", "time_s", "kind", "task_id", "name", "attempt", "step", "values", "text", "stream", "state", "machine_id", "failure", "lines_dropped", "phases")
