@@ -333,6 +333,11 @@ def available_resources() -> dict[str, float]:
     return resources(current_session(), available=True)
 
 
+def get_gpu_ids() -> list[int]:
+    """The GPUs of the running task, as numbers on its machine; none outside tasks."""
+    return list(get_runtime_context().gpu_ids)
+
+
 def get_runtime_context() -> RuntimeContext:
     """Where the calling code runs: cluster, task, attempt, machine, GPUs."""
     from runner.client.runtime_context import runtime_context

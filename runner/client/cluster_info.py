@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.client.requests import ask
 from runner.options import from_units
@@ -42,6 +42,17 @@ class Node:
     def is_alive(self) -> bool:
         """Whether tasks can run there."""
         return self.state in _ALIVE
+
+    def __getitem__(self, name: str) -> Any:
+        """What Ray's dicts of nodes have under these names."""
+        named = {
+            "NodeID": self.machine_id,
+            "Alive": self.is_alive,
+            "Resources": dict(self.resources),
+            "NodeManagerHostname": self.host_id,
+            "alive": self.is_alive,
+        }
+        return named[name]
 
 
 def list_nodes(session: Session) -> list[Node]:

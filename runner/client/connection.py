@@ -217,7 +217,7 @@ def _connect(
     except BaseException:
         transport.close(0.0)
         raise
-    session = Session(_info(client_id, welcome, access.runtime_env), transport)
+    session = Session(_info(client_id, welcome, target.address, access.runtime_env), transport)
     transport.attach(session)
     printer = _printer(session, transport, welcome) if access.log_to_driver else None
     state_dir = coordinator.ready.state_dir if coordinator is not None else ""
@@ -237,7 +237,7 @@ def _import_all() -> None:
     import runner.client.session  # noqa: F401
 
 
-def _info(client_id: str, welcome: client_pb2.Welcome, runtime_env: RuntimeEnv) -> SessionInfo:
+def _info(client_id: str, welcome: client_pb2.Welcome, address: str, runtime_env: RuntimeEnv) -> SessionInfo:
     from runner.client.session_info import SessionInfo
     from runner.rpc.version import host_id
 
@@ -251,6 +251,7 @@ def _info(client_id: str, welcome: client_pb2.Welcome, runtime_env: RuntimeEnv) 
         # An own cluster's machines are as old as the session; what a standing one had before may be a long story.
         machines_from_seq=1 if welcome.embedded else welcome.event_seq + 1,
         runtime_env=runtime_env,
+        address=address,
     )
 
 

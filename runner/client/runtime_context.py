@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from runner.client.context import current_session, current_task
 
@@ -20,14 +21,50 @@ class RuntimeContext:
     gpu_ids: tuple[int, ...]
     actor_id: str = ""
     actor_name: str = ""
+    address: str = ""  # of the coordinator, for clients
+    owner_id: str = ""  # the client for which the task runs
 
     def get_task_id(self) -> str | None:
         """The id of the running task, or None outside tasks."""
         return self.task_id or None
 
     def get_task_name(self) -> str | None:
-        """Its name, or None outside tasks."""
-        return self.task_name or None
+        """Its name, or its function's where it has none; None outside tasks."""
+        return self.task_name or _name_of_function("__qualname__") or None
+
+    def get_task_function_name(self) -> str | None:
+        """Module and name of the running function, or None outside tasks."""
+        module, name = _name_of_function("__module__"), _name_of_function("__qualname__")
+        return f"{module}.{name}" if name else None
+
+    def get_worker_id(self) -> str:
+        """The process that this code runs in: a worker process, or a client."""
+        return self.client_id
+
+    @property
+    def job_id(self) -> str:
+        """See `get_job_id`."""
+        return self.get_job_id()
+
+    @property
+    def node_id(self) -> str | None:
+        """See `get_node_id`."""
+        return self.get_node_id()
+
+    @property
+    def gcs_address(self) -> str:
+        """Ray's name of `address`."""
+        return self.address
+
+    @property
+    def namespace(self) -> str:
+        """Where names of actors are looked up that are given without one."""
+        return str(getattr(current_session().info, "namespace", ""))
+
+    @property
+    def runtime_env(self) -> dict[str, Any]:
+        """What this process was given of the runtime_env of its session or task: the variables."""
+        return {"env_vars": dict(current_session().info.runtime_env.env_vars)}
 
     def get_actor_id(self) -> str | None:
         """The actor whose method runs, or None outside actors."""
@@ -47,8 +84,8 @@ class RuntimeContext:
         return self.machine_id or None
 
     def get_job_id(self) -> str:
-        """The session that submitted the work."""
-        return self.client_id
+        """The session for which the work is done."""
+        return self.owner_id or self.client_id
 
     def get_assigned_resources(self) -> dict[str, float]:
         """What the running task was given; empty outside tasks."""
@@ -63,6 +100,10 @@ class RuntimeContext:
         """Whether somebody has asked the running task to stop."""
         task = current_task()
         return task is not None and task.is_canceled()
+
+
+def _name_of_function(attribute: str) -> str:
+    return str(getattr(getattr(current_task(), "function", None), attribute, ""))
 
 
 def runtime_context() -> RuntimeContext:
@@ -83,4 +124,6 @@ def runtime_context() -> RuntimeContext:
         gpu_ids=task.gpu_ids if task is not None else (),
         actor_id=task.actor_id if task is not None else "",
         actor_name=task.actor_name if task is not None else "",
+        address=info.address,
+        owner_id=getattr(task, "owner_id", ""),
     )

@@ -19,3 +19,4 @@ class SessionInfo:
     is_executor: bool = False
     machines_from_seq: int = 1  # where streams begin to tell of machines
     runtime_env: RuntimeEnv = NONE  # of all its calls, under that of each
+    address: str = ""  # of the coordinator, for clients

@@ -153,7 +153,7 @@ def _send(state: State, task: Task, machine: Machine, slot: Slot) -> None:
             task.attempt,
             slot.slot_id,
             record.payload,
-            record.client_id,
+            task.owner_id or record.client_id,
             values,  # type: ignore[arg-type]  # a task is queued only when all of them are ready
             slot.gpu_ids,
             task.checkpoint,

@@ -128,6 +128,7 @@ class Agent:
         told = {
             "machine_id": self._boot.machine_id,
             "cluster_id": reply.cluster_id,
+            "address": self._boot.coordinator_address,
             "embedded": self._boot.embedded,
             "store_path": store_path,
             "artefact_path": artefact_path,

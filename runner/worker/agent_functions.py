@@ -61,7 +61,7 @@ class Functions:
             spec.is_run,
             assignment,
             actor_grace_s(spec.actor) if is_actor else 0.0,
-            0.0 if is_actor else spec.startup_timeout_s,
+            spec.startup_timeout_s,
         )
 
     def _environment(self, assignment: fleet_pb2.Assignment, spec: types_pb2.TaskSpec) -> Environment:

@@ -95,6 +95,7 @@ class Executor:
             store_path="" if settings["is_apart"] else settings["store_path"],
             embedded=settings["embedded"],
             is_executor=True,
+            address=settings.get("address", ""),
             runtime_env=RuntimeEnv(env_vars=dict(settings["env_vars"])),  # what the task submits has it too
         )
         self._session = Session(info, self._transport)
@@ -163,6 +164,8 @@ class Executor:
         try:
             tell("loading its function")
             function = self._load(spec.function_id)
+            if self._task is not None:
+                self._task.function = function
             tell("loading its arguments")
             args, kwargs = self._arguments(assignment, spec)
             tell("")

@@ -63,6 +63,8 @@ class RunningTask:
         self.serial = serial
         self.task_id: str = spec.task_id
         self.task_name: str = spec.name
+        self.function: object = None  # that runs, once it is loaded
+        self.owner_id: str = assignment.client_id
         is_actor = spec.HasField("actor")
         self.actor_id: str = spec.task_id if is_actor else ""
         self.actor_name: str = spec.actor.name if is_actor else ""

@@ -23,7 +23,6 @@ from runner.errors import (
     TaskError,
     TaskTimeoutError,
     UnschedulableError,
-    UsageError,
     WorkerCrashedError,
 )
 from runner.rpc.gen import client_pb2
@@ -214,11 +213,6 @@ def test_reports_of_other_things_than_scalars() -> None:
 
     with pytest.raises(NotScalarError, match="loss"):
         runner.get(bad.remote(), timeout=30)
-
-
-def test_lists_are_for_clients() -> None:
-    with pytest.raises(UsageError, match="clients only"):
-        runner.get(runner.remote(lambda: runner.nodes()).remote(), timeout=30)
 
 
 def test_nodes_and_resources() -> None:
