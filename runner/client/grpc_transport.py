@@ -13,6 +13,8 @@ import grpc
 import grpc.aio
 
 from runner.client import transfer
+from runner.client.greeting import EOF, greet, quietly_write
+from runner.client.lane import ClientLane
 from runner.client.loop_thread import LoopThread
 from runner.client.waiting import Waiter
 from runner.errors import (
@@ -24,10 +26,10 @@ from runner.errors import (
     VersionMismatchError,
 )
 from runner.objects.serialization import Buffer, Serialized
+from runner.rpc import lanes
 from runner.rpc.channels import client_channel
 from runner.rpc.gen import client_pb2, types_pb2
 from runner.rpc.status import from_rpc_error
-from runner.rpc.version import check_peer, local_peer
 
 if TYPE_CHECKING:
     from runner.client.session import Session
@@ -37,8 +39,8 @@ BACKOFF_MAX_S = 2.0
 CALL_TIMEOUT_S = 30.0
 # How long a collected ref may wait until the coordinator hears of it, when nothing else is sent.
 RELEASE_EVERY_S = 0.1
+_REASON_S = 1.0
 _SERVICE = "/runner.v1.Client/"
-_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
 # Trying again cannot help.
 _FINAL = (AuthenticationError, VersionMismatchError, ProtocolViolationError)
 
@@ -74,6 +76,8 @@ class GrpcTransport:
         self._session: Session | None = None
         self._channel: Any = None  # the stubs of grpc.aio know half of what a channel can do
         self._call: Any = None  # the open stream
+        self._lane: ClientLane | None = None  # where its frames go, on the coordinator's host
+        self._may_have_lane = True
         self._is_closing = False
         self._is_woken = False
         self._is_ticking = False
@@ -120,37 +124,32 @@ class GrpcTransport:
             backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
 
     async def _open(self) -> client_pb2.Welcome:
-        """A new stream, greeted and welcomed.
+        """A new stream, greeted and welcomed, with a lane where there is one.
 
         Raises:
             RunnerError: there is none; one of `_FINAL` means that there will be none.
         """
         call = self._channel.stream_stream(f"{_SERVICE}Session")()
+        wants_lane, self._may_have_lane = self._may_have_lane, True
         try:
-            hello = client_pb2.Hello(peer=local_peer(), client_id=self._client_id)
-            await call.write(client_pb2.SessionRequest(hello=hello).SerializeToString())
-            welcome = self._read_welcome(await call.read())
+            welcome = await greet(call, self._client_id, self.address, wants_lane=wants_lane)
+            if welcome.HasField("lane"):
+                self._lane = self._open_lane(welcome.lane)
         except grpc.RpcError as error:
             call.cancel()
             raise self._translate(error) from None
-        except asyncio.InvalidStateError:  # it broke between two steps of ours
-            call.cancel()
-            raise CoordinatorUnreachableError(f"the coordinator at {self.address} ended the session at once") from None
         except BaseException:
             call.cancel()
             raise
         self._call = call
         return welcome
 
-    def _read_welcome(self, first: Any) -> client_pb2.Welcome:
-        if first is _EOF:
-            raise CoordinatorUnreachableError(f"the coordinator at {self.address} ended the session at once")
-        reply = client_pb2.SessionReply.FromString(first)
-        if reply.WhichOneof("body") != "welcome":
-            raise ProtocolViolationError(f"the coordinator at {self.address} did not begin with a welcome")
-        if warning := check_peer(reply.welcome.peer, who="the coordinator"):
-            _log.warning("%s", warning)
-        return reply.welcome
+    def _open_lane(self, offer: types_pb2.Lane) -> ClientLane:
+        sock = lanes.connect(offer)
+        if sock is None:
+            self._may_have_lane = False  # the next stream does without
+            raise CoordinatorUnreachableError(f"the lane {offer.address} cannot be reached")
+        return ClientLane(sock, self._threaded)
 
     # ---- the life of the stream ----
     async def _run(self) -> None:
@@ -173,34 +172,50 @@ class GrpcTransport:
 
     async def _serve(self, session: Session, acked_seq: int) -> RunnerError:
         """Move frames on the open stream until it ends; returns why."""
-        call = self._call
+        call, lane = self._call, self._lane
+        reader = asyncio.ensure_future(self._read(session, call))
+        writer: asyncio.Future[None] | None = None
         try:
             again = session.connected(acked_seq)
-        except RunnerError:
+            if lane is None:
+                for request in again:
+                    await quietly_write(call, request)
+                writer = asyncio.ensure_future(self._write(session, call))
+                return await reader
+            lane.begin(session, again)
+            ends: list[asyncio.Future[Any]] = [reader, lane.ended]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            # Who closed the lane says why on the stream.
+            await asyncio.wait([reader], timeout=_REASON_S)
+            if reader.done():
+                return reader.result()
+            return CoordinatorUnreachableError(f"the lane to the coordinator at {self.address} broke")
+        finally:
+            self._lane = None
+            if lane is not None:
+                lane.close()
+            tasks: list[asyncio.Future[Any]] = [reader] if writer is None else [reader, writer]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             call.cancel()
-            raise
-        for request in again:
-            await _quietly_write(call, request)
-        writer = asyncio.ensure_future(self._write(session, call))
+
+    async def _read(self, session: Session, call: Any) -> RunnerError:
         try:
             while True:
                 reply = await call.read()
-                if reply is _EOF:
+                if reply is EOF:
                     return CoordinatorUnreachableError(f"the coordinator at {self.address} ended the session")
                 session.deliver(reply)
         except grpc.RpcError as error:
             return self._translate(error)
         except asyncio.InvalidStateError:
             return CoordinatorUnreachableError(f"the connection to the coordinator at {self.address} broke")
-        finally:
-            writer.cancel()
-            await asyncio.wait([writer])
-            call.cancel()
 
     async def _write(self, session: Session, call: Any) -> None:
         while True:
             while (request := session.take_frame()) is not None:
-                if not await _quietly_write(call, request):
+                if not await quietly_write(call, request):
                     return  # the reader learns why
             await self._to_write.wait()
             self._to_write.clear()
@@ -236,6 +251,10 @@ class GrpcTransport:
 
     # ---- Transport ----
     def wake(self) -> None:
+        if (lane := self._lane) is not None:
+            lane.wake()
+            if self._is_ticking:
+                return
         # Racing threads may both call the loop; never may none of them.
         if not self._is_woken:
             self._is_woken = True
@@ -244,6 +263,8 @@ class GrpcTransport:
     def wait(self, waiter: Waiter, timeout_s: float | None) -> bool:
         if self._threaded.is_current():
             raise InternalError("a blocking call in the connection's own thread would never end")
+        if (lane := self._lane) is not None:
+            return lane.wait(waiter, timeout_s)
         return waiter.block(timeout_s)
 
     def blocked(self) -> None:
@@ -334,7 +355,7 @@ class GrpcTransport:
         """
         call = self._channel.unary_stream(f"{_SERVICE}{method}")(message.SerializeToString())
         try:
-            while (data := await call.read()) is not _EOF:
+            while (data := await call.read()) is not EOF:
                 yield reply.FromString(data)  # type: ignore[attr-defined]
         except grpc.RpcError as error:
             raise self._translate(error) from None
@@ -358,9 +379,15 @@ class GrpcTransport:
 
     def _woken(self) -> None:
         self._is_woken = False
-        self._to_write.set()
+        self._flush()
         if not self._is_ticking:
             self._tick()
+
+    def _flush(self) -> None:
+        if self._lane is not None:
+            self._lane.send()
+        else:
+            self._to_write.set()
 
     def _tick(self) -> None:
         """Collected refs wake nobody; look for them as long as there are any refs."""
@@ -368,16 +395,8 @@ class GrpcTransport:
         self._is_ticking = session is not None and session.machine.holds_refs and not self._is_closing
         if self._is_ticking and session is not None:
             if session.dropped:
-                self._to_write.set()
+                self._flush()
             self._threaded.loop.call_later(RELEASE_EVERY_S, self._tick)
 
     def _translate(self, error: grpc.RpcError) -> RunnerError:
         return from_rpc_error(error, self.address, ca_pem=self._ca_pem)
-
-
-async def _quietly_write(call: Any, request: bytes) -> bool:
-    try:
-        await call.write(request)
-    except (grpc.RpcError, asyncio.InvalidStateError):
-        return False
-    return True

@@ -16,6 +16,7 @@ from runner.coordinator.cost_keeper import CostKeeper
 from runner.coordinator.engine import CoreClock, Engine
 from runner.coordinator.event_log import EventLog
 from runner.coordinator.fleet import Fleet
+from runner.coordinator.lanes import Lanes
 from runner.coordinator.sessions import Session as Channel
 from runner.coordinator.sessions import Sessions
 from runner.coordinator.watches import Watches
@@ -56,6 +57,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
         core_clock: CoreClock,
         clock: Clock,
         sessions: Sessions,
+        lanes: Lanes,
         event_log: EventLog,
         fleet: Fleet,
         costs: CostKeeper,
@@ -67,6 +69,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
         self._core_clock = core_clock
         self._clock = clock
         self._sessions = sessions
+        self._lanes = lanes
         self._event_log = event_log
         self._fleet = fleet
         self._costs = costs
@@ -92,11 +95,18 @@ class ClientService(client_pb2_grpc.ClientServicer):
         session, stream = await self._sessions.connect(ClientId(hello.hello.client_id))
         on_purpose = False
         try:
-            await context.write(client_pb2.SessionReply(welcome=self.welcome(session)))
+            welcome = self.welcome(session)
+            lane = self._lanes.offer(hello.hello.peer.host_id) if hello.hello.wants_lane else None
+            if lane is not None:
+                welcome.lane.CopyFrom(lane)
+            await context.write(client_pb2.SessionReply(welcome=welcome))
             if warning:
                 frame = client_pb2.ServerFrame(warnings=[client_pb2.Warning(message=warning)])
                 await context.write(client_pb2.SessionReply(frame=frame))
-            await self._converse(session, stream, request_iterator, context)
+            if lane is None:
+                await self._converse(session, stream, request_iterator, context)
+            elif not await self._converse_by_lane(session, stream, request_iterator, lane):
+                return
             on_purpose = await self._say_goodbye(session, context)
         finally:
             self._sessions.disconnect(session, stream, on_purpose=on_purpose)
@@ -126,6 +136,34 @@ class ClientService(client_pb2_grpc.ClientServicer):
         finally:
             writer.cancel()
             await asyncio.wait([writer])
+
+    async def _converse_by_lane(
+        self,
+        session: Channel,
+        stream: int,
+        requests: AsyncIterator[client_pb2.SessionRequest],
+        offer: types_pb2.Lane,
+    ) -> bool:
+        """As `_converse`, with the stream kept for its end only. Whether the stream ended before the lane did."""
+
+        def take_in(message: bytes) -> None:
+            if session.stream == stream:
+                self._sessions.apply(session, client_pb2.SessionRequest.FromString(message).frame)
+
+        lane = await self._lanes.open(offer, session.outbox, session.take_frame, take_in)
+        over = asyncio.ensure_future(anext(aiter(requests), None))
+        try:
+            ends: list[asyncio.Future[Any]] = [over, lane.ended]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if over.done():
+                lane.read_rest()  # what was said before the end
+            if lane.ended.done():
+                lane.ended.result()
+            return over.done()
+        finally:
+            lane.close()
+            over.cancel()
+            await asyncio.wait([over])
 
     async def _say_goodbye(self, session: Channel, context: Context) -> bool:
         """Whether the client has half-closed: a dead connection also ends the requests, but takes no more replies."""

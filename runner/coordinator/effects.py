@@ -13,12 +13,13 @@ from runner.coordinator.bulk import Bulk
 from runner.coordinator.cost_keeper import CostKeeper
 from runner.coordinator.event_log import EventLog
 from runner.coordinator.fleet import Fleet
+from runner.coordinator.lanes import Lanes
 from runner.coordinator.machine_links import MachineLinks
 from runner.coordinator.recorder import LogEntry, Recorder
 from runner.coordinator.sessions import Sessions
 from runner.core import commands
 from runner.errors import InternalError
-from runner.ids import MachineId
+from runner.ids import MachineId, TaskId
 from runner.objects import spill
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.rpc.limits import ITEM_BYTES_MAX
@@ -43,6 +44,7 @@ class Effects:
         self,
         links: MachineLinks,
         sessions: Sessions,
+        lanes: Lanes,
         recorder: Recorder,
         event_log: EventLog,
         fleet: Fleet,
@@ -55,6 +57,7 @@ class Effects:
     ) -> None:
         self._links = links
         self._sessions = sessions
+        self._lanes = lanes
         self._recorder = recorder
         self._event_log = event_log
         self._fleet = fleet
@@ -63,6 +66,7 @@ class Effects:
         self._host_id = host_id
         self._store_path = store_path
         self._artefacts = Artefacts(artefact_path)
+        self._forgotten: list[TaskId] = []  # in this turn: their files go when all else is sent
         self._first_seq = 0  # of the events of a turn that is not committed
         self._recorders: dict[type[Any], Callable[[Any], None]] = {
             LogEntry: recorder.attempt_item,
@@ -112,6 +116,7 @@ class Effects:
     def perform(self, decided: list[commands.Command | LogEntry]) -> None:
         """In order, without waiting for anything."""
         handlers, recorders = self._handlers, self._recorders
+        self._lanes.gather()
         self._first_seq = self._event_log.newest_seq + 1  # what was recorded is committed
         for command in decided:
             handler = handlers.get(type(command))
@@ -121,9 +126,13 @@ class Effects:
                 raise InternalError(f"nobody carries out {type(command).__name__}")
 
     def finish_turn(self) -> None:
-        """Drop the events of forgotten tasks, and send executors what was gathered for them."""
+        """Drop the events of forgotten tasks, and send what was gathered for executors and lanes."""
         self._event_log.flush()
         self._sessions.flush()
+        self._lanes.flush()
+        for task_id in self._forgotten:
+            self._artefacts.forget(task_id)
+        self._forgotten.clear()
 
     # ---- to machines ----
     def _send_function(self, c: commands.SendFunction) -> None:
@@ -208,4 +217,4 @@ class Effects:
 
     def _forget_task(self, c: commands.ForgetTask) -> None:
         self._recorder.forget(c.task_id)
-        self._artefacts.forget(c.task_id)
+        self._forgotten.append(c.task_id)

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 # The loop proves that it runs this often; a beat that comes later than this much is a stall.
 _BEAT_S = 1.0
 _STALL_S = 1.0
+# What comes sooner after the last turn waits until the loop has read all that is there.
+_GATHER_S = 0.0005
 
 
 class Performer(Protocol):
@@ -75,7 +77,8 @@ class Engine:
         self._performer: Performer | None = None
         self._queue: list[events.Event | LogEntry] = []
         self._after_commit: list[Callable[[], None]] = []
-        self._scheduled = False
+        self._scheduled: asyncio.Handle | None = None
+        self._turn_s = 0.0  # when the last one began
         self._dead = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -103,14 +106,20 @@ class Engine:
     def post(self, item: events.Event | LogEntry) -> None:
         """Hand over what happened; it is decided in the loop's next iteration."""
         self._queue.append(item)
-        if not self._scheduled:
+        if self._scheduled is None:
             self._schedule()
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call back when everything posted so far is durable. Never called when that fails."""
         self._after_commit.append(callback)
-        if not self._scheduled:
+        if self._scheduled is None:
             self._schedule()
+
+    def decide_now(self) -> None:
+        """Take the turn that is due, if any, unless turns follow each other closely: then the next one gathers more."""
+        if self._scheduled is not None and self._clock.monotonic_s() - self._turn_s > _GATHER_S:
+            self._scheduled.cancel()
+            self._turn()
 
     async def committed(self) -> None:
         """Return when everything posted so far is durable and its commands are carried out."""
@@ -124,15 +133,15 @@ class Engine:
 
     def _schedule(self) -> None:
         if self._loop is not None and not self._dead:
-            self._scheduled = True
-            self._loop.call_soon(self._turn)
+            self._scheduled = self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._scheduled = False
+        self._scheduled = None
         if self._dead or self._performer is None:
             return
         queue, self._queue = self._queue, []
         callbacks, self._after_commit = self._after_commit, []
+        self._turn_s = self._clock.monotonic_s()
         try:
             now_s = self._core_clock.now_s()
             decided, new_facts = self._decide(queue, now_s)
@@ -203,7 +212,7 @@ class Engine:
 
     def _on_timer(self) -> None:
         self._timer = None
-        if not self._scheduled:
+        if self._scheduled is None:
             self._schedule()
 
     def _next_beat(self) -> None:
@@ -211,7 +220,7 @@ class Engine:
         late_s = self._clock.monotonic_s() - self._beat_at_s - _BEAT_S
         if late_s > _STALL_S and self._beat is not None:
             # A turn notes the stall before it looks at any lease.
-            if not self._scheduled:
+            if self._scheduled is None:
                 self._schedule()
         else:
             self._beat_at_s = self._clock.monotonic_s()

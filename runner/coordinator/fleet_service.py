@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -14,6 +15,7 @@ from runner.coordinator.bulk import Bulk
 from runner.coordinator.config import CoordinatorConfig
 from runner.coordinator.engine import Engine
 from runner.coordinator.fleet import Boot, Fleet
+from runner.coordinator.lanes import Lanes
 from runner.coordinator.machine_links import MachineLink, MachineLinks
 from runner.coordinator.reports import Reports
 from runner.core import events
@@ -22,9 +24,9 @@ from runner.errors import AuthenticationError, ProtocolViolationError
 from runner.ids import ClusterId, MachineId
 from runner.pools import REGION_LABEL
 from runner.rpc.channels import UPLOAD_ACCEPTED, peer_machine
-from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc
+from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc, types_pb2
 from runner.rpc.security import Authority
-from runner.rpc.version import check_peer, local_peer
+from runner.rpc.version import check_peer, host_id, local_peer
 
 log = logging.getLogger(__name__)
 
@@ -105,9 +107,10 @@ class JoinService(fleet_pb2_grpc.JoinServicer):
 class FleetService(fleet_pb2_grpc.FleetServicer):
     """The two streams of each machine, and the files of those on other hosts."""
 
-    def __init__(self, engine: Engine, links: MachineLinks, reports: Reports, bulk: Bulk) -> None:
+    def __init__(self, engine: Engine, links: MachineLinks, reports: Reports, bulk: Bulk, lanes: Lanes) -> None:
         self._engine = engine
         self._links = links
+        self._lanes = lanes
         self._reports = reports
         self._bulk = bulk
 
@@ -115,6 +118,12 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         """Drain the machine's outbox. A newer stream of the same machine ends this one."""
         link = self._admit(context, MachineId(request.machine_id), request.generation)
         stream = link.attach(request.received_seq)
+        # An agent asks only on the host that its coordinator named.
+        lane = self._lanes.offer(host_id()) if request.wants_lane else None
+        if lane is not None:
+            await context.write(fleet_pb2.AgentCommands(lane=lane))
+            await self._serve_lane(link, stream, lane)
+            return
         while link.stream == stream:
             frame = link.take_frame()
             if frame is not None:
@@ -123,6 +132,37 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
                 return  # it has been told
             elif not await link.outbox.wait():
                 return
+
+    async def _serve_lane(self, link: MachineLink, stream: int, offer: types_pb2.Lane) -> None:
+        """Commands and reports by a lane, until either end of it closes."""
+
+        def take() -> fleet_pb2.AgentCommands | None:
+            frame = link.take_frame() if link.stream == stream else None
+            if frame is None and (link.exit_reason or link.stream != stream):
+                told.set()
+            return frame
+
+        def take_in(message: bytes) -> None:
+            if link.stream != stream:
+                return
+            report = fleet_pb2.AgentReport.FromString(message)
+            if link.exit_reason or report.generation != link.generation or report.machine_id != link.machine_id:
+                raise AuthenticationError(
+                    f"generation {link.generation} of machine {link.machine_id} is over: {link.exit_reason}; it must exit"
+                )
+            self._reports.take(link, report)
+
+        told = asyncio.Event()
+        lane = await self._lanes.open(offer, link.outbox, take, take_in)
+        ending = asyncio.ensure_future(told.wait())
+        try:
+            ends: list[asyncio.Future[Any]] = [lane.ended, ending]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if lane.ended.done():
+                lane.ended.result()
+        finally:
+            lane.close()
+            ending.cancel()
 
     async def Report(
         self, request_iterator: AsyncIterator[fleet_pb2.AgentReport], context: Context

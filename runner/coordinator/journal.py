@@ -58,6 +58,8 @@ class Journal:
         self.turn: int = self._db.execute("SELECT max(n) FROM turns").fetchone()[0] or 0
 
     def _prepare(self, durability: str) -> None:
+        # No other process reads it while it is written: its state directory is locked. So a commit takes no locks.
+        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(f"PRAGMA synchronous={'FULL' if durability == 'power' else 'OFF'}")
         # A checkpoint of the WAL stalls the loop; rarer and larger ones cost less in all.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -16,13 +17,14 @@ FRAME_BYTES_MAX = 1 << 20
 class Outbox(Generic[Item]):
     """An ordered queue with one reader. `push` never blocks; what fills it is limited by its own protocol."""
 
-    __slots__ = ("_items", "_poked", "_waiter", "closed")
+    __slots__ = ("_items", "_poked", "_waiter", "closed", "on_due")
 
     def __init__(self) -> None:
         self._items: deque[tuple[Item, int]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._poked = False
         self.closed = False
+        self.on_due: Callable[[], None] | None = None  # called instead of waking who waits
 
     def __len__(self) -> int:
         return len(self._items)
@@ -30,7 +32,7 @@ class Outbox(Generic[Item]):
     def push(self, item: Item, size_bytes: int) -> None:
         """Append one item; its writer wakes in the next loop iteration."""
         self._items.append((item, size_bytes))
-        if self._waiter is not None:
+        if self._waiter is not None or self.on_due is not None:
             self._wake()
 
     def poke(self) -> None:
@@ -74,5 +76,7 @@ class Outbox(Generic[Item]):
         return not self.closed
 
     def _wake(self) -> None:
+        if self.on_due is not None:
+            self.on_due()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -24,6 +24,7 @@ from runner.coordinator.event_log import EventLog
 from runner.coordinator.fleet import Fleet, pool_record
 from runner.coordinator.fleet_service import FleetService, JoinService
 from runner.coordinator.journal import Journal
+from runner.coordinator.lanes import Lanes
 from runner.coordinator.machine_links import MachineLinks
 from runner.coordinator.recorder import Recorder
 from runner.coordinator.relayed_calls import RelayedCalls
@@ -102,6 +103,7 @@ class Coordinator:
         self.engine = Engine(self.cluster, self._journal, clock, core_clock, self._die)
         self._links = MachineLinks()
         self._sessions = Sessions(self.engine, self._journal, clock, self._tasks, self._links)
+        self._lanes = Lanes(host_id(), self.engine.decide_now)
         self._provider = make_provider(state.cluster_id, state)
         self._fleet = Fleet(
             engine=self.engine,
@@ -128,6 +130,7 @@ class Coordinator:
             core_clock=core_clock,
             clock=clock,
             sessions=self._sessions,
+            lanes=self._lanes,
             event_log=self._event_log,
             fleet=self._fleet,
             costs=self._costs,
@@ -211,6 +214,7 @@ class Coordinator:
         effects = Effects(
             self._links,
             self._sessions,
+            self._lanes,
             self._recorder,
             self._event_log,
             self._fleet,
@@ -230,6 +234,7 @@ class Coordinator:
         start = {pool.name: pool.first for pool in config.pools}
         self._costs.check()  # what was spent before counts from the first machine on
         self.engine.post(events.PoolsConfigured(records, start, self._provider.name, self._fleet.warnings))
+        self._lanes.start()
         await client_server.start()
         await fleet_server.start()
         if config.strict:
@@ -306,7 +311,7 @@ class Coordinator:
         )
         client_pb2_grpc.add_ClientServicer_to_server(self._client_service, client_server)
         fleet_pb2_grpc.add_JoinServicer_to_server(join, client_server)
-        fleet_service = FleetService(self.engine, self._links, reports, self._bulk)
+        fleet_service = FleetService(self.engine, self._links, reports, self._bulk, self._lanes)
         fleet_pb2_grpc.add_FleetServicer_to_server(fleet_service, fleet_server)
 
     async def _take_down(self, servers: list[Any], fleet_tasks: asyncio.Future[tuple[None, None]]) -> None:
@@ -326,6 +331,8 @@ class Coordinator:
         self._bulk.close()
         self._sessions.close()
         self._links.close()
+        self._lanes.flush()
+        self._lanes.close()
         for server in servers:
             await server.stop(_SERVER_GRACE_S)
         await asyncio.wait([fleet_tasks])

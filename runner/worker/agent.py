@@ -61,6 +61,7 @@ class Agent:
         self.shell = AgentShell(boot, self._clock, template, zygote, self._end)
         self._stream = AgentStream(boot, self._clock, self.shell.output.buffer, self._on_commands, self._reconnected)
         self.shell.output.wake = self._stream.wake
+        self.shell.output.wake_now = self._stream.wake_now
         self.shell.output.wake_later = self._stream.wake_later
         self.shell.on_gap = self._stream.heartbeat
         handle, functions = self.shell.handle, self.shell.functions

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from runner.ids import random_id
+from runner.rpc.link import Link
 from runner.worker.agent_events import Attempt, Environment
-from runner.worker.frames import Frame, Kind, encode
+from runner.worker.frames import Decoder, Frame, Kind, encode
 from runner.worker.interrupts import CancelPage
-from runner.worker.link import Link
 from runner.worker.logs import LinePipe
 
 # An executor's end is told by its template; when that says nothing, the end of the socket must do.
@@ -27,7 +27,7 @@ class Handle:
     number: int
     executor_id: str
     template: frozenset[str]
-    link: Link
+    link: Link[Frame]
     page: CancelPage
     pipes: tuple[LinePipe, LinePipe]
     pid: int = 0
@@ -78,6 +78,7 @@ class Executors:
             Link(
                 self._loop,
                 ours,
+                Decoder(),
                 lambda frames: self._owner.on_frames(handle, frames),
                 lambda error: self._ended(handle, error),
             ),

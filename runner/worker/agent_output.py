@@ -30,10 +30,29 @@ class Output:
 
     def __init__(self, machine_id: str) -> None:
         self._machine_id = machine_id
+        self._is_gathering = self._is_due = False
         self._marked: set[str] = set()  # phases that user code has told of
         self.buffer: ReportBuffer[fleet_pb2.ReportItem] = ReportBuffer()
         self.wake: Callable[[], None] = lambda: None
+        self.wake_now: Callable[[], None] = lambda: self.wake()
         self.wake_later: Callable[[], None] = lambda: None  # in a few milliseconds: nobody waits for it
+
+    def gather(self) -> None:
+        """More may follow in this callback, at whose end `let_out` is called."""
+        self._is_gathering = True
+
+    def let_out(self) -> None:
+        """Report what was gathered."""
+        self._is_gathering = False
+        if self._is_due:
+            self._is_due = False
+            self.wake_now()
+
+    def _wake(self) -> None:
+        if self._is_gathering:
+            self._is_due = True
+        else:
+            self.wake()
 
     @property
     def is_full(self) -> bool:
@@ -49,7 +68,7 @@ class Output:
         started.executor_id = handle.executor_id
         entry = self.buffer.add(item, _ITEM_BYTES)
         if command.is_run:
-            self.wake()
+            self._wake()
         else:
             # The core takes an end without a start, so an attempt that ends before the next frame costs one item, not two.
             handle.started = entry
@@ -207,7 +226,7 @@ class Output:
             log.error("a report of %d bytes (%s) cannot be sent; dropped", size_bytes, item.WhichOneof("item"))
             return
         self.buffer.add(item, size_bytes)
-        self.wake()
+        self._wake()
 
     def _fill_failure(self, ended: fleet_pb2.AttemptEnded, key: Key, fault: ev.Fault) -> None:
         ended.key.task_id, ended.key.attempt = key

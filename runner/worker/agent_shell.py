@@ -282,10 +282,14 @@ class AgentShell:
 
     # ---- what executors say ----
     def on_frames(self, handle: Handle, frames: list[Frame]) -> None:
-        for frame in frames:
-            handler = self._on_frame.get(frame[0])
-            if handler is not None:
-                handler(handle, frame)
+        self.output.gather()
+        try:
+            for frame in frames:
+                handler = self._on_frame.get(frame[0])
+                if handler is not None:
+                    handler(handle, frame)
+        finally:
+            self.output.let_out()
         if self.output.is_full:
             self.executors.pause(is_paused=True)
 

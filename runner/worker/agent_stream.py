@@ -20,6 +20,7 @@ from runner.errors import (
     RunnerError,
 )
 from runner.ids import random_id
+from runner.rpc import lanes
 from runner.rpc.channels import client_channel, fleet_channel
 from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc, types_pb2
 from runner.rpc.security import make_csr
@@ -28,6 +29,7 @@ from runner.rpc.version import check_peer, local_peer
 from runner.worker.backoff import Backoff
 from runner.worker.bulk import BulkClient, Identity
 from runner.worker.report_buffer import ReportBuffer
+from runner.worker.report_lane import ReportLane
 
 if TYPE_CHECKING:
     from runner.providers.base import BootConfig
@@ -38,6 +40,7 @@ LATER_S = 0.005
 # Reports follow each other at least this far apart: under load a frame then carries many items instead of one or two,
 # which halves the CPU time that a no-op costs; one alone never waits.
 FRAME_PAUSE_S = 0.001
+REASON_S = 1.0
 
 
 class AgentStream:
@@ -59,6 +62,8 @@ class AgentStream:
         self._on_open = on_open
         self._instance_id = random_id("a")
         self._wake = asyncio.Event()
+        self._lane: ReportLane | None = None  # what carries commands and reports, where there is one
+        self._may_have_lane = True
         self._acked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._wakes_soon = False
@@ -71,7 +76,17 @@ class AgentStream:
 
     def wake(self) -> None:
         """There is something to report."""
-        self._wake.set()
+        if self._lane is not None:
+            self._lane.wake()
+        else:
+            self._wake.set()
+
+    def wake_now(self) -> None:
+        """As `wake`, when nothing more will be added in this callback."""
+        if self._lane is not None:
+            self._lane.send_now()
+        else:
+            self._wake.set()
 
     def wake_later(self) -> None:
         """There is something to report that can wait for company."""
@@ -81,12 +96,12 @@ class AgentStream:
 
     def _wake_soon(self) -> None:
         self._wakes_soon = False
-        self._wake.set()
+        self.wake()
 
     def heartbeat(self) -> None:
         """Send a frame even when there is nothing to report."""
         self._is_heartbeat_due = True
-        self._wake.set()
+        self.wake()
 
     async def all_acknowledged(self) -> None:
         """Wait until nothing is left to report."""
@@ -162,19 +177,19 @@ class AgentStream:
     async def _connection(self, stub: Any, backoff: Backoff) -> RunnerError:
         """One life of the two streams; returns why it ended."""
         assert self._registration is not None
+        may_have_lane, self._may_have_lane = self._may_have_lane, True
         request = fleet_pb2.AssignmentsRequest(
             machine_id=self._boot.machine_id,
             generation=self._registration.generation,
             agent_instance_id=self._instance_id,
             received_seq=self._received_seq,
+            wants_lane=may_have_lane and self._registration.peer.host_id == self._peer().host_id,
         )
         assignments = stub.Assignments(request)
+        if request.wants_lane:
+            return await self._by_lane(assignments, backoff)
         report = stub.Report()
-        if self._is_connected:
-            self._reports.reconnected()
-            self._on_open()
-        self._is_connected = True
-        self.heartbeat()
+        self._opened()
         loops = [
             asyncio.create_task(self._read(assignments, backoff), name="assignments"),
             asyncio.create_task(self._write(report), name="reports"),
@@ -189,7 +204,46 @@ class AgentStream:
             report.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
 
-    async def _reason(self, done: set[asyncio.Task[None]]) -> RunnerError:
+    async def _by_lane(self, assignments: Any, backoff: Backoff) -> RunnerError:
+        """One life of a lane; the stream that it was offered on stays open and ends with it."""
+        loop = asyncio.get_running_loop()
+        try:
+            first = await assignments.read()
+            if first is grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in the stubs
+                return CoordinatorUnreachableError("the coordinator closed the stream")
+            sock = lanes.connect(first.lane)
+            if sock is None:
+                self._may_have_lane = False  # the next connection does without
+                return CoordinatorUnreachableError(f"the lane {first.lane.address} cannot be reached")
+            backoff.reset()
+            lane = ReportLane(loop, sock, self._take_in, self._next_report)
+            self._lane = lane
+            self._opened()
+            over = asyncio.create_task(assignments.read(), name="assignments")
+            try:
+                await asyncio.wait([over, lane.ended], return_when=asyncio.FIRST_COMPLETED)
+                # Who closed the lane says why on the stream.
+                await asyncio.wait([over], timeout=REASON_S)
+                return await self._reason({over} if over.done() else set())
+            finally:
+                self._lane = None
+                lane.close()
+                over.cancel()
+                await asyncio.wait([over])
+        except grpc.aio.AioRpcError as error:
+            assert self._registration is not None
+            return from_rpc_error(error, self._registration.fleet_address)
+        finally:
+            assignments.cancel()
+
+    def _opened(self) -> None:
+        if self._is_connected:
+            self._reports.reconnected()
+            self._on_open()
+        self._is_connected = True
+        self.heartbeat()
+
+    async def _reason(self, done: set[asyncio.Task[Any]]) -> RunnerError:
         for task in done:
             error = task.exception()
             if isinstance(error, grpc.aio.AioRpcError):
@@ -202,16 +256,33 @@ class AgentStream:
     async def _read(self, assignments: Any, backoff: Backoff) -> None:
         async for commands in assignments:
             backoff.reset()
-            if commands.seq:
-                if commands.seq <= self._received_seq:
-                    continue  # sent again, but the first one had not been lost
-                self._received_seq = commands.seq
-            self._on_commands(commands)
-            self._acked.set()
+            self._take_in(commands)
+
+    def _take_in(self, commands: fleet_pb2.AgentCommands) -> None:
+        if commands.seq:
+            if commands.seq <= self._received_seq:
+                return  # sent again, but the first one had not been lost
+            self._received_seq = commands.seq
+        self._on_commands(commands)
+        self._acked.set()
+
+    def _next_report(self) -> fleet_pb2.AgentReport | None:
+        """What is to be said now; None for nothing."""
+        if not self._reports.has_work and not self._is_heartbeat_due:
+            return None
+        assert self._registration is not None
+        self._is_heartbeat_due = False
+        first_seq, items = self._reports.take()
+        return fleet_pb2.AgentReport(
+            machine_id=self._boot.machine_id,
+            generation=self._registration.generation,
+            first_seq=first_seq,
+            sent_s=self._clock.boottime_s(),
+            items=items,
+            received_seq=self._received_seq,
+        )
 
     async def _write(self, report: Any) -> None:
-        assert self._registration is not None
-        machine_id, generation = self._boot.machine_id, self._registration.generation
         loop = asyncio.get_running_loop()
         sent_at_s = 0.0
         try:
@@ -225,18 +296,8 @@ class AgentStream:
                     await asyncio.sleep(pause_s)
                 sent_at_s = loop.time()
                 await self._gather()
-                self._is_heartbeat_due = False
-                first_seq, items = self._reports.take()
-                await report.write(
-                    fleet_pb2.AgentReport(
-                        machine_id=machine_id,
-                        generation=generation,
-                        first_seq=first_seq,
-                        sent_s=self._clock.boottime_s(),
-                        items=items,
-                        received_seq=self._received_seq,
-                    )
-                )
+                if (message := self._next_report()) is not None:
+                    await report.write(message)
         except (asyncio.InvalidStateError, grpc.aio.UsageError):
             pass  # the stream is over
         with contextlib.suppress(asyncio.InvalidStateError):

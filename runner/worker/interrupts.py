@@ -6,6 +6,7 @@ attempt runs, so a signal that comes late hits nothing.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what `signal` wraps in enums, which takes longer than all else here
 import mmap
 import os
 import signal
@@ -67,7 +68,7 @@ class InterruptGate:
 
     def open(self, serial: int) -> None:
         """User code of this attempt runs from now on: anything from here to `shut` may raise TaskInterrupt, once."""
-        if signal.getsignal(signal.SIGINT) is not self._handler:  # the last attempt's user code took it
+        if _signal.getsignal(signal.SIGINT) is not self._handler:  # the last attempt's user code took it
             self.install()
         self.was_raised = self._is_pending = False
         self._serial = serial

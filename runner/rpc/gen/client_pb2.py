@@ -4,14 +4,19 @@
 # source: runner/v1/client.proto
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
-_runtime_version.ValidateProtobufRuntimeVersion(_runtime_version.Domain.PUBLIC, 6, 31, 1, "", "runner/v1/client.proto")
+_runtime_version.ValidateProtobufRuntimeVersion(
+    _runtime_version.Domain.PUBLIC,
+    6,
+    31,
+    1,
+    '',
+    'runner/v1/client.proto'
+)
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
@@ -20,133 +25,131 @@ _sym_db = _symbol_database.Default()
 from runner.rpc.gen import types_pb2 as runner_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x16runner/v1/client.proto\x12\trunner.v1\x1a\x15runner/v1/types.proto"d\n\x0eSessionRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.runner.v1.HelloH\x00\x12\'\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x16.runner.v1.ClientFrameH\x00\x42\x06\n\x04\x62ody"Q\n\x05Hello\x12\x1d\n\x04peer\x18\x01 \x01(\x0b\x32\x0f.runner.v1.Peer\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x16\n\x0elast_reply_seq\x18\x03 \x01(\x04"D\n\x0b\x43lientFrame\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12(\n\noperations\x18\x02 \x03(\x0b\x32\x14.runner.v1.Operation"\xb6\x06\n\tOperation\x12\x30\n\x11register_function\x18\x01 \x01(\x0b\x32\x13.runner.v1.FunctionH\x00\x12.\n\x10register_package\x18\x02 \x01(\x0b\x32\x12.runner.v1.PackageH\x00\x12%\n\x06submit\x18\x03 \x01(\x0b\x32\x13.runner.v1.TaskSpecH\x00\x12\x1d\n\x03put\x18\x04 \x01(\x0b\x32\x0e.runner.v1.PutH\x00\x12&\n\x08\x61\x64\x64_refs\x18\x05 \x01(\x0b\x32\x12.runner.v1.RefListH\x00\x12*\n\x0crelease_refs\x18\x06 \x01(\x0b\x32\x12.runner.v1.RefListH\x00\x12%\n\x07resolve\x18\x07 \x01(\x0b\x32\x12.runner.v1.RefListH\x00\x12#\n\x06\x63\x61ncel\x18\x08 \x01(\x0b\x32\x11.runner.v1.CancelH\x00\x12%\n\x07promise\x18\t \x01(\x0b\x32\x12.runner.v1.RefListH\x00\x12#\n\x06\x66ulfil\x18\n \x01(\x0b\x32\x11.runner.v1.FulfilH\x00\x12*\n\x0cwatch_actors\x18\x0b \x01(\x0b\x32\x12.runner.v1.RefListH\x00\x12*\n\nfind_actor\x18\x0c \x01(\x0b\x32\x14.runner.v1.FindActorH\x00\x12*\n\nkill_actor\x18\r \x01(\x0b\x32\x14.runner.v1.KillActorH\x00\x12.\n\x0c\x61\x63tor_frames\x18\x0e \x01(\x0b\x32\x16.runner.v1.ActorFramesH\x00\x12,\n\x0bread_stream\x18\x0f \x01(\x0b\x32\x15.runner.v1.StreamReadH\x00\x12,\n\x0b\x64rop_stream\x18\x10 \x01(\x0b\x32\x15.runner.v1.StreamReadH\x00\x12.\n\x0c\x63reate_group\x18\x11 \x01(\x0b\x32\x16.runner.v1.CreateGroupH\x00\x12.\n\x0cremove_group\x18\x12 \x01(\x0b\x32\x16.runner.v1.RemoveGroupH\x00\x12\x1f\n\x04\x63\x61ll\x18\x19 \x01(\x0b\x32\x0f.runner.v1.CallH\x00\x42\x04\n\x02op"9\n\x03Put\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.runner.v1.Value"\x1d\n\x07RefList\x12\x12\n\nobject_ids\x18\x01 \x03(\t";\n\x06\x43\x61ncel\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x11\n\trecursive\x18\x03 \x01(\x08"\\\n\x06\x46ulfil\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x10.runner.v1.ValueH\x00\x12\x11\n\x07\x66\x61ilure\x18\x03 \x01(\x0cH\x00\x42\t\n\x07outcome"@\n\tFindActor\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t"1\n\tKillActor\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\x12\n\nno_restart\x18\x02 \x01(\x08"D\n\x0b\x41\x63torFrames\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\r\x12\x0e\n\x06\x66rames\x18\x03 \x01(\x0c";\n\nStreamRead\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\r\n\x05go_on\x18\x03 \x01(\x08"\x8c\x01\n\x0b\x43reateGroup\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12%\n\x07\x62undles\x18\x03 \x03(\x0b\x32\x14.runner.v1.Resources\x12\x10\n\x08strategy\x18\x04 \x01(\t\x12\x12\n\ndeadline_s\x18\x05 \x01(\x01\x12\x10\n\x08\x64\x65tached\x18\x06 \x01(\x08"\x1f\n\x0bRemoveGroup\x12\x10\n\x08group_id\x18\x01 \x01(\t";\n\x04\x43\x61ll\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x0c"f\n\x0cSessionReply\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.runner.v1.WelcomeH\x00\x12\'\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x16.runner.v1.ServerFrameH\x00\x42\x06\n\x04\x62ody"\xa5\x01\n\x07Welcome\x12\x1d\n\x04peer\x18\x01 \x01(\x0b\x32\x0f.runner.v1.Peer\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x11\n\tacked_seq\x18\x03 \x01(\x04\x12\x10\n\x08\x65mbedded\x18\x04 \x01(\x08\x12\x12\n\nstore_path\x18\x05 \x01(\t\x12\x11\n\tevent_seq\x18\x06 \x01(\x04\x12\x1b\n\x13\x63lient_lost_after_s\x18\x07 \x01(\x01"\xe3\x02\n\x0bServerFrame\x12\x11\n\tacked_seq\x18\x01 \x01(\x04\x12%\n\x05ready\x18\x02 \x03(\x0b\x32\x16.runner.v1.ObjectReady\x12$\n\x08warnings\x18\x03 \x03(\x0b\x32\x12.runner.v1.Warning\x12&\n\x06\x61\x63tors\x18\x04 \x03(\x0b\x32\x16.runner.v1.ActorUpdate\x12,\n\x0c\x61\x63tor_frames\x18\x05 \x03(\x0b\x32\x16.runner.v1.ActorFrames\x12+\n\x0c\x66ound_actors\x18\x06 \x03(\x0b\x32\x15.runner.v1.FoundActor\x12&\n\x06groups\x18\x08 \x03(\x0b\x32\x16.runner.v1.GroupUpdate\x12"\n\x07\x61nswers\x18\t \x03(\x0b\x32\x11.runner.v1.Answer\x12%\n\x05items\x18\n \x03(\x0b\x32\x16.runner.v1.StreamItems"T\n\x0bStreamItems\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\x04\x12\x0e\n\x06values\x18\x03 \x03(\x0c\x12\x0f\n\x07is_over\x18\x04 \x01(\x08"\x86\x01\n\x0b\x41\x63torUpdate\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\r\x12\x0f\n\x07host_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x0e\n\x06secret\x18\x06 \x01(\x0c\x12\x0f\n\x07\x66\x61ilure\x18\x07 \x01(\x0c"Q\n\nFoundActor\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\t\x12\x0c\n\x04meta\x18\x03 \x01(\x0c\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\x0c"T\n\x0bGroupUpdate\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x03 \x01(\x0c\x12\x13\n\x0bmachine_ids\x18\x04 \x03(\t"<\n\x06\x41nswer\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05reply\x18\x02 \x01(\x0c\x12\x0f\n\x07\x66\x61ilure\x18\x03 \x01(\x0c"O\n\x0bObjectReady\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12\x0f\n\x05value\x18\x02 \x01(\x0cH\x00\x12\x11\n\x07\x66\x61ilure\x18\x03 \x01(\x0cH\x00\x42\t\n\x07outcome"\x1a\n\x07Warning\x12\x0f\n\x07message\x18\x01 \x01(\t"\x8e\x01\n\x0cWatchRequest\x12\x10\n\x08task_ids\x18\x01 \x03(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x10\n\x08\x66rom_seq\x18\x03 \x01(\x04\x12#\n\x05kinds\x18\x04 \x03(\x0e\x32\x14.runner.v1.EventKind\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12\x12\n\nuntil_done\x18\x06 \x01(\x08"Q\n\nWatchReply\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.runner.v1.Event\x12\x10\n\x08next_seq\x18\x02 \x01(\x04\x12\x0f\n\x07is_over\x18\x03 \x01(\x08"\xa3\x02\n\x05\x45vent\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0e\n\x06time_s\x18\x02 \x01(\x01\x12"\n\x04kind\x18\x03 \x01(\x0e\x32\x14.runner.v1.EventKind\x12\x0f\n\x07task_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\r\x12\x0c\n\x04step\x18\x07 \x01(\x03\x12\x0e\n\x06values\x18\x08 \x01(\x0c\x12\x0c\n\x04text\x18\t \x01(\t\x12\x0e\n\x06stream\x18\n \x01(\t\x12\r\n\x05state\x18\x0b \x01(\t\x12\x12\n\nmachine_id\x18\x0c \x01(\t\x12#\n\x07\x66\x61ilure\x18\r \x01(\x0b\x32\x12.runner.v1.Failure\x12\x15\n\rlines_dropped\x18\x0e \x01(\x04\x12\x0e\n\x06phases\x18\x0f \x01(\x0c"1\n\x0c\x46\x65tchRequest\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04"9\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x02 \x01(\r\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04"5\n\x0bUploadStart\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04"8\n\rUploadRequest\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x04 \x01(\rJ\x04\x08\x01\x10\x02J\x04\x08\x02\x10\x03"<\n\x13ListMachinesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t"V\n\x11ListMachinesReply\x12(\n\x08machines\x18\x01 \x03(\x0b\x32\x16.runner.v1.MachineInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t"\x94\x04\n\x0bMachineInfo\x12\x12\n\nmachine_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\r\x12#\n\x05total\x18\x04 \x01(\x0b\x32\x14.runner.v1.Resources\x12\'\n\tavailable\x18\x05 \x01(\x0b\x32\x14.runner.v1.Resources\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x1b\n\x13provider_machine_id\x18\x07 \x01(\t\x12\x0b\n\x03pid\x18\x08 \x01(\x03\x12\x0f\n\x07host_id\x18\t \x01(\t\x12\x32\n\x06phases\x18\n \x03(\x0b\x32".runner.v1.MachineInfo.PhasesEntry\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x15\n\rrunning_tasks\x18\x0c \x01(\r\x12\x0c\n\x04pool\x18\r \x01(\t\x12\x0c\n\x04size\x18\x0e \x01(\t\x12\x0e\n\x06region\x18\x0f \x01(\t\x12\x32\n\x06labels\x18\x11 \x03(\x0b\x32".runner.v1.MachineInfo.LabelsEntry\x12\x11\n\x04\x63ost\x18\x10 \x01(\x01H\x00\x88\x01\x01\x1a-\n\x0bPhasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_cost"\xb8\x01\n\x08PoolInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x07machine\x18\x02 \x01(\x0b\x32\x14.runner.v1.Resources\x12\x0b\n\x03min\x18\x03 \x01(\r\x12\x0b\n\x03max\x18\x04 \x01(\r\x12\x0e\n\x06\x63oming\x18\x05 \x01(\r\x12\r\n\x05ready\x18\x06 \x01(\r\x12\x0c\n\x04idle\x18\x07 \x01(\r\x12\r\n\x05going\x18\x08 \x01(\r\x12\x0f\n\x07problem\x18\t \x01(\t\x12\x10\n\x08hopeless\x18\n \x01(\x08"i\n\x10ListTasksRequest\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\truns_only\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t"M\n\x0eListTasksReply\x12"\n\x05tasks\x18\x01 \x03(\x0b\x32\x13.runner.v1.TaskInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t"\x92\x02\n\x08TaskInfo\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rfunction_name\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x12\n\nmachine_id\x18\x06 \x01(\t\x12\x13\n\x0bsubmitted_s\x18\x07 \x01(\x01\x12\x11\n\tstarted_s\x18\x08 \x01(\x01\x12\x0f\n\x07\x65nded_s\x18\t \x01(\x01\x12\x13\n\x0bwhy_waiting\x18\n \x01(\t\x12)\n\ncheckpoint\x18\x0b \x01(\x0b\x32\x15.runner.v1.Checkpoint\x12#\n\x07\x66\x61ilure\x18\x0c \x01(\x0b\x32\x12.runner.v1.Failure"\x12\n\x10GetStatusRequest"\xb7\x04\n\x0eGetStatusReply\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x1d\n\x04peer\x18\x02 \x01(\x0b\x32\x0f.runner.v1.Peer\x12\x10\n\x08\x65mbedded\x18\x03 \x01(\x08\x12\x10\n\x08uptime_s\x18\x04 \x01(\x01\x12#\n\x05total\x18\x05 \x01(\x0b\x32\x14.runner.v1.Resources\x12\'\n\tavailable\x18\x06 \x01(\x0b\x32\x14.runner.v1.Resources\x12\x43\n\x0etasks_by_state\x18\x07 \x03(\x0b\x32+.runner.v1.GetStatusReply.TasksByStateEntry\x12I\n\x11machines_by_state\x18\x08 \x03(\x0b\x32..runner.v1.GetStatusReply.MachinesByStateEntry\x12\x0f\n\x07objects\x18\t \x01(\x04\x12\x0f\n\x07\x63lients\x18\n \x01(\r\x12\x0b\n\x03pid\x18\x0b \x01(\x03\x12\x11\n\tstate_dir\x18\x0c \x01(\t\x12"\n\x05pools\x18\r \x03(\x0b\x32\x13.runner.v1.PoolInfo\x12\x1d\n\x04\x63ost\x18\x0e \x01(\x0b\x32\x0f.runner.v1.Cost\x1a\x33\n\x11TasksByStateEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x36\n\x14MachinesByStateEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01"\xda\x01\n\x04\x43ost\x12\r\n\x05spent\x18\x01 \x01(\x01\x12\x10\n\x08per_hour\x18\x02 \x01(\x01\x12\x37\n\rspent_by_pool\x18\x03 \x03(\x0b\x32 .runner.v1.Cost.SpentByPoolEntry\x12\x19\n\x11unpriced_machines\x18\x04 \x01(\r\x12\x10\n\x08max_cost\x18\x05 \x01(\x01\x12\x17\n\x0fis_budget_spent\x18\x06 \x01(\x08\x1a\x32\n\x10SpentByPoolEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01"n\n\x12\x41\x64\x64MachinesRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\'\n\tresources\x18\x02 \x01(\x0b\x32\x14.runner.v1.Resources\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0c\n\x04pool\x18\x04 \x01(\t"\'\n\x10\x41\x64\x64MachinesReply\x12\x13\n\x0bmachine_ids\x18\x01 \x03(\t"9\n\x14RemoveMachineRequest\x12\x12\n\nmachine_id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08"\x14\n\x12RemoveMachineReply"!\n\x0fShutdownRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t"\x0f\n\rShutdownReply*\xe2\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45VENT_KIND_STATE\x10\x01\x12\x16\n\x12\x45VENT_KIND_ATTEMPT\x10\x02\x12\x16\n\x12\x45VENT_KIND_METRICS\x10\x03\x12\x12\n\x0e\x45VENT_KIND_LOG\x10\x04\x12\x16\n\x12\x45VENT_KIND_LOG_GAP\x10\x05\x12\x19\n\x15\x45VENT_KIND_CHECKPOINT\x10\x06\x12\x16\n\x12\x45VENT_KIND_MACHINE\x10\x07\x12\x14\n\x10\x45VENT_KIND_FLEET\x10\x08\x32\xac\x05\n\x06\x43lient\x12\x41\n\x07Session\x12\x19.runner.v1.SessionRequest\x1a\x17.runner.v1.SessionReply(\x01\x30\x01\x12\x39\n\x05Watch\x12\x17.runner.v1.WatchRequest\x1a\x15.runner.v1.WatchReply0\x01\x12\x34\n\x05\x46\x65tch\x12\x17.runner.v1.FetchRequest\x1a\x10.runner.v1.Chunk0\x01\x12\x38\n\x06Upload\x12\x18.runner.v1.UploadRequest\x1a\x12.runner.v1.Segment(\x01\x12L\n\x0cListMachines\x12\x1e.runner.v1.ListMachinesRequest\x1a\x1c.runner.v1.ListMachinesReply\x12\x43\n\tListTasks\x12\x1b.runner.v1.ListTasksRequest\x1a\x19.runner.v1.ListTasksReply\x12\x43\n\tGetStatus\x12\x1b.runner.v1.GetStatusRequest\x1a\x19.runner.v1.GetStatusReply\x12I\n\x0b\x41\x64\x64Machines\x12\x1d.runner.v1.AddMachinesRequest\x1a\x1b.runner.v1.AddMachinesReply\x12O\n\rRemoveMachine\x12\x1f.runner.v1.RemoveMachineRequest\x1a\x1d.runner.v1.RemoveMachineReply\x12@\n\x08Shutdown\x12\x1a.runner.v1.ShutdownRequest\x1a\x18.runner.v1.ShutdownReplyb\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16runner/v1/client.proto\x12\trunner.v1\x1a\x15runner/v1/types.proto\"d\n\x0eSessionRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.runner.v1.HelloH\x00\x12\'\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x16.runner.v1.ClientFrameH\x00\x42\x06\n\x04\x62ody\"e\n\x05Hello\x12\x1d\n\x04peer\x18\x01 \x01(\x0b\x32\x0f.runner.v1.Peer\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x16\n\x0elast_reply_seq\x18\x03 \x01(\x04\x12\x12\n\nwants_lane\x18\x04 \x01(\x08\"D\n\x0b\x43lientFrame\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12(\n\noperations\x18\x02 \x03(\x0b\x32\x14.runner.v1.Operation\"\xb6\x06\n\tOperation\x12\x30\n\x11register_function\x18\x01 \x01(\x0b\x32\x13.runner.v1.FunctionH\x00\x12.\n\x10register_package\x18\x02 \x01(\x0b\x32\x12.runner.v1.PackageH\x00\x12%\n\x06submit\x18\x03 \x01(\x0b\x32\x13.runner.v1.TaskSpecH\x00\x12\x1d\n\x03put\x18\x04 \x01(\x0b\x32\x0e.runner.v1.PutH\x00\x12&\n\x08\x61\x64\x64_refs\x18\x05 \x01(\x0b\x32\x12.runner.v1.RefListH\x00\x12*\n\x0crelease_refs\x18\x06 \x01(\x0b\x32\x12.runner.v1.RefListH\x00\x12%\n\x07resolve\x18\x07 \x01(\x0b\x32\x12.runner.v1.RefListH\x00\x12#\n\x06\x63\x61ncel\x18\x08 \x01(\x0b\x32\x11.runner.v1.CancelH\x00\x12%\n\x07promise\x18\t \x01(\x0b\x32\x12.runner.v1.RefListH\x00\x12#\n\x06\x66ulfil\x18\n \x01(\x0b\x32\x11.runner.v1.FulfilH\x00\x12*\n\x0cwatch_actors\x18\x0b \x01(\x0b\x32\x12.runner.v1.RefListH\x00\x12*\n\nfind_actor\x18\x0c \x01(\x0b\x32\x14.runner.v1.FindActorH\x00\x12*\n\nkill_actor\x18\r \x01(\x0b\x32\x14.runner.v1.KillActorH\x00\x12.\n\x0c\x61\x63tor_frames\x18\x0e \x01(\x0b\x32\x16.runner.v1.ActorFramesH\x00\x12,\n\x0bread_stream\x18\x0f \x01(\x0b\x32\x15.runner.v1.StreamReadH\x00\x12,\n\x0b\x64rop_stream\x18\x10 \x01(\x0b\x32\x15.runner.v1.StreamReadH\x00\x12.\n\x0c\x63reate_group\x18\x11 \x01(\x0b\x32\x16.runner.v1.CreateGroupH\x00\x12.\n\x0cremove_group\x18\x12 \x01(\x0b\x32\x16.runner.v1.RemoveGroupH\x00\x12\x1f\n\x04\x63\x61ll\x18\x19 \x01(\x0b\x32\x0f.runner.v1.CallH\x00\x42\x04\n\x02op\"9\n\x03Put\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.runner.v1.Value\"\x1d\n\x07RefList\x12\x12\n\nobject_ids\x18\x01 \x03(\t\";\n\x06\x43\x61ncel\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x11\n\trecursive\x18\x03 \x01(\x08\"\\\n\x06\x46ulfil\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x10.runner.v1.ValueH\x00\x12\x11\n\x07\x66\x61ilure\x18\x03 \x01(\x0cH\x00\x42\t\n\x07outcome\"@\n\tFindActor\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\"1\n\tKillActor\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\x12\n\nno_restart\x18\x02 \x01(\x08\"D\n\x0b\x41\x63torFrames\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\r\x12\x0e\n\x06\x66rames\x18\x03 \x01(\x0c\";\n\nStreamRead\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\r\n\x05go_on\x18\x03 \x01(\x08\"\x8c\x01\n\x0b\x43reateGroup\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12%\n\x07\x62undles\x18\x03 \x03(\x0b\x32\x14.runner.v1.Resources\x12\x10\n\x08strategy\x18\x04 \x01(\t\x12\x12\n\ndeadline_s\x18\x05 \x01(\x01\x12\x10\n\x08\x64\x65tached\x18\x06 \x01(\x08\"\x1f\n\x0bRemoveGroup\x12\x10\n\x08group_id\x18\x01 \x01(\t\";\n\x04\x43\x61ll\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x0c\"f\n\x0cSessionReply\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.runner.v1.WelcomeH\x00\x12\'\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x16.runner.v1.ServerFrameH\x00\x42\x06\n\x04\x62ody\"\xc4\x01\n\x07Welcome\x12\x1d\n\x04peer\x18\x01 \x01(\x0b\x32\x0f.runner.v1.Peer\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x11\n\tacked_seq\x18\x03 \x01(\x04\x12\x10\n\x08\x65mbedded\x18\x04 \x01(\x08\x12\x12\n\nstore_path\x18\x05 \x01(\t\x12\x11\n\tevent_seq\x18\x06 \x01(\x04\x12\x1b\n\x13\x63lient_lost_after_s\x18\x07 \x01(\x01\x12\x1d\n\x04lane\x18\x08 \x01(\x0b\x32\x0f.runner.v1.Lane\"\xe3\x02\n\x0bServerFrame\x12\x11\n\tacked_seq\x18\x01 \x01(\x04\x12%\n\x05ready\x18\x02 \x03(\x0b\x32\x16.runner.v1.ObjectReady\x12$\n\x08warnings\x18\x03 \x03(\x0b\x32\x12.runner.v1.Warning\x12&\n\x06\x61\x63tors\x18\x04 \x03(\x0b\x32\x16.runner.v1.ActorUpdate\x12,\n\x0c\x61\x63tor_frames\x18\x05 \x03(\x0b\x32\x16.runner.v1.ActorFrames\x12+\n\x0c\x66ound_actors\x18\x06 \x03(\x0b\x32\x15.runner.v1.FoundActor\x12&\n\x06groups\x18\x08 \x03(\x0b\x32\x16.runner.v1.GroupUpdate\x12\"\n\x07\x61nswers\x18\t \x03(\x0b\x32\x11.runner.v1.Answer\x12%\n\x05items\x18\n \x03(\x0b\x32\x16.runner.v1.StreamItems\"T\n\x0bStreamItems\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\x04\x12\x0e\n\x06values\x18\x03 \x03(\x0c\x12\x0f\n\x07is_over\x18\x04 \x01(\x08\"\x86\x01\n\x0b\x41\x63torUpdate\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\r\x12\x0f\n\x07host_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x0e\n\x06secret\x18\x06 \x01(\x0c\x12\x0f\n\x07\x66\x61ilure\x18\x07 \x01(\x0c\"Q\n\nFoundActor\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\t\x12\x0c\n\x04meta\x18\x03 \x01(\x0c\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\x0c\"T\n\x0bGroupUpdate\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x03 \x01(\x0c\x12\x13\n\x0bmachine_ids\x18\x04 \x03(\t\"<\n\x06\x41nswer\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05reply\x18\x02 \x01(\x0c\x12\x0f\n\x07\x66\x61ilure\x18\x03 \x01(\x0c\"O\n\x0bObjectReady\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12\x0f\n\x05value\x18\x02 \x01(\x0cH\x00\x12\x11\n\x07\x66\x61ilure\x18\x03 \x01(\x0cH\x00\x42\t\n\x07outcome\"\x1a\n\x07Warning\x12\x0f\n\x07message\x18\x01 \x01(\t\"\x8e\x01\n\x0cWatchRequest\x12\x10\n\x08task_ids\x18\x01 \x03(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x10\n\x08\x66rom_seq\x18\x03 \x01(\x04\x12#\n\x05kinds\x18\x04 \x03(\x0e\x32\x14.runner.v1.EventKind\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12\x12\n\nuntil_done\x18\x06 \x01(\x08\"Q\n\nWatchReply\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.runner.v1.Event\x12\x10\n\x08next_seq\x18\x02 \x01(\x04\x12\x0f\n\x07is_over\x18\x03 \x01(\x08\"\xa3\x02\n\x05\x45vent\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0e\n\x06time_s\x18\x02 \x01(\x01\x12\"\n\x04kind\x18\x03 \x01(\x0e\x32\x14.runner.v1.EventKind\x12\x0f\n\x07task_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\r\x12\x0c\n\x04step\x18\x07 \x01(\x03\x12\x0e\n\x06values\x18\x08 \x01(\x0c\x12\x0c\n\x04text\x18\t \x01(\t\x12\x0e\n\x06stream\x18\n \x01(\t\x12\r\n\x05state\x18\x0b \x01(\t\x12\x12\n\nmachine_id\x18\x0c \x01(\t\x12#\n\x07\x66\x61ilure\x18\r \x01(\x0b\x32\x12.runner.v1.Failure\x12\x15\n\rlines_dropped\x18\x0e \x01(\x04\x12\x0e\n\x06phases\x18\x0f \x01(\x0c\"1\n\x0c\x46\x65tchRequest\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"9\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x02 \x01(\r\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\"5\n\x0bUploadStart\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\"8\n\rUploadRequest\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x04 \x01(\rJ\x04\x08\x01\x10\x02J\x04\x08\x02\x10\x03\"<\n\x13ListMachinesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x11ListMachinesReply\x12(\n\x08machines\x18\x01 \x03(\x0b\x32\x16.runner.v1.MachineInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x94\x04\n\x0bMachineInfo\x12\x12\n\nmachine_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\r\x12#\n\x05total\x18\x04 \x01(\x0b\x32\x14.runner.v1.Resources\x12\'\n\tavailable\x18\x05 \x01(\x0b\x32\x14.runner.v1.Resources\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x1b\n\x13provider_machine_id\x18\x07 \x01(\t\x12\x0b\n\x03pid\x18\x08 \x01(\x03\x12\x0f\n\x07host_id\x18\t \x01(\t\x12\x32\n\x06phases\x18\n \x03(\x0b\x32\".runner.v1.MachineInfo.PhasesEntry\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x15\n\rrunning_tasks\x18\x0c \x01(\r\x12\x0c\n\x04pool\x18\r \x01(\t\x12\x0c\n\x04size\x18\x0e \x01(\t\x12\x0e\n\x06region\x18\x0f \x01(\t\x12\x32\n\x06labels\x18\x11 \x03(\x0b\x32\".runner.v1.MachineInfo.LabelsEntry\x12\x11\n\x04\x63ost\x18\x10 \x01(\x01H\x00\x88\x01\x01\x1a-\n\x0bPhasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_cost\"\xb8\x01\n\x08PoolInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x07machine\x18\x02 \x01(\x0b\x32\x14.runner.v1.Resources\x12\x0b\n\x03min\x18\x03 \x01(\r\x12\x0b\n\x03max\x18\x04 \x01(\r\x12\x0e\n\x06\x63oming\x18\x05 \x01(\r\x12\r\n\x05ready\x18\x06 \x01(\r\x12\x0c\n\x04idle\x18\x07 \x01(\r\x12\r\n\x05going\x18\x08 \x01(\r\x12\x0f\n\x07problem\x18\t \x01(\t\x12\x10\n\x08hopeless\x18\n \x01(\x08\"i\n\x10ListTasksRequest\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\truns_only\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\"M\n\x0eListTasksReply\x12\"\n\x05tasks\x18\x01 \x03(\x0b\x32\x13.runner.v1.TaskInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x92\x02\n\x08TaskInfo\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rfunction_name\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x12\n\nmachine_id\x18\x06 \x01(\t\x12\x13\n\x0bsubmitted_s\x18\x07 \x01(\x01\x12\x11\n\tstarted_s\x18\x08 \x01(\x01\x12\x0f\n\x07\x65nded_s\x18\t \x01(\x01\x12\x13\n\x0bwhy_waiting\x18\n \x01(\t\x12)\n\ncheckpoint\x18\x0b \x01(\x0b\x32\x15.runner.v1.Checkpoint\x12#\n\x07\x66\x61ilure\x18\x0c \x01(\x0b\x32\x12.runner.v1.Failure\"\x12\n\x10GetStatusRequest\"\xb7\x04\n\x0eGetStatusReply\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x1d\n\x04peer\x18\x02 \x01(\x0b\x32\x0f.runner.v1.Peer\x12\x10\n\x08\x65mbedded\x18\x03 \x01(\x08\x12\x10\n\x08uptime_s\x18\x04 \x01(\x01\x12#\n\x05total\x18\x05 \x01(\x0b\x32\x14.runner.v1.Resources\x12\'\n\tavailable\x18\x06 \x01(\x0b\x32\x14.runner.v1.Resources\x12\x43\n\x0etasks_by_state\x18\x07 \x03(\x0b\x32+.runner.v1.GetStatusReply.TasksByStateEntry\x12I\n\x11machines_by_state\x18\x08 \x03(\x0b\x32..runner.v1.GetStatusReply.MachinesByStateEntry\x12\x0f\n\x07objects\x18\t \x01(\x04\x12\x0f\n\x07\x63lients\x18\n \x01(\r\x12\x0b\n\x03pid\x18\x0b \x01(\x03\x12\x11\n\tstate_dir\x18\x0c \x01(\t\x12\"\n\x05pools\x18\r \x03(\x0b\x32\x13.runner.v1.PoolInfo\x12\x1d\n\x04\x63ost\x18\x0e \x01(\x0b\x32\x0f.runner.v1.Cost\x1a\x33\n\x11TasksByStateEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x36\n\x14MachinesByStateEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xda\x01\n\x04\x43ost\x12\r\n\x05spent\x18\x01 \x01(\x01\x12\x10\n\x08per_hour\x18\x02 \x01(\x01\x12\x37\n\rspent_by_pool\x18\x03 \x03(\x0b\x32 .runner.v1.Cost.SpentByPoolEntry\x12\x19\n\x11unpriced_machines\x18\x04 \x01(\r\x12\x10\n\x08max_cost\x18\x05 \x01(\x01\x12\x17\n\x0fis_budget_spent\x18\x06 \x01(\x08\x1a\x32\n\x10SpentByPoolEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"n\n\x12\x41\x64\x64MachinesRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\'\n\tresources\x18\x02 \x01(\x0b\x32\x14.runner.v1.Resources\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0c\n\x04pool\x18\x04 \x01(\t\"\'\n\x10\x41\x64\x64MachinesReply\x12\x13\n\x0bmachine_ids\x18\x01 \x03(\t\"9\n\x14RemoveMachineRequest\x12\x12\n\nmachine_id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x14\n\x12RemoveMachineReply\"!\n\x0fShutdownRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x0f\n\rShutdownReply*\xe2\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45VENT_KIND_STATE\x10\x01\x12\x16\n\x12\x45VENT_KIND_ATTEMPT\x10\x02\x12\x16\n\x12\x45VENT_KIND_METRICS\x10\x03\x12\x12\n\x0e\x45VENT_KIND_LOG\x10\x04\x12\x16\n\x12\x45VENT_KIND_LOG_GAP\x10\x05\x12\x19\n\x15\x45VENT_KIND_CHECKPOINT\x10\x06\x12\x16\n\x12\x45VENT_KIND_MACHINE\x10\x07\x12\x14\n\x10\x45VENT_KIND_FLEET\x10\x08\x32\xac\x05\n\x06\x43lient\x12\x41\n\x07Session\x12\x19.runner.v1.SessionRequest\x1a\x17.runner.v1.SessionReply(\x01\x30\x01\x12\x39\n\x05Watch\x12\x17.runner.v1.WatchRequest\x1a\x15.runner.v1.WatchReply0\x01\x12\x34\n\x05\x46\x65tch\x12\x17.runner.v1.FetchRequest\x1a\x10.runner.v1.Chunk0\x01\x12\x38\n\x06Upload\x12\x18.runner.v1.UploadRequest\x1a\x12.runner.v1.Segment(\x01\x12L\n\x0cListMachines\x12\x1e.runner.v1.ListMachinesRequest\x1a\x1c.runner.v1.ListMachinesReply\x12\x43\n\tListTasks\x12\x1b.runner.v1.ListTasksRequest\x1a\x19.runner.v1.ListTasksReply\x12\x43\n\tGetStatus\x12\x1b.runner.v1.GetStatusRequest\x1a\x19.runner.v1.GetStatusReply\x12I\n\x0b\x41\x64\x64Machines\x12\x1d.runner.v1.AddMachinesRequest\x1a\x1b.runner.v1.AddMachinesReply\x12O\n\rRemoveMachine\x12\x1f.runner.v1.RemoveMachineRequest\x1a\x1d.runner.v1.RemoveMachineReply\x12@\n\x08Shutdown\x12\x1a.runner.v1.ShutdownRequest\x1a\x18.runner.v1.ShutdownReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "runner.v1.client_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runner.v1.client_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_MACHINEINFO_PHASESENTRY"]._loaded_options = None
-    _globals["_MACHINEINFO_PHASESENTRY"]._serialized_options = b"8\001"
-    _globals["_MACHINEINFO_LABELSENTRY"]._loaded_options = None
-    _globals["_MACHINEINFO_LABELSENTRY"]._serialized_options = b"8\001"
-    _globals["_GETSTATUSREPLY_TASKSBYSTATEENTRY"]._loaded_options = None
-    _globals["_GETSTATUSREPLY_TASKSBYSTATEENTRY"]._serialized_options = b"8\001"
-    _globals["_GETSTATUSREPLY_MACHINESBYSTATEENTRY"]._loaded_options = None
-    _globals["_GETSTATUSREPLY_MACHINESBYSTATEENTRY"]._serialized_options = b"8\001"
-    _globals["_COST_SPENTBYPOOLENTRY"]._loaded_options = None
-    _globals["_COST_SPENTBYPOOLENTRY"]._serialized_options = b"8\001"
-    _globals["_EVENTKIND"]._serialized_start = 6241
-    _globals["_EVENTKIND"]._serialized_end = 6467
-    _globals["_SESSIONREQUEST"]._serialized_start = 60
-    _globals["_SESSIONREQUEST"]._serialized_end = 160
-    _globals["_HELLO"]._serialized_start = 162
-    _globals["_HELLO"]._serialized_end = 243
-    _globals["_CLIENTFRAME"]._serialized_start = 245
-    _globals["_CLIENTFRAME"]._serialized_end = 313
-    _globals["_OPERATION"]._serialized_start = 316
-    _globals["_OPERATION"]._serialized_end = 1138
-    _globals["_PUT"]._serialized_start = 1140
-    _globals["_PUT"]._serialized_end = 1197
-    _globals["_REFLIST"]._serialized_start = 1199
-    _globals["_REFLIST"]._serialized_end = 1228
-    _globals["_CANCEL"]._serialized_start = 1230
-    _globals["_CANCEL"]._serialized_end = 1289
-    _globals["_FULFIL"]._serialized_start = 1291
-    _globals["_FULFIL"]._serialized_end = 1383
-    _globals["_FINDACTOR"]._serialized_start = 1385
-    _globals["_FINDACTOR"]._serialized_end = 1449
-    _globals["_KILLACTOR"]._serialized_start = 1451
-    _globals["_KILLACTOR"]._serialized_end = 1500
-    _globals["_ACTORFRAMES"]._serialized_start = 1502
-    _globals["_ACTORFRAMES"]._serialized_end = 1570
-    _globals["_STREAMREAD"]._serialized_start = 1572
-    _globals["_STREAMREAD"]._serialized_end = 1631
-    _globals["_CREATEGROUP"]._serialized_start = 1634
-    _globals["_CREATEGROUP"]._serialized_end = 1774
-    _globals["_REMOVEGROUP"]._serialized_start = 1776
-    _globals["_REMOVEGROUP"]._serialized_end = 1807
-    _globals["_CALL"]._serialized_start = 1809
-    _globals["_CALL"]._serialized_end = 1868
-    _globals["_SESSIONREPLY"]._serialized_start = 1870
-    _globals["_SESSIONREPLY"]._serialized_end = 1972
-    _globals["_WELCOME"]._serialized_start = 1975
-    _globals["_WELCOME"]._serialized_end = 2140
-    _globals["_SERVERFRAME"]._serialized_start = 2143
-    _globals["_SERVERFRAME"]._serialized_end = 2498
-    _globals["_STREAMITEMS"]._serialized_start = 2500
-    _globals["_STREAMITEMS"]._serialized_end = 2584
-    _globals["_ACTORUPDATE"]._serialized_start = 2587
-    _globals["_ACTORUPDATE"]._serialized_end = 2721
-    _globals["_FOUNDACTOR"]._serialized_start = 2723
-    _globals["_FOUNDACTOR"]._serialized_end = 2804
-    _globals["_GROUPUPDATE"]._serialized_start = 2806
-    _globals["_GROUPUPDATE"]._serialized_end = 2890
-    _globals["_ANSWER"]._serialized_start = 2892
-    _globals["_ANSWER"]._serialized_end = 2952
-    _globals["_OBJECTREADY"]._serialized_start = 2954
-    _globals["_OBJECTREADY"]._serialized_end = 3033
-    _globals["_WARNING"]._serialized_start = 3035
-    _globals["_WARNING"]._serialized_end = 3061
-    _globals["_WATCHREQUEST"]._serialized_start = 3064
-    _globals["_WATCHREQUEST"]._serialized_end = 3206
-    _globals["_WATCHREPLY"]._serialized_start = 3208
-    _globals["_WATCHREPLY"]._serialized_end = 3289
-    _globals["_EVENT"]._serialized_start = 3292
-    _globals["_EVENT"]._serialized_end = 3583
-    _globals["_FETCHREQUEST"]._serialized_start = 3585
-    _globals["_FETCHREQUEST"]._serialized_end = 3634
-    _globals["_CHUNK"]._serialized_start = 3636
-    _globals["_CHUNK"]._serialized_end = 3693
-    _globals["_UPLOADSTART"]._serialized_start = 3695
-    _globals["_UPLOADSTART"]._serialized_end = 3748
-    _globals["_UPLOADREQUEST"]._serialized_start = 3750
-    _globals["_UPLOADREQUEST"]._serialized_end = 3806
-    _globals["_LISTMACHINESREQUEST"]._serialized_start = 3808
-    _globals["_LISTMACHINESREQUEST"]._serialized_end = 3868
-    _globals["_LISTMACHINESREPLY"]._serialized_start = 3870
-    _globals["_LISTMACHINESREPLY"]._serialized_end = 3956
-    _globals["_MACHINEINFO"]._serialized_start = 3959
-    _globals["_MACHINEINFO"]._serialized_end = 4491
-    _globals["_MACHINEINFO_PHASESENTRY"]._serialized_start = 4390
-    _globals["_MACHINEINFO_PHASESENTRY"]._serialized_end = 4435
-    _globals["_MACHINEINFO_LABELSENTRY"]._serialized_start = 4437
-    _globals["_MACHINEINFO_LABELSENTRY"]._serialized_end = 4482
-    _globals["_POOLINFO"]._serialized_start = 4494
-    _globals["_POOLINFO"]._serialized_end = 4678
-    _globals["_LISTTASKSREQUEST"]._serialized_start = 4680
-    _globals["_LISTTASKSREQUEST"]._serialized_end = 4785
-    _globals["_LISTTASKSREPLY"]._serialized_start = 4787
-    _globals["_LISTTASKSREPLY"]._serialized_end = 4864
-    _globals["_TASKINFO"]._serialized_start = 4867
-    _globals["_TASKINFO"]._serialized_end = 5141
-    _globals["_GETSTATUSREQUEST"]._serialized_start = 5143
-    _globals["_GETSTATUSREQUEST"]._serialized_end = 5161
-    _globals["_GETSTATUSREPLY"]._serialized_start = 5164
-    _globals["_GETSTATUSREPLY"]._serialized_end = 5731
-    _globals["_GETSTATUSREPLY_TASKSBYSTATEENTRY"]._serialized_start = 5624
-    _globals["_GETSTATUSREPLY_TASKSBYSTATEENTRY"]._serialized_end = 5675
-    _globals["_GETSTATUSREPLY_MACHINESBYSTATEENTRY"]._serialized_start = 5677
-    _globals["_GETSTATUSREPLY_MACHINESBYSTATEENTRY"]._serialized_end = 5731
-    _globals["_COST"]._serialized_start = 5734
-    _globals["_COST"]._serialized_end = 5952
-    _globals["_COST_SPENTBYPOOLENTRY"]._serialized_start = 5902
-    _globals["_COST_SPENTBYPOOLENTRY"]._serialized_end = 5952
-    _globals["_ADDMACHINESREQUEST"]._serialized_start = 5954
-    _globals["_ADDMACHINESREQUEST"]._serialized_end = 6064
-    _globals["_ADDMACHINESREPLY"]._serialized_start = 6066
-    _globals["_ADDMACHINESREPLY"]._serialized_end = 6105
-    _globals["_REMOVEMACHINEREQUEST"]._serialized_start = 6107
-    _globals["_REMOVEMACHINEREQUEST"]._serialized_end = 6164
-    _globals["_REMOVEMACHINEREPLY"]._serialized_start = 6166
-    _globals["_REMOVEMACHINEREPLY"]._serialized_end = 6186
-    _globals["_SHUTDOWNREQUEST"]._serialized_start = 6188
-    _globals["_SHUTDOWNREQUEST"]._serialized_end = 6221
-    _globals["_SHUTDOWNREPLY"]._serialized_start = 6223
-    _globals["_SHUTDOWNREPLY"]._serialized_end = 6238
-    _globals["_CLIENT"]._serialized_start = 6470
-    _globals["_CLIENT"]._serialized_end = 7154
+  DESCRIPTOR._loaded_options = None
+  _globals['_MACHINEINFO_PHASESENTRY']._loaded_options = None
+  _globals['_MACHINEINFO_PHASESENTRY']._serialized_options = b'8\001'
+  _globals['_MACHINEINFO_LABELSENTRY']._loaded_options = None
+  _globals['_MACHINEINFO_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_GETSTATUSREPLY_TASKSBYSTATEENTRY']._loaded_options = None
+  _globals['_GETSTATUSREPLY_TASKSBYSTATEENTRY']._serialized_options = b'8\001'
+  _globals['_GETSTATUSREPLY_MACHINESBYSTATEENTRY']._loaded_options = None
+  _globals['_GETSTATUSREPLY_MACHINESBYSTATEENTRY']._serialized_options = b'8\001'
+  _globals['_COST_SPENTBYPOOLENTRY']._loaded_options = None
+  _globals['_COST_SPENTBYPOOLENTRY']._serialized_options = b'8\001'
+  _globals['_EVENTKIND']._serialized_start=6292
+  _globals['_EVENTKIND']._serialized_end=6518
+  _globals['_SESSIONREQUEST']._serialized_start=60
+  _globals['_SESSIONREQUEST']._serialized_end=160
+  _globals['_HELLO']._serialized_start=162
+  _globals['_HELLO']._serialized_end=263
+  _globals['_CLIENTFRAME']._serialized_start=265
+  _globals['_CLIENTFRAME']._serialized_end=333
+  _globals['_OPERATION']._serialized_start=336
+  _globals['_OPERATION']._serialized_end=1158
+  _globals['_PUT']._serialized_start=1160
+  _globals['_PUT']._serialized_end=1217
+  _globals['_REFLIST']._serialized_start=1219
+  _globals['_REFLIST']._serialized_end=1248
+  _globals['_CANCEL']._serialized_start=1250
+  _globals['_CANCEL']._serialized_end=1309
+  _globals['_FULFIL']._serialized_start=1311
+  _globals['_FULFIL']._serialized_end=1403
+  _globals['_FINDACTOR']._serialized_start=1405
+  _globals['_FINDACTOR']._serialized_end=1469
+  _globals['_KILLACTOR']._serialized_start=1471
+  _globals['_KILLACTOR']._serialized_end=1520
+  _globals['_ACTORFRAMES']._serialized_start=1522
+  _globals['_ACTORFRAMES']._serialized_end=1590
+  _globals['_STREAMREAD']._serialized_start=1592
+  _globals['_STREAMREAD']._serialized_end=1651
+  _globals['_CREATEGROUP']._serialized_start=1654
+  _globals['_CREATEGROUP']._serialized_end=1794
+  _globals['_REMOVEGROUP']._serialized_start=1796
+  _globals['_REMOVEGROUP']._serialized_end=1827
+  _globals['_CALL']._serialized_start=1829
+  _globals['_CALL']._serialized_end=1888
+  _globals['_SESSIONREPLY']._serialized_start=1890
+  _globals['_SESSIONREPLY']._serialized_end=1992
+  _globals['_WELCOME']._serialized_start=1995
+  _globals['_WELCOME']._serialized_end=2191
+  _globals['_SERVERFRAME']._serialized_start=2194
+  _globals['_SERVERFRAME']._serialized_end=2549
+  _globals['_STREAMITEMS']._serialized_start=2551
+  _globals['_STREAMITEMS']._serialized_end=2635
+  _globals['_ACTORUPDATE']._serialized_start=2638
+  _globals['_ACTORUPDATE']._serialized_end=2772
+  _globals['_FOUNDACTOR']._serialized_start=2774
+  _globals['_FOUNDACTOR']._serialized_end=2855
+  _globals['_GROUPUPDATE']._serialized_start=2857
+  _globals['_GROUPUPDATE']._serialized_end=2941
+  _globals['_ANSWER']._serialized_start=2943
+  _globals['_ANSWER']._serialized_end=3003
+  _globals['_OBJECTREADY']._serialized_start=3005
+  _globals['_OBJECTREADY']._serialized_end=3084
+  _globals['_WARNING']._serialized_start=3086
+  _globals['_WARNING']._serialized_end=3112
+  _globals['_WATCHREQUEST']._serialized_start=3115
+  _globals['_WATCHREQUEST']._serialized_end=3257
+  _globals['_WATCHREPLY']._serialized_start=3259
+  _globals['_WATCHREPLY']._serialized_end=3340
+  _globals['_EVENT']._serialized_start=3343
+  _globals['_EVENT']._serialized_end=3634
+  _globals['_FETCHREQUEST']._serialized_start=3636
+  _globals['_FETCHREQUEST']._serialized_end=3685
+  _globals['_CHUNK']._serialized_start=3687
+  _globals['_CHUNK']._serialized_end=3744
+  _globals['_UPLOADSTART']._serialized_start=3746
+  _globals['_UPLOADSTART']._serialized_end=3799
+  _globals['_UPLOADREQUEST']._serialized_start=3801
+  _globals['_UPLOADREQUEST']._serialized_end=3857
+  _globals['_LISTMACHINESREQUEST']._serialized_start=3859
+  _globals['_LISTMACHINESREQUEST']._serialized_end=3919
+  _globals['_LISTMACHINESREPLY']._serialized_start=3921
+  _globals['_LISTMACHINESREPLY']._serialized_end=4007
+  _globals['_MACHINEINFO']._serialized_start=4010
+  _globals['_MACHINEINFO']._serialized_end=4542
+  _globals['_MACHINEINFO_PHASESENTRY']._serialized_start=4441
+  _globals['_MACHINEINFO_PHASESENTRY']._serialized_end=4486
+  _globals['_MACHINEINFO_LABELSENTRY']._serialized_start=4488
+  _globals['_MACHINEINFO_LABELSENTRY']._serialized_end=4533
+  _globals['_POOLINFO']._serialized_start=4545
+  _globals['_POOLINFO']._serialized_end=4729
+  _globals['_LISTTASKSREQUEST']._serialized_start=4731
+  _globals['_LISTTASKSREQUEST']._serialized_end=4836
+  _globals['_LISTTASKSREPLY']._serialized_start=4838
+  _globals['_LISTTASKSREPLY']._serialized_end=4915
+  _globals['_TASKINFO']._serialized_start=4918
+  _globals['_TASKINFO']._serialized_end=5192
+  _globals['_GETSTATUSREQUEST']._serialized_start=5194
+  _globals['_GETSTATUSREQUEST']._serialized_end=5212
+  _globals['_GETSTATUSREPLY']._serialized_start=5215
+  _globals['_GETSTATUSREPLY']._serialized_end=5782
+  _globals['_GETSTATUSREPLY_TASKSBYSTATEENTRY']._serialized_start=5675
+  _globals['_GETSTATUSREPLY_TASKSBYSTATEENTRY']._serialized_end=5726
+  _globals['_GETSTATUSREPLY_MACHINESBYSTATEENTRY']._serialized_start=5728
+  _globals['_GETSTATUSREPLY_MACHINESBYSTATEENTRY']._serialized_end=5782
+  _globals['_COST']._serialized_start=5785
+  _globals['_COST']._serialized_end=6003
+  _globals['_COST_SPENTBYPOOLENTRY']._serialized_start=5953
+  _globals['_COST_SPENTBYPOOLENTRY']._serialized_end=6003
+  _globals['_ADDMACHINESREQUEST']._serialized_start=6005
+  _globals['_ADDMACHINESREQUEST']._serialized_end=6115
+  _globals['_ADDMACHINESREPLY']._serialized_start=6117
+  _globals['_ADDMACHINESREPLY']._serialized_end=6156
+  _globals['_REMOVEMACHINEREQUEST']._serialized_start=6158
+  _globals['_REMOVEMACHINEREQUEST']._serialized_end=6215
+  _globals['_REMOVEMACHINEREPLY']._serialized_start=6217
+  _globals['_REMOVEMACHINEREPLY']._serialized_end=6237
+  _globals['_SHUTDOWNREQUEST']._serialized_start=6239
+  _globals['_SHUTDOWNREQUEST']._serialized_end=6272
+  _globals['_SHUTDOWNREPLY']._serialized_start=6274
+  _globals['_SHUTDOWNREPLY']._serialized_end=6289
+  _globals['_CLIENT']._serialized_start=6521
+  _globals['_CLIENT']._serialized_end=7205
 # @@protoc_insertion_point(module_scope)

@@ -38,14 +38,16 @@ class SessionRequest(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., frame: _Optional[_Union[ClientFrame, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("peer", "client_id", "last_reply_seq")
+    __slots__ = ("peer", "client_id", "last_reply_seq", "wants_lane")
     PEER_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     LAST_REPLY_SEQ_FIELD_NUMBER: _ClassVar[int]
+    WANTS_LANE_FIELD_NUMBER: _ClassVar[int]
     peer: _types_pb2.Peer
     client_id: str
     last_reply_seq: int
-    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., client_id: _Optional[str] = ..., last_reply_seq: _Optional[int] = ...) -> None: ...
+    wants_lane: bool
+    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., client_id: _Optional[str] = ..., last_reply_seq: _Optional[int] = ..., wants_lane: bool = ...) -> None: ...
 
 class ClientFrame(_message.Message):
     __slots__ = ("seq", "operations")
@@ -210,7 +212,7 @@ class SessionReply(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., frame: _Optional[_Union[ServerFrame, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("peer", "cluster_id", "acked_seq", "embedded", "store_path", "event_seq", "client_lost_after_s")
+    __slots__ = ("peer", "cluster_id", "acked_seq", "embedded", "store_path", "event_seq", "client_lost_after_s", "lane")
     PEER_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     ACKED_SEQ_FIELD_NUMBER: _ClassVar[int]
@@ -218,6 +220,7 @@ class Welcome(_message.Message):
     STORE_PATH_FIELD_NUMBER: _ClassVar[int]
     EVENT_SEQ_FIELD_NUMBER: _ClassVar[int]
     CLIENT_LOST_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
     peer: _types_pb2.Peer
     cluster_id: str
     acked_seq: int
@@ -225,7 +228,8 @@ class Welcome(_message.Message):
     store_path: str
     event_seq: int
     client_lost_after_s: float
-    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., cluster_id: _Optional[str] = ..., acked_seq: _Optional[int] = ..., embedded: bool = ..., store_path: _Optional[str] = ..., event_seq: _Optional[int] = ..., client_lost_after_s: _Optional[float] = ...) -> None: ...
+    lane: _types_pb2.Lane
+    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., cluster_id: _Optional[str] = ..., acked_seq: _Optional[int] = ..., embedded: bool = ..., store_path: _Optional[str] = ..., event_seq: _Optional[int] = ..., client_lost_after_s: _Optional[float] = ..., lane: _Optional[_Union[_types_pb2.Lane, _Mapping]] = ...) -> None: ...
 
 class ServerFrame(_message.Message):
     __slots__ = ("acked_seq", "ready", "warnings", "actors", "actor_frames", "found_actors", "groups", "answers", "items")

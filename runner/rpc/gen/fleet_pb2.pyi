@@ -91,28 +91,32 @@ class RegisterReply(_message.Message):
     def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., cluster_id: _Optional[str] = ..., generation: _Optional[int] = ..., certificate_pem: _Optional[bytes] = ..., fleet_address: _Optional[str] = ..., store_path: _Optional[str] = ..., artefact_path: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., lost_after_s: _Optional[float] = ..., destroy_after_s: _Optional[float] = ...) -> None: ...
 
 class AssignmentsRequest(_message.Message):
-    __slots__ = ("machine_id", "generation", "agent_instance_id", "received_seq")
+    __slots__ = ("machine_id", "generation", "agent_instance_id", "received_seq", "wants_lane")
     MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     AGENT_INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_SEQ_FIELD_NUMBER: _ClassVar[int]
+    WANTS_LANE_FIELD_NUMBER: _ClassVar[int]
     machine_id: str
     generation: int
     agent_instance_id: str
     received_seq: int
-    def __init__(self, machine_id: _Optional[str] = ..., generation: _Optional[int] = ..., agent_instance_id: _Optional[str] = ..., received_seq: _Optional[int] = ...) -> None: ...
+    wants_lane: bool
+    def __init__(self, machine_id: _Optional[str] = ..., generation: _Optional[int] = ..., agent_instance_id: _Optional[str] = ..., received_seq: _Optional[int] = ..., wants_lane: bool = ...) -> None: ...
 
 class AgentCommands(_message.Message):
-    __slots__ = ("acked_report_seq", "acked_sent_s", "commands", "seq")
+    __slots__ = ("acked_report_seq", "acked_sent_s", "commands", "seq", "lane")
     ACKED_REPORT_SEQ_FIELD_NUMBER: _ClassVar[int]
     ACKED_SENT_S_FIELD_NUMBER: _ClassVar[int]
     COMMANDS_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
     acked_report_seq: int
     acked_sent_s: float
     commands: _containers.RepeatedCompositeFieldContainer[AgentCommand]
     seq: int
-    def __init__(self, acked_report_seq: _Optional[int] = ..., acked_sent_s: _Optional[float] = ..., commands: _Optional[_Iterable[_Union[AgentCommand, _Mapping]]] = ..., seq: _Optional[int] = ...) -> None: ...
+    lane: _types_pb2.Lane
+    def __init__(self, acked_report_seq: _Optional[int] = ..., acked_sent_s: _Optional[float] = ..., commands: _Optional[_Iterable[_Union[AgentCommand, _Mapping]]] = ..., seq: _Optional[int] = ..., lane: _Optional[_Union[_types_pb2.Lane, _Mapping]] = ...) -> None: ...
 
 class AgentCommand(_message.Message):
     __slots__ = ("function", "package", "start", "stop", "resume", "free_segment", "relay", "preload", "exit", "checkpoint_committed", "actor_input", "items_read")

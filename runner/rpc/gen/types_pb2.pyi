@@ -54,6 +54,14 @@ class Peer(_message.Message):
     host_id: str
     def __init__(self, protocol: _Optional[int] = ..., runner_version: _Optional[str] = ..., python_version: _Optional[str] = ..., host_id: _Optional[str] = ...) -> None: ...
 
+class Lane(_message.Message):
+    __slots__ = ("address", "secret")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    secret: bytes
+    def __init__(self, address: _Optional[str] = ..., secret: _Optional[bytes] = ...) -> None: ...
+
 class Resources(_message.Message):
     __slots__ = ("amounts",)
     class AmountsEntry(_message.Message):

@@ -1,39 +1,54 @@
-"""The agent's end of an executor's socket: frames in by callback, frames out without blocking."""
+"""One end of a Unix stream socket in an event loop: messages in by callback, bytes out without blocking."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
 from runner.errors import ProtocolViolationError
-from runner.worker.frames import Decoder, Frame
 
 _READ_BYTES = 256 << 10
 _buffer = memoryview(bytearray(_READ_BYTES))  # one for all links: each read is used up before the next
 
+Message = TypeVar("Message")
 
-class Link:
+
+class Decoder(Protocol[Message]):
+    """Cuts a byte stream into messages."""
+
+    def feed(self, data: bytes | memoryview) -> list[Message]: ...
+
+
+class Link(Generic[Message]):
     """Thinner than an asyncio transport: no-ops pass through here thousands of times a second."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
-        on_frames: Callable[[list[Frame]], None],
+        decoder: Decoder[Message],
+        on_messages: Callable[[list[Message]], None],
         on_end: Callable[[str], None],
     ) -> None:
         """`on_end` is called once, with the protocol error or an empty string; the link is closed by then."""
         sock.setblocking(False)
         self._loop = loop
         self._sock = sock
-        self._on_frames = on_frames
+        self._decoder = decoder
+        self._on_messages = on_messages
         self._on_end = on_end
-        self._decoder = Decoder()
         self._unsent = bytearray()
         self._is_paused = False
+        self.on_drained: Callable[[], None] = lambda: None  # what did not fit into the socket has gone
         self.is_open = True
         loop.add_reader(sock, self._readable)
+
+    @property
+    def is_clogged(self) -> bool:
+        """Whether the other end does not read as fast as we send."""
+        return bool(self._unsent)
 
     def send(self, data: bytes) -> None:
         """Queue `data`; what does not fit into the socket goes when it does. Silent when the link has ended."""
@@ -53,7 +68,7 @@ class Link:
         self._unsent += data
 
     def pause(self, *, is_paused: bool) -> None:
-        """Stop or go on reading: the executor's sends then block."""
+        """Stop or go on reading: the other end's sends then block."""
         if is_paused == self._is_paused or not self.is_open:
             return
         self._is_paused = is_paused
@@ -63,7 +78,7 @@ class Link:
             self._loop.add_reader(self._sock, self._readable)
 
     def read_rest(self) -> None:
-        """Handle what the executor managed to send before it ended."""
+        """Handle what the other end managed to send before it ended."""
         while self.is_open and self._readable():
             pass
 
@@ -86,12 +101,12 @@ class Link:
             self._end("")
             return False
         try:
-            frames = self._decoder.feed(_buffer[:count])
+            messages = self._decoder.feed(_buffer[:count])
         except ProtocolViolationError as error:
             self._end(str(error))
             return False
-        if frames:
-            self._on_frames(frames)
+        if messages:
+            self._on_messages(messages)
         return True
 
     def _writable(self) -> None:
@@ -104,6 +119,7 @@ class Link:
         del self._unsent[:sent]
         if not self._unsent:
             self._loop.remove_writer(self._sock)
+            self.on_drained()
 
     def _end(self, error: str) -> None:
         self.close()
