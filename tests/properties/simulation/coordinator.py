@@ -115,6 +115,7 @@ class SimCoordinator:
         coordinator.engine.stop()
         coordinator._sessions.close()
         coordinator._links.close()
+        coordinator._lanes.close()
         coordinator._event_log.close()
         coordinator._journal.close()
         self._provider._exit_callbacks.clear()  # type: ignore[attr-defined]  # they belonged to the dead process
