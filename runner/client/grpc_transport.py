@@ -194,10 +194,9 @@ class GrpcTransport:
             self._lane = None
             if lane is not None:
                 lane.close()
-            tasks: list[asyncio.Future[Any]] = [reader] if writer is None else [reader, writer]
-            for task in tasks:
+            for task in filter(None, (writer, reader)):
                 task.cancel()
-            await asyncio.wait(tasks)
+                await asyncio.wait([task])
             call.cancel()
 
     async def _read(self, session: Session, call: Any) -> RunnerError:
@@ -270,8 +269,7 @@ class GrpcTransport:
     def blocked(self) -> None:
         """A client holds no resources."""
 
-    def unblocked(self) -> None:
-        """A client holds no resources."""
+    unblocked = blocked
 
     def want_callbacks(self) -> None:
         """Replies are always read."""

@@ -62,7 +62,8 @@ async def test_a_machine_goes_on_where_its_lane_broke(tmp_path: Path) -> None:
         async with machine.serving():
             await client.send(function(), submit("t-1"))
             assert inline(await client.until_ready("t-1.0")) == b"result"
-            assert (first := machine.stream._lane) is not None
+            first = machine.stream._lane
+            assert first is not None
             machine.is_busy = True
             await client.send(submit("t-2"))
             await until(lambda: "t-2" in machine.done, 5, "the second task on the machine")
@@ -113,7 +114,7 @@ async def test_reports_with_a_gap_end_the_lane_and_come_again(tmp_path: Path) ->
 
 
 async def test_a_machine_that_was_given_up_is_told_by_its_lane(tmp_path: Path) -> None:
-    async with running(tmp_path) as harness, harness.client() as client:
+    async with running(tmp_path) as harness, harness.client():
         machine = Machine(await harness.next_boot())
         told: list[str] = []
         machine.obey = lambda commands: told.extend(  # type: ignore[method-assign]

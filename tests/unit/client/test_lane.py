@@ -197,7 +197,8 @@ def test_an_interrupt_between_bytes_and_their_meaning_ends_the_lane(scene: Scene
 def test_a_call_from_within_a_send_does_not_overtake(scene: Scene) -> None:
     """A garbage collection can call us in the middle of anything."""
     scene.begin()
-    take, calls = scene.session.take_frame, []
+    take = scene.session.take_frame
+    calls: list[int] = []
 
     def take_frame() -> bytes | None:
         frame = take()
