@@ -174,7 +174,7 @@ class GrpcTransport:
         """Move frames on the open stream until it ends; returns why."""
         call, lane = self._call, self._lane
         reader = asyncio.ensure_future(self._read(session, call))
-        writer: asyncio.Future[None] | None = None
+        writer: asyncio.Task[None] | None = None
         try:
             again = session.connected(acked_seq)
             if lane is None:
@@ -188,15 +188,16 @@ class GrpcTransport:
             # Who closed the lane says why on the stream.
             await asyncio.wait([reader], timeout=_REASON_S)
             if reader.done():
-                return reader.result()
+                return await reader
             return CoordinatorUnreachableError(f"the lane to the coordinator at {self.address} broke")
         finally:
             self._lane = None
             if lane is not None:
                 lane.close()
-            for task in filter(None, (writer, reader)):
+            ending: list[asyncio.Future[Any]] = [reader] if writer is None else [reader, writer]
+            for task in ending:
                 task.cancel()
-                await asyncio.wait([task])
+            await asyncio.wait(ending)
             call.cancel()
 
     async def _read(self, session: Session, call: Any) -> RunnerError:
@@ -377,15 +378,9 @@ class GrpcTransport:
 
     def _woken(self) -> None:
         self._is_woken = False
-        self._flush()
+        self._to_write.set()
         if not self._is_ticking:
             self._tick()
-
-    def _flush(self) -> None:
-        if self._lane is not None:
-            self._lane.send()
-        else:
-            self._to_write.set()
 
     def _tick(self) -> None:
         """Collected refs wake nobody; look for them as long as there are any refs."""
@@ -393,7 +388,7 @@ class GrpcTransport:
         self._is_ticking = session is not None and session.machine.holds_refs and not self._is_closing
         if self._is_ticking and session is not None:
             if session.dropped:
-                self._flush()
+                self.wake()
             self._threaded.loop.call_later(RELEASE_EVERY_S, self._tick)
 
     def _translate(self, error: grpc.RpcError) -> RunnerError:
