@@ -34,6 +34,7 @@ from runner.client.api import (
     stream,
     wait,
 )
+from runner.client.executor import Executor
 from runner.client.generators import ObjectRefGenerator
 from runner.client.remote_function import RemoteFunction
 from runner.objects.refs import ObjectRef
@@ -43,6 +44,7 @@ from runner.pools import Pool
 __version__ = "0.1.0"
 
 __all__ = [
+    "Executor",
     "ObjectRef",
     "ObjectRefGenerator",
     "Pool",

@@ -54,6 +54,10 @@ class _Search:
 
     def function(self, function: Any) -> None:
         """What the function's code names: globals, closures, imports; and the module that it is imported from."""
+        if isinstance(function, functools.partial):
+            for part in (function.func, *function.args, *function.keywords.values()):
+                self.value(part)
+            return
         function = getattr(function, "__func__", function)
         if id(function) in self._seen_objects:
             return
@@ -80,7 +84,7 @@ class _Search:
         """What must be importable to unpickle this value."""
         if isinstance(value, types.ModuleType):
             self.module(value.__name__)
-        elif isinstance(value, types.FunctionType | types.MethodType):
+        elif isinstance(value, types.FunctionType | types.MethodType | functools.partial):
             self.function(value)
         elif isinstance(value, type):
             if value.__module__ != "__main__":

@@ -65,6 +65,7 @@ class FutureResolver:
                 future.set_exception(error)
             else:
                 future.set_result(value)
+            value = None
             del item, future, ref  # else this frame keeps the last value alive
 
 

@@ -45,7 +45,7 @@ class RemoteFunction(Generic[P, R]):
     def remote(self, a: Any, b: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ObjectRef[R]: ...
     @overload
     def remote(self, a: Any, b: Any, c: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> ObjectRef[R]: ...
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]  # "self" may be an argument's name
         """Submit a call and return at once: a ref, or a list of `num_returns` refs (None for 0).
 
         A generator function returns an ObjectRefGenerator: refs to what it yields, as they come.
