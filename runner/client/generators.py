@@ -60,6 +60,8 @@ class ObjectRefGenerator(Iterator[ObjectRef[T]], AsyncIterator[ObjectRef[T]]):
         session, stream = self._owner, self._stream
         object_id = self._take()
         if object_id is not None:
+            # An item that failed says that the stream itself was lost or refused: there is no more to tell.
+            self._is_end_told = session.machine.outcomes[object_id].is_failure
             return ObjectRef(object_id, session)
         if self._is_end_told or stream.is_closed or not self._has_failed():
             self._is_end_told = True

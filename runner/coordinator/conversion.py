@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from runner.core import commands
 from runner.core.values import (
     ActorRecord,
@@ -202,3 +204,24 @@ def found_actor(notice: commands.NotifyFound) -> client_pb2.ServerFrame:
 
 def _failure_or_empty(failure: FailureRecord | None) -> bytes:
     return b"" if failure is None else failure_message(failure).SerializeToString()
+
+
+# Of what one message tells of a generator, about.
+_ITEMS_BYTES = 512 << 10
+
+
+def stream_items(
+    task_id: TaskId, first_index: int, values: Sequence[ValueRecord], *, is_over: bool
+) -> Iterator[client_pb2.StreamItems]:
+    """Items for their reader, in messages of bounded size; the last one says whether it was all."""
+    part = client_pb2.StreamItems(task_id=task_id, first_index=first_index)
+    room_bytes = _ITEMS_BYTES
+    for index, value in enumerate(values, first_index):
+        room_bytes -= len(value.payload)
+        if room_bytes < 0 and part.values:
+            yield part
+            part = client_pb2.StreamItems(task_id=task_id, first_index=index)
+            room_bytes = _ITEMS_BYTES - len(value.payload)
+        part.values.append(value.payload)
+    part.is_over = is_over
+    yield part

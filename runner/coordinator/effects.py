@@ -21,7 +21,7 @@ from runner.core import commands
 from runner.errors import InternalError
 from runner.ids import MachineId, TaskId
 from runner.objects import spill
-from runner.rpc.gen import fleet_pb2, types_pb2
+from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
 from runner.rpc.limits import ITEM_BYTES_MAX
 
 _STOP_REASONS = {
@@ -90,6 +90,8 @@ class Effects:
             commands.CreateMachine: lambda c: fleet.create(c.machine_id, c.shape, c.pool),
             commands.DestroyMachine: self._destroy_machine,
             commands.NotifyReady: lambda c: sessions.notify(c.client_id, c.object_id, c.value, c.failure),
+            commands.NotifyItems: self._notify_items,
+            commands.TellItemsRead: self._tell_items_read,
             commands.NotifyActor: lambda c: sessions.tell(c.client_id, conversion.actor_update(c)),
             commands.NotifyFound: lambda c: sessions.tell(c.client_id, conversion.found_actor(c)),
             commands.NoteMachineState: self._machine_moved,
@@ -160,6 +162,7 @@ class Effects:
         start.memory_bytes = c.memory_bytes
         if c.gpu_ids:
             start.gpu_ids.extend(c.gpu_ids)
+        start.items_done, start.items_read = c.items_done, c.items_read
         if c.checkpoint is not None:
             start.checkpoint.CopyFrom(conversion.checkpoint_message(c.checkpoint))
         self._links.send(c.machine_id, c.generation, command)
@@ -185,9 +188,18 @@ class Effects:
         )
         self._links.send(c.machine_id, c.generation, fleet_pb2.AgentCommand(checkpoint_committed=reply))
 
+    def _tell_items_read(self, c: commands.TellItemsRead) -> None:
+        read = fleet_pb2.ItemsRead(key=fleet_pb2.AttemptKey(task_id=c.task_id, attempt=c.attempt), count=c.count)
+        self._links.send(c.machine_id, c.generation, fleet_pb2.AgentCommand(items_read=read))
+
     def _fence_agent(self, c: commands.FenceAgent) -> None:
         self._links.fence(c.machine_id, c.generation, c.reason)
         self._sessions.machine_gone(c.machine_id, c.generation)
+
+    # ---- to clients ----
+    def _notify_items(self, c: commands.NotifyItems) -> None:
+        for part in conversion.stream_items(c.task_id, c.first_index, c.values, is_over=c.is_over):
+            self._sessions.tell(c.client_id, client_pb2.ServerFrame(items=[part]))
 
     # ---- to the provider ----
     def _destroy_machine(self, c: commands.DestroyMachine) -> None:

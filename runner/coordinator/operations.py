@@ -10,11 +10,11 @@ from runner.coordinator import conversion
 from runner.coordinator.journal import Journal
 from runner.coordinator.machine_links import MachineLinks
 from runner.coordinator.task_index import TaskIndex
-from runner.core import events
+from runner.core import events, stream_events
 from runner.core.cluster import Cluster
 from runner.core.values import FailureKind, FailureRecord, TaskRecord
 from runner.errors import ProtocolViolationError
-from runner.ids import ClientId, FunctionId, ObjectId, TaskId, return_id
+from runner.ids import ClientId, FunctionId, ObjectId, TaskId, item_id, return_id
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
 from runner.rpc.limits import ITEM_BYTES_MAX
 
@@ -82,7 +82,7 @@ class Operations:
             self._refuse_task(session, record, _no_room(f"task {record.task_id}"))
             return None
         self._tasks.add(record)
-        return events.TaskSubmitted(session.client_id, record, not session.executor_id)
+        return events.TaskSubmitted(session.client_id, record, record.is_streaming or not session.executor_id)
 
     def _function_name(self, function_id: FunctionId) -> str:
         name = self._function_names.get(function_id)
@@ -127,6 +127,8 @@ class Operations:
     def _refuse_task(self, session: Session, record: TaskRecord, failure: FailureRecord) -> None:
         failure = failure._replace(task_id=record.task_id, task_name=record.name)
         returns = [return_id(record.task_id, index) for index in range(record.num_returns)]
+        if record.is_streaming:
+            returns.append(item_id(record.task_id, 0))
         self._refuse(session.client_id, returns, failure)
 
 
@@ -175,7 +177,17 @@ def _kill_actor(_session: Session, kill: client_pb2.KillActor, _parent: Parent) 
     return events.ActorKillRequested(TaskId(kill.actor_id), kill.no_restart)
 
 
+def _read_stream(session: Session, read: client_pb2.StreamRead, _parent: Parent) -> events.Event:
+    return stream_events.StreamRead(session.client_id, TaskId(read.task_id), read.count)
+
+
+def _drop_stream(session: Session, drop: client_pb2.StreamRead, _parent: Parent) -> events.Event:
+    return stream_events.StreamDropped(session.client_id, TaskId(drop.task_id), drop.count, drop.go_on)
+
+
 _PLAIN: dict[str, Read] = {
+    "read_stream": _read_stream,
+    "drop_stream": _drop_stream,
     "promise": _promise,
     "fulfil": _fulfil,
     "watch_actors": _watch_actors,

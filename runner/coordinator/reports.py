@@ -12,7 +12,7 @@ from runner.coordinator.fleet import Fleet
 from runner.coordinator.machine_links import MachineLink, MachineLinks
 from runner.coordinator.recorder import LogEntry, Recorder
 from runner.coordinator.sessions import Session, Sessions
-from runner.core import commands, events
+from runner.core import commands, events, stream_events
 from runner.errors import ProtocolViolationError
 from runner.ids import ClientId, ExecutorId, TaskId
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
@@ -57,6 +57,7 @@ class Reports:
             "relay": self._relayed,
             "executor_gone": self._executor_gone,
             "phase": self._phase,
+            "items": self._items,
             "actor_ready": self._actor_ready,
             "actor_output": self._actor_output,
         }
@@ -122,6 +123,15 @@ class Reports:
                 key.attempt,
                 conversion.failure_record(failure),
                 item.retryable,
+            )
+        )
+
+    def _items(self, link: MachineLink, item: fleet_pb2.Items) -> None:
+        key = item.key
+        values = tuple([conversion.value_record(value) for value in item.values])
+        self._engine.post(
+            stream_events.ItemsYielded(
+                link.machine_id, link.generation, TaskId(key.task_id), key.attempt, item.first_index, values
             )
         )
 

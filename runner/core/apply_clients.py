@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from runner.core import facts as f
+from runner.core.apply_streams import close as close_stream
 from runner.core.clients import Client, Function
 from runner.core.objects import Object
 from runner.core.state import CLIENT, State
@@ -23,6 +24,8 @@ def _lease(state: State, fact: f.ClientLeased) -> None:
 
 def _go(state: State, fact: f.ClientGone) -> None:
     client = state.clients.pop(fact.client_id)
+    for task in client.streams.values():
+        close_stream(state, task)
     for actor_id in client.watched:
         actor = state.actors.by_id.get(actor_id)
         if actor is not None:

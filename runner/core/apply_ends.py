@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from runner.core.actors import ActorState
-from runner.core.commands import Command, NotifyReady
+from runner.core.commands import Command, NotifyItems, NotifyReady
 from runner.core.objects import Object
 from runner.core.state import State
 from runner.core.task import Task, TaskState
@@ -33,6 +33,8 @@ def settle_returns(state: State, task: Task, values: tuple[ValueRecord, ...], fa
             obj.dependents = None
         if not obj.holders and not obj.pins:
             state.objects.free_if_unused(obj)
+    if task.stream is not None and task.stream.is_open:
+        state.commands.append(NotifyItems(record.client_id, record.task_id, task.stream.stored, (), True))
 
 
 def announce(commands: list[Command], obj: Object) -> None:

@@ -24,6 +24,7 @@ from runner.core.objects import Object
 from runner.core.placement import expected_duration_s
 from runner.core.resources import amount_of, only_cpus
 from runner.core.state import BACKOFF, State
+from runner.core.streams import Stream
 from runner.core.task import LINES_MAX, NO_CLIENT, Block, Task, TaskState
 from runner.core.values import MEMORY, TaskRecord
 from runner.ids import ClientId, ExecutorId, TaskId, return_id
@@ -77,6 +78,9 @@ def _make_returns(state: State, task: Task, is_subscribed: bool) -> None:
     task.live_returns = record.num_returns
     client = state.clients[record.client_id]
     subscribers = client.only if is_subscribed else None
+    if record.is_streaming:
+        task.stream = Stream()
+        client.streams[record.task_id] = task
     for index in range(record.num_returns):
         object_id = return_id(record.task_id, index)
         client.held.add(object_id)
@@ -143,6 +147,7 @@ def _send(state: State, task: Task, machine: Machine, slot: Slot) -> None:
         state.commands.append(
             SendFunction(machine.machine_id, machine.generation, function.function_id, function.payload)
         )
+    stream = task.stream
     by_id = state.objects.by_id
     values = tuple((object_id, by_id[object_id].value) for object_id in record.dependencies)
     state.commands.append(
@@ -158,6 +163,8 @@ def _send(state: State, task: Task, machine: Machine, slot: Slot) -> None:
             slot.gpu_ids,
             task.checkpoint,
             0 if task.shape == record.shape else amount_of(task.shape, MEMORY),
+            0 if stream is None else stream.stored,
+            0 if stream is None else stream.allowance,
         )
     )
 

@@ -21,6 +21,7 @@ class Client:
     watched: set[TaskId] = field(default_factory=set)  # actors
     promised: set[ObjectId] = field(default_factory=set)  # pending values that it is to make
     functions: set[FunctionId] = field(default_factory=set)
+    streams: dict[TaskId, Task] = field(default_factory=dict)  # generators that it reads
     only: tuple[ClientId, ...] = ()  # itself; shared by all objects that it alone asked for
 
     def __post_init__(self) -> None:

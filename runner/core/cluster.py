@@ -11,6 +11,7 @@ from runner.core.decide_actors import ACTOR_EVENTS, release_abandoned
 from runner.core.decide_clients import CLIENT_EVENTS, unknown_object
 from runner.core.decide_fleet import FLEET_EVENTS
 from runner.core.decide_pools import replan
+from runner.core.decide_streams import STREAM_EVENTS
 from runner.core.decide_tasks import TASK_EVENTS
 from runner.core.events import Event
 from runner.core.facts import Fact
@@ -26,6 +27,7 @@ EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {
     **CLIENT_EVENTS,
     **ACTOR_EVENTS,
     **FLEET_EVENTS,
+    **STREAM_EVENTS,
     **TASK_EVENTS,
 }
 

@@ -40,6 +40,19 @@ class StartAttempt:
     gpu_ids: tuple[int, ...] = ()
     checkpoint: CheckpointRecord | None = None
     memory_bytes: int = 0  # its limit now; 0: as its spec says
+    items_done: int = 0  # of a generator: stored by earlier attempts
+    items_read: int = 0  # of a generator with backpressure
+
+
+@dataclass(frozen=True, slots=True)
+class TellItemsRead:
+    """The generator's reader has taken so many items."""
+
+    machine_id: MachineId
+    generation: int
+    task_id: TaskId
+    attempt: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +148,17 @@ class NotifyFound:
 
 
 @dataclass(frozen=True, slots=True)
+class NotifyItems:
+    """Items of a generator for its reader, in order."""
+
+    client_id: ClientId
+    task_id: TaskId
+    first_index: int
+    values: tuple[ValueRecord, ...]
+    is_over: bool = False  # nothing comes after them; what became of the generator was told before
+
+
+@dataclass(frozen=True, slots=True)
 class NoteTaskState:
     """For watchers: the task moved. `failure` is set when it failed."""
 
@@ -213,6 +237,8 @@ Command = (
     | CreateMachine
     | DestroyMachine
     | NotifyReady
+    | NotifyItems
+    | TellItemsRead
     | NotifyActor
     | NotifyFound
     | NoteTaskState

@@ -9,6 +9,7 @@ from runner.core import events as e
 from runner.core import facts as f
 from runner.core.clients import Client
 from runner.core.commands import FreeSegment, NotifyReady
+from runner.core.decide_streams import resume
 from runner.core.objects import ObjectState
 from runner.core.settle import cancel, end_promise
 from runner.core.turn import Turn
@@ -106,9 +107,12 @@ def _resolved(turn: Turn, event: e.ObjectsResolved) -> None:
     state, client_id = turn.state, event.client_id
     if client_id not in state.clients:
         return
+    streams = state.clients[client_id].streams
     pending: list[ObjectId] = []
     for object_id in event.object_ids:
         obj = state.objects.by_id.get(object_id)
+        if streams and resume(turn, client_id, object_id):
+            continue
         if obj is None:
             state.commands.append(NotifyReady(client_id, object_id, None, unknown_object(object_id)))
         elif obj.state is not ObjectState.PENDING:

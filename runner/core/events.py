@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from runner.core.stream_events import ItemsYielded, StreamDropped, StreamRead
 from runner.core.values import CheckpointRecord, FailureRecord, Labels, PoolRecord, Shape, TaskRecord, ValueRecord
 from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId
 
@@ -375,6 +376,9 @@ Event = (
     | AttemptUnblocked
     | ActorCameUp
     | CheckpointSaved
+    | ItemsYielded
+    | StreamRead
+    | StreamDropped
     | ClockAdvanced
     | CoordinatorRestarted
 )

@@ -241,6 +241,28 @@ class MachineJoined(NamedTuple):
     labels: Labels = ()
 
 
+# ---- generators ----
+class ItemsStored(NamedTuple):
+    """The next items of a generator."""
+
+    task_id: TaskId
+    values: tuple[ValueRecord, ...]
+
+
+class ItemsTaken(NamedTuple):
+    """Its reader has taken so many."""
+
+    task_id: TaskId
+    up_to: int
+
+
+class StreamEnded(NamedTuple):
+    """Its reader reads no further than `count` items."""
+
+    task_id: TaskId
+    up_to: int
+
+
 class PoolsSet(NamedTuple):
     """The pools from now on, all of them."""
 
@@ -284,4 +306,7 @@ Fact = (
     | MachineMoved
     | MachineJoined
     | PoolsSet
+    | ItemsStored
+    | ItemsTaken
+    | StreamEnded
 )

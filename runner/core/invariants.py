@@ -10,6 +10,7 @@ from runner.core.machine import COUNTED, ENDED, Machine, MachineState
 from runner.core.objects import ObjectState
 from runner.core.resources import Resources, only_cpus
 from runner.core.state import State
+from runner.core.streams import index_of
 from runner.core.task import Block, Task, TaskState
 from runner.core.wants import Key, Want
 from runner.ids import ObjectId
@@ -27,6 +28,7 @@ def check(state: State) -> None:
     _check_queues(state)
     _check_objects(state)
     _check_clients(state)
+    _check_streams(state)
     _check_actors(state)
     _check_counts(state)
 
@@ -137,6 +139,24 @@ def _check_clients(state: State) -> None:
         unfinished = {i for i, t in state.tasks.items() if t.owner_id == client_id and not t.is_settled()}
         # A session that comes back under the same name does not own what it left detached.
         assert set(client.tasks) <= unfinished
+
+
+def _check_streams(state: State) -> None:
+    """Items are numbered without gaps, and a stream is open as long as its reader is there and reads on."""
+    for task_id, task in state.tasks.items():
+        stream, reader = task.stream, state.clients.get(task.record.client_id)
+        assert (stream is not None) == task.record.is_streaming
+        if stream is not None:
+            is_read = reader is not None and reader.streams.get(task_id) is task
+            assert stream.is_open == is_read, task.story()
+    for client in state.clients.values():
+        assert all(state.tasks.get(task_id) is task for task_id, task in client.streams.items())
+    for object_id, obj in state.objects.by_id.items():
+        index = index_of(object_id)
+        if index is not None and obj.maker is not None:
+            assert obj.maker.stream is not None, obj.story()
+            assert index < obj.maker.stream.stored, obj.story()
+            assert obj.state is ObjectState.READY, obj.story()
 
 
 def _check_actors(state: State) -> None:

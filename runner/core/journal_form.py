@@ -141,5 +141,8 @@ _KINDS: dict[int, tuple[type[Any], tuple[tuple[int, _Thaw], ...]]] = {
     33: (f.ActorUp, ()),
     34: (f.ActorReleased, ()),
     35: (f.ActorShot, ()),
+    75: (f.ItemsStored, ((1, _values),)),
+    76: (f.ItemsTaken, ()),
+    77: (f.StreamEnded, ()),
 }
 _TAGS: dict[type[Any], int] = {kind: tag for tag, (kind, _) in _KINDS.items()}

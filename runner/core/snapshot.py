@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 from runner.core.actors import Actor
@@ -49,6 +49,7 @@ def _task(task: Task) -> dict[str, Any]:
     plain["machine"] = None if task.machine is None else task.machine.machine_id
     plain["slot"] = None if task.slot is None else task.slot.slot_id
     plain["function"] = None if task.function is None else task.function.function_id
+    plain["stream"] = None if task.stream is None else astuple(task.stream)
     plain["children"] = sorted(task.children or ())
     return plain
 
@@ -85,7 +86,7 @@ def _actor(actor: Actor) -> tuple[Any, ...]:
 
 def _client(client: Client) -> tuple[Any, ...]:
     refs = (sorted(client.held), list(client.tasks), sorted(client.functions))
-    more = (sorted(client.promised), sorted(client.watched))
+    more = (sorted(client.promised), sorted(client.watched), list(client.streams))
     return client.executor_id, client.lease_until_s, client.frame_seq, refs, more
 
 

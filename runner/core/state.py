@@ -159,6 +159,8 @@ class State:
         self.task_counts[task.state] -= 1
         if task.record.actor is not None:
             self.actors.by_id.pop(task.task_id, None)
+        if task.stream is not None and (reader := self.clients.get(task.record.client_id)) is not None:
+            reader.streams.pop(task.task_id, None)
         if task.checkpoint is not None:
             self.commands.append(DropCheckpoint(task.record.task_id, task.checkpoint))
         self.commands.append(ForgetTask(task.record.task_id))

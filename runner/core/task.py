@@ -14,6 +14,7 @@ from runner.ids import ClientId, ExecutorId, MachineId, ObjectId, TaskId
 if TYPE_CHECKING:
     from runner.core.clients import Function
     from runner.core.machine import Machine, Slot
+    from runner.core.streams import Stream
 
 
 class TaskState(enum.IntEnum):
@@ -93,6 +94,7 @@ class Task:
     checkpoint: CheckpointRecord | None = None
     failure: FailureRecord | None = None
     children: dict[TaskId, Task] | None = None  # unfinished ones
+    stream: Stream | None = None  # of a generator
     trail: bytes = b"\x01"  # every state it was in
     # What it needs now: more memory than at first, maybe.
     shape: Shape = ()

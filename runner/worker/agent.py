@@ -72,10 +72,11 @@ class Agent:
             "stop": self._stop,
             "resume": lambda each: handle(ev.AttemptResumed((each.key.task_id, each.key.attempt))),
             "relay": self._relay,
-            "checkpoint_committed": self._committed,
             "free_segment": lambda each: self.shell.free_segment(each.path),
-            "actor_input": lambda each: self.shell.actor_input(
-                (each.key.task_id, each.key.attempt), each.caller_id, each.frames
+            "items_read": lambda each: self._tell(each, Kind.ITEMS_READ, each.count),
+            "actor_input": lambda each: self._tell(each, Kind.ACTOR_IN, each.caller_id, each.frames),
+            "checkpoint_committed": lambda each: self._tell(
+                each, Kind.COMMITTED, each.step, each.accepted, each.reason, ""
             ),
             "preload": lambda each: self.shell.preload(each.modules),
             "exit": lambda each: handle(
@@ -205,9 +206,8 @@ class Agent:
         if handle is not None:
             handle.link.send(encode(Kind.SESSION_REPLY, relay.reply.SerializeToString()))
 
-    def _committed(self, reply: fleet_pb2.CommitCheckpointReply) -> None:
-        key = (reply.key.task_id, reply.key.attempt)
-        self.shell.committed(key, reply.step, reply.reason, is_accepted=reply.accepted)
+    def _tell(self, command: Any, kind: Kind, *fields: Any) -> None:
+        self.shell.tell((command.key.task_id, command.key.attempt), kind, *fields)
 
 
 def run_agent(

@@ -143,6 +143,15 @@ class Output:
             output = fleet_pb2.ActorOutput(key=_key(handle.attempt.key), caller_id=frame[2], frames=frame[3])
             self._add(fleet_pb2.ReportItem(actor_output=output), _ITEM_BYTES + len(frame[3]))
 
+    def items(self, handle: Handle, frame: Frame) -> None:
+        """[kind, serial, Items]"""
+        if handle.attempt is not None and frame[1] == handle.serial:
+            item = fleet_pb2.ReportItem()
+            item.items.MergeFromString(frame[2])
+            item.items.key.CopyFrom(_key(handle.attempt.key))
+            self._said(handle)
+            self._add(item, _ITEM_BYTES + len(frame[2]))
+
     def relay(self, handle: Handle, request: bytes) -> None:
         """A session request; the attempt that runs there is the parent of what it submits."""
         if handle.held is not None:

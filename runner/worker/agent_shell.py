@@ -119,6 +119,7 @@ class AgentShell:
             Kind.SESSION: lambda handle, frame: self.output.relay(handle, frame[1]),
             Kind.STAGE: lambda handle, frame: self.handle(ev.StageReached(handle.number, frame[1], frame[2])),
             Kind.PHASE: lambda _, frame: self.output.mark_phase(frame[1], frame[2]),
+            Kind.ITEMS: lambda handle, frame: self.output.items(handle, frame),
             Kind.ACTOR_READY: lambda handle, frame: self.output.actor_ready(handle, frame),
             Kind.ACTOR_OUT: lambda handle, frame: self.output.actor_output(handle, frame),
         }
@@ -163,17 +164,11 @@ class AgentShell:
         if wanted:
             self.handle(ev.LayerWanted(wanted | layer_of(wanted)))
 
-    def committed(self, key: ev.Key, step: int, reason: str, *, is_accepted: bool) -> None:
-        """The coordinator's word on a checkpoint."""
+    def tell(self, key: ev.Key, kind: Kind, *fields: Any) -> None:
+        """Send the executor of this attempt a frame that begins with its serial; nothing when it is over."""
         for handle in self.executors.by_number.values():
             if handle.attempt is not None and handle.attempt.key == key:
-                handle.link.send(encode(Kind.COMMITTED, handle.serial, step, is_accepted, reason, ""))
-
-    def actor_input(self, key: ev.Key, caller_id: str, frames: bytes) -> None:
-        """From a caller that cannot reach this machine."""
-        for handle in self.executors.by_number.values():
-            if handle.attempt is not None and handle.attempt.key == key:
-                handle.link.send(encode(Kind.ACTOR_IN, handle.serial, caller_id, frames))
+                handle.link.send(encode(kind, handle.serial, *fields))
 
     def free_segment(self, path: str) -> None:
         """Remove a segment of the store, or a copy. The path is as some peer told it: nothing elsewhere is touched."""

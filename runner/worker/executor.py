@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import gc
+import inspect
 import os
 import signal
 import socket
@@ -37,7 +38,9 @@ from runner.worker.executor_files import AgentFiles
 from runner.worker.executor_socket import ExecutorSocket
 from runner.worker.executor_transport import RelayedTransport
 from runner.worker.frames import INTERRUPTED, LEFT_CHILDREN, Frame, Kind
+from runner.worker.generating import run_generator
 from runner.worker.interrupts import CancelPage, InterruptGate, TaskInterrupt
+from runner.worker.item_sender import ItemSender
 from runner.worker.process import become_subreaper, has_child
 from runner.worker.returns import Place, drop_returns, fill_returns
 from runner.worker.spawn_support import pickle_by_value, replace_main
@@ -86,6 +89,7 @@ class Executor:
         if self._files is not None:
             self._place = self._files.place
         self._task: RunningTask | None = None
+        self._items: ItemSender | None = None
         self._keep: list[Any] = []  # refs in a result, until it is told
         self._transport = RelayedTransport(channel, settings["executor_id"], self._files)
         info = SessionInfo(
@@ -103,6 +107,7 @@ class Executor:
         context.set_session(self._session)
         refs.set_owner_lookup(context.session_or_none)
         channel.on(Kind.COMMITTED, self._committed)
+        channel.on(Kind.ITEMS_READ, self._items_read)
         self._apply_environment()
 
     def serve(self) -> NoReturn:
@@ -155,7 +160,7 @@ class Executor:
         _flush_streams()
         self._transport.wake()  # refs that live on here are told before the arguments may go
         self._channel.send(Kind.ENDED, serial, ended.SerializeToString(), flags)
-        self._task = None
+        self._task = self._items = None
         self._keep.clear()
         self._transport.wake()
 
@@ -183,12 +188,26 @@ class Executor:
             return
         result = function(*args, **kwargs)
         del args, kwargs
+        if spec.is_streaming:
+            self._yield_all(result, assignment, spec)
+            result = None
         values = _split(result, spec)
         fill_returns(ended, values, TaskId(spec.task_id), self._place, self._keep)
 
     def _tell_stage(self, text: str) -> None:
         if self._task is not None:
             self._channel.send(Kind.STAGE, self._task.serial, text)
+
+    def _yield_all(self, result: Any, assignment: fleet_pb2.Assignment, spec: types_pb2.TaskSpec) -> None:
+        assert self._task is not None
+        serial = self._task.serial
+        self._items = ItemSender(
+            spec, assignment, self._place, self._transport, lambda items: self._channel.send(Kind.ITEMS, serial, items)
+        )
+        try:
+            run_generator(result, self._items)
+        finally:
+            self._items.close()
 
     def _load(self, function_id: str) -> Callable[..., Any]:
         function = self._loaded.get(function_id)
@@ -213,6 +232,10 @@ class Executor:
         return from_wire(value, lambda segment: self._transport.fetch(object_id, segment), self._host_id)
 
     # ---- the process ----
+    def _items_read(self, frame: Frame) -> None:
+        if self._items is not None and self._task is not None and frame[1] == self._task.serial:
+            self._items.was_read(frame[2])
+
     def _committed(self, frame: Frame) -> None:
         if self._task is not None:
             self._task.committed(frame)
@@ -260,7 +283,9 @@ def _split(result: Any, spec: types_pb2.TaskSpec) -> list[Any]:
         return [result]
     if spec.num_returns == 0:
         return []
-    values = list(result) if isinstance(result, tuple | list) else [result]
+    # As in Ray a generator may give a fixed number of values, too.
+    is_many = isinstance(result, tuple | list) or inspect.isgenerator(result)
+    values = list(result) if is_many else [result]
     if len(values) != spec.num_returns:
         raise ValueError(
             f"the task returned {len(values)} values but num_returns={spec.num_returns}; return a tuple of that length"

@@ -23,7 +23,7 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 | METRICS | serial, step, values | executor -> agent |
 | CHECKPOINT | serial, step, uri, sha256, size_bytes | executor -> agent |
 | SESSION | SessionRequest | executor -> agent |
-| ITEMS | serial, first_index, [Value, ...] | executor -> agent: what a generator has yielded |
+| ITEMS | serial, Items | executor -> agent: what a generator has yielded |
 | STAGE | serial, text | executor -> agent: what a start with a time limit is at; empty: the function runs |
 | ACTOR_READY | serial, address, secret | executor -> agent: the actor takes calls |
 | ACTOR_OUT | serial, caller_id, bytes | executor -> agent: part of a relayed actor channel |
@@ -137,7 +137,7 @@ _LENGTHS: dict[int, int] = {
     Kind.UPLOAD: 6,
     Kind.FETCH: 6,
     Kind.LOAD: 5,
-    Kind.ITEMS: 4,
+    Kind.ITEMS: 3,
     Kind.ACTOR_READY: 4,
     Kind.ACTOR_OUT: 4,
     Kind.STAGE: 3,

@@ -13,6 +13,7 @@ from runner.core import commands as c
 from runner.core import events as e
 from runner.core.cluster import Cluster
 from runner.core.facts import Fact
+from runner.core.stream_events import ItemsYielded
 from runner.core.values import (
     CPU,
     GPU,
@@ -29,7 +30,7 @@ from runner.core.values import (
     ValueRecord,
     make_shape,
 )
-from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId
+from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId, item_id
 
 F = FunctionId("f")
 CLIENTS = [ClientId("c-0"), ClientId("c-1")]
@@ -56,6 +57,7 @@ REPORTS = [
     "fail",
     "save",
     "forge",
+    *["yield_items"] * 4,
 ]
 SETTLED = {"succeeded", "failed", "cancelled"}
 Fence = tuple[MachineId, int, TaskId, int]
@@ -85,6 +87,10 @@ class ClusterModel(RuleBasedStateMachine):
         self.freed: set[str] = set()
         self.puts = 0
         self.promised: dict[ObjectId, ClientId] = {}
+        # Items that the attempt's generator has made, those that it was told to skip included.
+        self.made: dict[Fence, int] = {}
+        self.seen: dict[TaskId, int] = {}  # items that the reader was told of
+        self.over: set[TaskId] = set()  # streams whose end was told
         self.dark: set[MachineId] = set()  # draining or worse: must get nothing new
         self.asked: dict[MachineId, Shape] = {}  # what pools have asked for
         self.served: set[MachineId] = set()  # of machines for single use
@@ -119,6 +125,10 @@ class ClusterModel(RuleBasedStateMachine):
                 self.fences.append(fence)
                 self.running[fence] = None
                 self.last[task_id] = fence
+                self.made[fence] = command.items_done
+                assert command.items_done >= self.seen.get(task_id, 0), "nothing that was told is made again"
+            case c.NotifyItems():
+                self.read_items(command)
             case c.StopAttempt(machine_id, generation, task_id, attempt, "fenced"):
                 self.running.pop((machine_id, generation, task_id, attempt), None)
             case c.StopAttempt(_, _, task_id, _, "cancelled" | "released"):
@@ -140,6 +150,18 @@ class ClusterModel(RuleBasedStateMachine):
                 self.freed.add(segment.path)
             case _:
                 pass
+
+    def read_items(self, told: c.NotifyItems) -> None:
+        seen = self.seen.get(told.task_id, 0)
+        assert told.first_index <= seen, "no gap"
+        numbers = [int(value.payload) for value in told.values]
+        assert numbers == list(range(told.first_index, told.first_index + len(numbers))), "in order, each in its place"
+        now = max(seen, told.first_index + len(numbers))
+        assert now == seen or told.task_id not in self.over, "nothing comes after the end"
+        self.seen[told.task_id] = now
+        if told.is_over:
+            assert told.first_index + len(numbers) == now, "the end is told where it is"
+            self.over.add(told.task_id)
 
     def report(self, fence: Fence, event: Any) -> list[c.Command]:
         """Feed a report; if its fence is stale, nothing may change."""
@@ -168,6 +190,7 @@ class ClusterModel(RuleBasedStateMachine):
             dependencies=tuple(data.draw(st.lists(ids, max_size=2))),
             contained=tuple(data.draw(st.lists(ids, max_size=1))),
             num_returns=data.draw(st.integers(0, 2)),
+            backpressure=data.draw(st.integers(0, 2)),
             max_retries=data.draw(st.sampled_from([0, 1, 3, -1])),
             retry_user_errors=flags[0],
             is_run=flags[1],
@@ -231,6 +254,21 @@ class ClusterModel(RuleBasedStateMachine):
     def save(self, data: st.DataObject, fence: Fence) -> None:
         step = data.draw(st.integers(0, 3))
         self.report(fence, e.CheckpointSaved(*fence, CheckpointRecord(step, "u", "s", 1, fence[3])))
+
+    def yield_items(self, data: st.DataObject, fence: Fence) -> None:
+        """The next items; now and then with some that were told before. A slow attempt may say it when it is over."""
+        task_id = fence[2]
+        if not next(task.is_streaming for task in self.tasks if task.task_id == task_id):
+            return
+        first = max(0, self.made[fence] - data.draw(st.sampled_from([0, 0, 1])))
+        values = []
+        for index in range(first, self.made[fence] + data.draw(st.integers(1, 3))):
+            name = item_id(task_id, index)
+            values.append(self.draw_value(data, name)._replace(payload=str(index).encode()))
+            if name not in self.objects:
+                self.objects.append(name)
+        self.made[fence] = first + len(values)
+        self.report(fence, ItemsYielded(*fence, first, tuple(values)))
 
     def give_back(self, data: st.DataObject, fence: Fence) -> None:
         self.running.pop(fence, None)

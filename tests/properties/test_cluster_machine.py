@@ -8,6 +8,7 @@ the journal gives the same state.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -17,8 +18,9 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from runner.core import events as e
 from runner.core.cluster import Cluster
 from runner.core.journal_form import decode, encode
+from runner.core.stream_events import StreamDropped, StreamRead
 from runner.core.values import CoreConfig, FailureKind, FailureRecord, PoolRecord, TaskRecord, ValueRecord
-from runner.ids import ClientId, MachineId, ObjectId, TaskId, return_id
+from runner.ids import ClientId, MachineId, ObjectId, TaskId, item_id, return_id
 from tests.properties.cluster_model import (
     BIG,
     CLIENTS,
@@ -84,10 +86,12 @@ class ClusterMachine(ClusterModel):
         client_id = data.draw(st.sampled_from([*CLIENTS, SESSION]))
         if data.draw(st.integers(0, 9)):
             self.connect(client_id)
-        is_plain = data.draw(st.booleans())
+        is_plain, is_generator = data.draw(st.booleans()), not data.draw(st.integers(0, 3))
         for _ in range(count):
             record = TaskRecord(TaskId(f"t-{len(self.tasks)}"), client_id, F, b"spec", max_retries=1)
-            if not is_plain:
+            if is_generator:
+                record = replace(self.draw_record(data, record), num_returns=1, is_streaming=True)
+            elif not is_plain:
                 draw = self.draw_record if data.draw(st.integers(0, 2)) else self.draw_actor
                 record = draw(data, record)
             self.tasks.append(record)
@@ -144,6 +148,19 @@ class ClusterMachine(ClusterModel):
     def cancel(self, data: st.DataObject, force: bool, recursive: bool) -> None:
         record = data.draw(st.sampled_from(self.tasks))
         self.feed(e.CancelRequested(record.task_id, force, recursive))
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data(), client_id=st.sampled_from([*CLIENTS, SESSION]), kind=st.integers(0, 5))
+    def reader(self, data: st.DataObject, client_id: ClientId, kind: int) -> None:
+        """The reader of a generator, or somebody else who says to be it, and who may have lost what it was told."""
+        task_id = data.draw(st.sampled_from(list(self.seen)))
+        count = data.draw(st.integers(0, self.seen[task_id]))
+        if kind == 0:
+            self.feed(StreamDropped(client_id, task_id, count, data.draw(st.booleans())))
+        elif kind <= 2:
+            self.feed(StreamRead(client_id, task_id, count))
+        else:
+            self.feed(e.ObjectsResolved(client_id, (item_id(task_id, count),)))
 
     # ---- agents: draw from every attempt ever sent, so late and repeated reports occur ----
     @precondition(lambda self: self.fences)
@@ -237,11 +254,11 @@ class ClusterMachine(ClusterModel):
     def stall(self) -> None:
         """A loop that did not run must not take it out on the machines."""
         self.now_s += 100.0
-        live = self.cluster.machine_counts().get("ready", 0)
+        lost = self.cluster.machine_counts().get("lost", 0)
         self.feed(e.LoopStalled(100.0))
         self.feed(e.ClockAdvanced())
         if not self.has_silent:
-            assert self.cluster.machine_counts().get("ready", 0) == live
+            assert self.cluster.machine_counts().get("lost", 0) == lost
 
     def restart(self) -> None:
         self.cluster = self.replayed()

@@ -61,6 +61,9 @@ FACTS: list[f.Fact] = [
     f.ActorUp(T1, "name", b"secret"),
     f.ActorReleased(T1),
     f.ActorShot(T1),
+    f.ItemsStored(T1, (VALUE, VALUE)),
+    f.ItemsTaken(T1, 3),
+    f.StreamEnded(T1, 2),
     f.PoolsSet((PoolRecord("default", cpus(2), 1, 4, 2, 30.0, True), PoolRecord("big", cpus(8), 0, 1)), True),
 ]
 
