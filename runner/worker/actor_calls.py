@@ -236,7 +236,9 @@ class Answers:
                 return [_inline(each.to_bytes()) for each in encoded], 0
         session = self._session
         refs = [session.outgoing.put(each, object_id) for each, object_id in zip(encoded, ids, strict=True)]
-        call.channel.held.setdefault(call.seq, deque()).append(refs)
+        # And what they hold: where the caller has promised these ids already, its own word will pin it, later.
+        kept = (refs, [each.contained_refs for each in encoded])
+        call.channel.held.setdefault(call.seq, deque()).append(kept)
         call.must_wait = True
         return [session.machine.outcomes[object_id].payload for object_id in ids], REGISTERED
 

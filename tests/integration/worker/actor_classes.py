@@ -49,6 +49,10 @@ class Counter:
     def give(self) -> Any:
         return self.kept
 
+    def give_away(self) -> Any:
+        kept, self.kept = self.kept, None
+        return kept
+
     def value_of(self, value: Any) -> Any:
         return value
 

@@ -111,6 +111,20 @@ def test_callers_on_the_same_host_and_elsewhere(forker: Forker) -> None:
         assert guess.next()[0] == ActorKind.REFUSED
 
 
+def test_a_relayed_caller_that_begins_again_or_goes(forker: Forker) -> None:
+    with called(forker, Counter) as (agent, near):
+        ready = [0, 0, "", near.secret]
+        far = Caller(agent, ready, "c-far", relayed=True).welcome()
+        seq = far.call("large")
+        far.expect(ActorKind.RESULT)
+        far = Caller(agent, ready, "c-far", relayed=True).welcome()  # what was held for the first is not any more
+        agent.told("release_refs", f"c-far-{seq}.0")
+        seq = far.stream("numbers", 1000, backpressure=1)
+        far.item(seq)
+        far.send(b"")  # the agent's word that the caller is gone
+        assert near.get("add", 0) == -1
+
+
 def far_large(caller: Caller) -> bytes:
     seq = caller.call("value_of", b"x" * 90_000)
     _, answered, values, _ = caller.expect(ActorKind.RESULT)
@@ -158,6 +172,15 @@ def test_refs_that_the_actor_keeps_are_acknowledged_before_the_answer(forker: Fo
         caller.call("give")
         _, _, values, flags = caller.expect(ActorKind.RESULT)
         assert (list(types_pb2.Value.FromString(values[0]).contained_refs), flags) == (["o-d"], REGISTERED)
+        # What is in it lives here until the caller has it.
+        seq = caller.call("give_away")
+        caller.expect(ActorKind.RESULT)
+        caller.call("large")
+        caller.expect(ActorKind.RESULT)
+        assert not agent._has("release_refs", "o-d")
+        caller.tell(ActorKind.RELEASED, seq - 1)
+        caller.tell(ActorKind.RELEASED, seq)
+        agent.told("release_refs", "o-d")
 
 
 def test_arguments_that_did_not_come_along_are_asked_for(forker: Forker) -> None:
