@@ -65,6 +65,16 @@ class Counter:
             time.sleep(0.002)
         return True
 
+    def wait_deaf(self, began: str, path: str) -> None:
+        """Until the file is there, whatever comes meanwhile."""
+        open(began, "w").close()
+        while not os.path.exists(path):
+            time.sleep(0.002)
+
+    def blob(self) -> bytes:
+        self.count += 1
+        return bytes(90_000)
+
     def submit_and_wait(self) -> bool:
         """Until it is cancelled; what it has submitted is to be cancelled with it."""
         self.kept = runner.remote(len).remote(())

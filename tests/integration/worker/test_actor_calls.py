@@ -228,14 +228,29 @@ def test_children_of_a_call_are_cancelled_with_it(forker: Forker, *, recursive: 
         assert cancelled == ([task_id] if recursive else [])
 
 
+def test_what_was_cancelled_meanwhile_does_not_run(forker: Forker, tmp_path: Any) -> None:
+    with called(forker, Counter) as (_, caller):
+        began, there = tmp_path / "began", tmp_path / "there"
+        running, slow = caller.frame("wait_deaf", str(began), str(there))
+        behind, queued = caller.frame("add", 1000)
+        last, after = caller.frame("add")
+        caller.send(running + behind + last)
+        wait_until(began.exists, 10, "the first call has begun")
+        caller.tell(ActorKind.CANCEL, queued, False)
+        there.touch()
+        assert caller.result(slow) is None
+        assert caller.failure(queued).kind == types_pb2.FAILURE_KIND_CANCELLED
+        assert caller.result(after) == 101
+
+
 def test_an_answer_does_not_wait_for_a_slow_call_behind_it(forker: Forker, tmp_path: Any) -> None:
     with called(forker, Counter) as (_, caller):
         (tmp_path / "there").touch()
-        assert caller.get("wait_for", str(tmp_path / "there"))  # it has been quick so far
+        assert caller.get("wait_deaf", str(tmp_path / "began"), str(tmp_path / "there")) is None  # it was quick so far
         caller.get("add")
         first, quick = caller.frame("add")
-        second, slow = caller.frame("wait_for", str(tmp_path / "later"))
+        second, slow = caller.frame("wait_deaf", str(tmp_path / "began"), str(tmp_path / "later"))
         caller.send(first + second)
         assert caller.result(quick) == 102
         (tmp_path / "later").touch()
-        assert caller.result(slow) is True
+        assert caller.result(slow) is None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import threading
 import time
 from typing import Any
 
@@ -13,6 +15,7 @@ import runner
 from runner.rpc.actor_frames import ActorKind
 from runner.rpc.gen import types_pb2
 from runner.worker.frames import Kind
+from tests.integration.helpers import wait_until
 from tests.integration.worker.actor_classes import Counter
 from tests.integration.worker.actor_harness import Caller, Forker, called
 
@@ -65,20 +68,32 @@ def test_a_generator_whose_caller_left_is_closed(forker: Forker) -> None:
 def test_a_caller_that_does_not_read_holds_up_nobody(forker: Forker) -> None:
     with called(forker, Counter) as (agent, caller):
         deaf = Caller(agent, [0, 0, caller.address, caller.secret], "c-deaf").welcome()
-        frames = [deaf.frame("value_of", b"x" * 50_000) for _ in range(400)]
-        deaf.sock.setblocking(False)
-        data, sent = b"".join(frame for frame, _ in frames), 0
-        while sent < len(data):
-            try:
-                sent += deaf.sock.send(data[sent : sent + 65536])
-            except BlockingIOError:
-                break
-        assert sent < len(data)  # the actor has stopped reading: what it may owe is bounded
-        assert [caller.get("add") for _ in range(20)] == list(range(101, 121))
-        deaf.sock.settimeout(15)
-        assert len(deaf.result(frames[0][1])) == 50_000
+        frames = [deaf.frame("blob") for _ in range(1000)]
+        deaf.send(b"".join(frame for frame, _ in frames))  # the actor has all of them at once
+        wait_until(lambda: caller.get("add", 0) > 100, 10, "the first blob is made")
+        made = [caller.get("add", 0) - 100 for _ in range(50)][-1]  # as many as there is room for
+        assert [caller.get("add", 0) - 100 for _ in range(50)] == [made] * 50  # the others wait for the deaf one
+        assert made < 50
+        assert [len(deaf.result(seq)) for _, seq in frames] == [90_000] * 1000
         deaf.close()
-        assert caller.get("add") == 121
+
+
+def test_a_caller_that_does_not_read_is_not_read(forker: Forker) -> None:
+    with called(forker, Counter) as (agent, caller):
+        deaf = Caller(agent, [0, 0, caller.address, caller.secret], "c-deaf").welcome()
+        frames = [deaf.frame("value_of", b"x" * 50_000) for _ in range(400)]
+        data, sent = b"".join(frame for frame, _ in frames), 0
+        assert deaf.sock is not None
+        deaf.sock.setblocking(False)
+        while sent < len(data) and select.select([], [deaf.sock], [], 0.2)[1]:
+            sent += deaf.sock.send(data[sent : sent + 65536])
+        assert sent < len(data) / 2
+        deaf.sock.settimeout(15)
+        thread = threading.Thread(target=deaf.sock.sendall, args=(data[sent:],))
+        thread.start()
+        assert [len(deaf.result(seq)) for _, seq in frames] == [50_000] * 400
+        thread.join()
+        deaf.close()
 
 
 # ---- the end ----
@@ -90,7 +105,8 @@ def test_an_actor_that_ends_well_runs_its_exit_hooks(forker: Forker, tmp_path: A
         if how == "asked":
             agent.send(Kind.ACTOR_EXIT, 7)
         elif how == "sigterm":
-            caller.call("wait_for", str(tmp_path / "never"))
+            caller.call("wait_deaf", str(tmp_path / "began"), str(tmp_path / "never"))
+            wait_until((tmp_path / "began").exists, 10, "the method runs")
             os.kill(agent.pid, signal.SIGTERM)
         else:
             caller.call(how, *([0] if how == "sys_exit" else []))
@@ -98,6 +114,46 @@ def test_an_actor_that_ends_well_runs_its_exit_hooks(forker: Forker, tmp_path: A
         assert ended.WhichOneof("outcome") == "returns", ended
         assert flag.read_text() == "exit "
         assert caller.next() == []  # the call is not answered: its caller learns from the actor's end
+
+
+def test_the_last_answers_arrive(forker: Forker) -> None:
+    with called(forker, Counter) as (agent, caller):
+        frames = [caller.frame("blob") for _ in range(8)]  # more than a socket holds
+        caller.send(b"".join(frame for frame, _ in frames) + caller.frame("leave")[0])
+        assert [len(caller.result(seq)) for _, seq in frames] == [90_000] * 8
+        assert caller.next() == []
+        assert agent.ended().WhichOneof("outcome") == "returns"
+
+
+def test_exit_hooks_run_in_the_opposite_order(forker: Forker, tmp_path: Any) -> None:
+    class Base:
+        def __init__(self, path: str) -> None:
+            self.path = path
+
+        @runner.exit
+        def first(self) -> None:
+            self.note("first")
+
+        @runner.exit
+        def second(self) -> None:
+            self.note("second")
+
+        def note(self, text: str) -> None:
+            with open(self.path, "a") as file:
+                file.write(f"{text} ")
+
+    class Derived(Base):
+        @runner.exit
+        def third(self) -> None:
+            self.note("third")
+
+        def second(self) -> None:
+            """Not marked: no hook any more."""
+
+    with called(forker, Derived, str(tmp_path / "flag")) as (agent, _):
+        agent.send(Kind.ACTOR_EXIT, 7)
+        agent.ended()
+        assert (tmp_path / "flag").read_text() == "third first "
 
 
 def test_an_interrupt_ends_an_actor_that_is_idle(forker: Forker, tmp_path: Any) -> None:

@@ -10,10 +10,11 @@ from runner.objects.arguments import Slot
 from runner.objects.serialization import serialize
 from runner.rpc.actor_frames import REGISTERED, STREAMING, ActorKind, encode
 from runner.rpc.gen import types_pb2
+from runner.worker import frames
 from runner.worker.frames import Kind
 from tests.integration.helpers import wait_until
 from tests.integration.worker.actor_classes import Coroutines, Threads
-from tests.integration.worker.actor_harness import Caller, Forker, called, decode, packed
+from tests.integration.worker.actor_harness import SERIAL, Caller, Forker, called, decode, packed
 
 
 def results(caller: Caller, count: int) -> dict[int, Any]:
@@ -95,12 +96,20 @@ def test_cancelling_coroutines(forker: Forker) -> None:
         assert caller.result(after) == ["entered", "cancelled", 2]
 
 
-def test_a_cancel_that_comes_with_the_call(forker: Forker) -> None:
-    with called(forker, Coroutines) as (_, caller):
+@pytest.mark.parametrize("relayed", [False, True])
+def test_a_cancel_that_comes_with_the_call(forker: Forker, *, relayed: bool) -> None:
+    with called(forker, Coroutines) as (agent, near):
+        caller = Caller(agent, [0, 0, near.address, near.secret], "c-2", relayed=relayed).welcome()
         frame, seq = caller.frame("note", 1)
-        caller.send(frame + encode(ActorKind.CANCEL, seq, False))
+        cancel = encode(ActorKind.CANCEL, seq, False)
+        if relayed:  # two pieces at once
+            pieces = [frames.encode(Kind.ACTOR_IN, SERIAL, "c-2", each) for each in (frame, cancel)]
+            agent.sock.sendall(b"".join(pieces))
+        else:
+            caller.send(frame + cancel)
         assert caller.failure(seq).kind == types_pb2.FAILURE_KIND_CANCELLED
-        assert caller.get("note", 2) == ["entered", 2]
+        assert near.get("note", 2) == ["entered", 2]
+        caller.close()
 
 
 @pytest.mark.parametrize("method", ["numbers", "plain_numbers"])
