@@ -26,6 +26,7 @@ from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.rpc.version import host_id
 from runner.worker import agent_events as ev
 from runner.worker.agent_shell import AgentShell
+from runner.worker.frames import Kind
 
 WAIT_S = 15.0
 
@@ -203,7 +204,7 @@ class Worker:
         elif kind == "returned":
             outcome.returned = body
         elif kind == "checkpoint":
-            self.shell.committed((key.task_id, key.attempt), body.checkpoint.step, "", is_accepted=True)
+            self.shell.tell((key.task_id, key.attempt), Kind.COMMITTED, body.checkpoint.step, True, "", "")
 
 
 @contextlib.asynccontextmanager
