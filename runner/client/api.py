@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from runner.client.cluster_info import Node
     from runner.client.connection import ClientSession
     from runner.client.generators import ObjectRefGenerator
+    from runner.client.runs import Run
     from runner.client.runtime_context import RuntimeContext
     from runner.client.streams import EventStream
     from runner.objects.refs import ObjectRef
     from runner.options import OptionsDict
     from runner.pools import Pool
+
+_SUBMITS_ACKED_S = 30.0
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -309,6 +312,18 @@ def stream(
     from runner.client.streams import open_stream
 
     return open_stream(current_session(), runs, kinds)
+
+
+def get_run(name_or_id: str) -> Run:
+    """The run of that id, or the newest one of that name: submitted by this session or any other of the cluster.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from runner.client.runs import find_run
+
+    current_session().flush(_SUBMITS_ACKED_S)  # those of this session may still be on their way
+    return find_run(name_or_id)
 
 
 # ---- the cluster ----

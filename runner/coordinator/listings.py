@@ -8,6 +8,7 @@ from runner.coordinator.engine import CoreClock
 from runner.coordinator.fleet import Boot, Fleet, since_requested
 from runner.core.cluster import Cluster
 from runner.core.views import MachineView, TaskView
+from runner.ids import TaskId
 from runner.rpc.gen import client_pb2
 from runner.rpc.limits import cut_text
 
@@ -29,6 +30,9 @@ def machines(
 
 def tasks(cluster: Cluster, clock: CoreClock, request: client_pb2.ListTasksRequest) -> client_pb2.ListTasksReply:
     """One page of tasks in order of submission."""
+    if request.task_id:
+        view = cluster.task(TaskId(request.task_id))
+        return client_pb2.ListTasksReply(tasks=[] if view is None else [_task(cluster, clock, view)])
     views, token = cluster.tasks(
         state=request.state,
         name=request.name,
@@ -98,6 +102,7 @@ def _task(cluster: Cluster, clock: CoreClock, view: TaskView) -> client_pb2.Task
         machine_id=view.machine_id or "",
         submitted_s=view.submitted_unix_s,
         why_waiting=cluster.why_waiting(view.task_id),
+        num_returns=view.num_returns,
     )
     if view.started_s is not None:
         info.started_s = clock.unix_s(view.started_s)

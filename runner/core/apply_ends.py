@@ -9,7 +9,7 @@ from runner.core.commands import Command, NotifyItems, NotifyReady
 from runner.core.objects import Object
 from runner.core.state import State
 from runner.core.task import Task, TaskState
-from runner.core.values import FailureKind, FailureRecord, ValueRecord
+from runner.core.values import FailureKind, FailureRecord, TaskRecord, ValueRecord
 from runner.ids import return_id
 
 # A settled task keeps its arguments only while that costs less than dropping them.
@@ -31,10 +31,17 @@ def settle_returns(state: State, task: Task, values: tuple[ValueRecord, ...], fa
         if value is not None and obj.dependents is not None:
             feed_dependents(state, obj.dependents)
             obj.dependents = None
-        if not obj.holders and not obj.pins:
+        if not obj.holders and not obj.pins and not _is_kept(record, obj):
             state.objects.free_if_unused(obj)
     if task.stream is not None and task.stream.is_open:
         state.commands.append(NotifyItems(record.client_id, record.task_id, task.stream.stored, (), True))
+
+
+def _is_kept(record: TaskRecord, obj: Object | None) -> bool:
+    """A run's failure or small result is kept for who asks later; a large result only if the run outlives its client."""
+    if obj is None or not record.is_run or record.actor is not None:
+        return False
+    return obj.value is None or obj.value.segment is None or record.detached
 
 
 def announce(commands: list[Command], obj: Object) -> None:
@@ -63,7 +70,10 @@ def release_inputs(state: State, task: Task) -> None:
         parent = state.tasks.get(record.parent[0])
         if parent is not None and parent.children is not None:
             parent.children.pop(record.task_id, None)
-    pinned, task.pinned = task.pinned, ()
+    # The record of a run stays, and what it came to with it.
+    returns = (return_id(record.task_id, index) for index in range(record.num_returns if record.is_run else 0))
+    kept = [object_id for object_id in returns if _is_kept(record, state.objects.by_id.get(object_id))]
+    pinned, task.pinned = task.pinned, state.objects.pin(kept)
     if pinned:
         state.objects.unpin(pinned)
     task.function = None

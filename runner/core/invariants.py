@@ -58,7 +58,8 @@ def _check_task(state: State, task: Task) -> None:
     placed = task.state in _PLACED
     assert placed == (task.slot is not None) == (task.machine is not None), task.story()
     assert placed or (task.block is Block.NONE and not task.executor_id)
-    assert not task.is_settled() or (not task.pinned and task.function is None)
+    assert not task.is_settled() or task.function is None
+    assert not task.is_settled() or not task.pinned or task.record.is_run, "only runs keep what they came to"
     assert task.is_settled() == (task.ended_s is not None)
     assert (task.missing == 0) or task.state in (TaskState.WAITING, TaskState.FAILED, TaskState.CANCELLED)
     assert not (task.state is TaskState.WAITING and task.missing == 0), f"ready but not queued: {task.story()}"

@@ -34,6 +34,7 @@ def task_view(state: State, task: Task) -> TaskView:
         task.ended_s,
         task.checkpoint,
         task.failure,
+        record.num_returns,
     )
 
 

@@ -23,6 +23,7 @@ class TaskView(NamedTuple):
     ended_s: float | None  # core time
     checkpoint: CheckpointRecord | None
     failure: FailureRecord | None
+    num_returns: int = 1
 
 
 class MachineView(NamedTuple):

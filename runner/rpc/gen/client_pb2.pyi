@@ -520,18 +520,20 @@ class PoolInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., machine: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., min: _Optional[int] = ..., max: _Optional[int] = ..., coming: _Optional[int] = ..., ready: _Optional[int] = ..., idle: _Optional[int] = ..., going: _Optional[int] = ..., problem: _Optional[str] = ..., hopeless: bool = ...) -> None: ...
 
 class ListTasksRequest(_message.Message):
-    __slots__ = ("state", "name", "runs_only", "page_size", "page_token")
+    __slots__ = ("state", "name", "runs_only", "page_size", "page_token", "task_id")
     STATE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     RUNS_ONLY_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
     state: str
     name: str
     runs_only: bool
     page_size: int
     page_token: str
-    def __init__(self, state: _Optional[str] = ..., name: _Optional[str] = ..., runs_only: bool = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    task_id: str
+    def __init__(self, state: _Optional[str] = ..., name: _Optional[str] = ..., runs_only: bool = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., task_id: _Optional[str] = ...) -> None: ...
 
 class ListTasksReply(_message.Message):
     __slots__ = ("tasks", "next_page_token")
@@ -542,7 +544,7 @@ class ListTasksReply(_message.Message):
     def __init__(self, tasks: _Optional[_Iterable[_Union[TaskInfo, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class TaskInfo(_message.Message):
-    __slots__ = ("task_id", "name", "function_name", "state", "attempt", "machine_id", "submitted_s", "started_s", "ended_s", "why_waiting", "checkpoint", "failure")
+    __slots__ = ("task_id", "name", "function_name", "state", "attempt", "machine_id", "submitted_s", "started_s", "ended_s", "why_waiting", "checkpoint", "failure", "num_returns")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     FUNCTION_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -555,6 +557,7 @@ class TaskInfo(_message.Message):
     WHY_WAITING_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    NUM_RETURNS_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     name: str
     function_name: str
@@ -567,7 +570,8 @@ class TaskInfo(_message.Message):
     why_waiting: str
     checkpoint: _types_pb2.Checkpoint
     failure: _types_pb2.Failure
-    def __init__(self, task_id: _Optional[str] = ..., name: _Optional[str] = ..., function_name: _Optional[str] = ..., state: _Optional[str] = ..., attempt: _Optional[int] = ..., machine_id: _Optional[str] = ..., submitted_s: _Optional[float] = ..., started_s: _Optional[float] = ..., ended_s: _Optional[float] = ..., why_waiting: _Optional[str] = ..., checkpoint: _Optional[_Union[_types_pb2.Checkpoint, _Mapping]] = ..., failure: _Optional[_Union[_types_pb2.Failure, _Mapping]] = ...) -> None: ...
+    num_returns: int
+    def __init__(self, task_id: _Optional[str] = ..., name: _Optional[str] = ..., function_name: _Optional[str] = ..., state: _Optional[str] = ..., attempt: _Optional[int] = ..., machine_id: _Optional[str] = ..., submitted_s: _Optional[float] = ..., started_s: _Optional[float] = ..., ended_s: _Optional[float] = ..., why_waiting: _Optional[str] = ..., checkpoint: _Optional[_Union[_types_pb2.Checkpoint, _Mapping]] = ..., failure: _Optional[_Union[_types_pb2.Failure, _Mapping]] = ..., num_returns: _Optional[int] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

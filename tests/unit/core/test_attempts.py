@@ -26,6 +26,7 @@ from tests.unit.core.script import (
     crash,
     of,
     oid,
+    segment,
     started,
     user_error,
 )
@@ -78,6 +79,25 @@ def test_a_run_tells_its_watchers_every_state_and_is_kept() -> None:
     assert notes[1].resumed_from_step == -1
     assert s.release(oid("t-1")) == []
     assert s.state("t-1") == "succeeded"
+
+
+def test_what_a_run_came_to_is_kept_with_its_record_unless_it_is_large() -> None:
+    s = Script(m_1=cpus(3))
+    for name in ("t-1", "t-2", "t-3"):
+        s.submit(name, is_run=True, name="fit", detached=name == "t-3")
+    s.submit("t-4")
+    s.succeed("t-1")
+    s.succeed("t-2", segment("large"))
+    s.succeed("t-3", segment("detached"))
+    s.fail("t-4", user_error())
+    s.release(*(oid(name) for name in ("t-1", "t-2", "t-3", "t-4")))
+    assert s.cluster.object_outcome(oid("t-1")) == VALUE
+    assert s.cluster.object_outcome(oid("t-3")) == segment("detached")
+    for gone in ("t-2", "t-4"):
+        assert isinstance(s.cluster.object_outcome(oid(gone)), FailureRecord)
+    s.feed(e.ClientClosed(A))
+    assert s.cluster.object_outcome(oid("t-1")) == VALUE
+    assert s.replayed().object_outcome(oid("t-1")) == VALUE
 
 
 def test_a_repeated_submission_is_a_no_op() -> None:
