@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the named parts of the test suite: fast, slow, long, examples, wheel, container (through .ci/containers), soak. All of them run even when one fails.
+# Runs the named parts of the test suite: fast, slow, long, examples, wheel, container (through .ci/containers), ray, soak. All of them run even when one fails.
 #   PYTEST_ARGS="-x -k name"   handed to pytest
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -56,6 +56,23 @@ PY
     "$area/venv/bin/python" -m pytest -q -p no:cacheprovider tests/unit tests/integration/test_smoke.py ${PYTEST_ARGS:-}
 }
 
+# What is tested of Ray's semantics, on Ray itself: an interpreter of its own, which knows nothing of this project's packages.
+ray() {
+    set -e
+    local area=$root/.cache/ray-semantics wanted
+    wanted=$("$python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["ray-semantics"], sep="\n")')
+    if [ "$(cat "$area/installed" 2>/dev/null)" != "$wanted" ]; then
+        "$python" -m venv "$area"
+        mapfile -t wanted_list <<<"$wanted"
+        "$area/bin/python" -m pip --disable-pip-version-check install --quiet "${wanted_list[@]}"
+        printf '%s\n' "$wanted" >"$area/installed"
+    fi
+    # The folder's own conftest.py only: those above it need this project.
+    # shellcheck disable=SC2086
+    RAY_SEMANTICS_SYSTEM=ray "$area/bin/python" -m pytest -q -p no:cacheprovider --confcutdir=tests/contract/ray_semantics \
+        tests/contract/ray_semantics ${PYTEST_ARGS:-}
+}
+
 for name in "$@"; do
     case $name in
         fast) pytest_in_root fast 300 tests/unit tests/properties tests/repo ;;
@@ -63,6 +80,7 @@ for name in "$@"; do
         long) pytest_in_root long 900 -m long tests/contract tests/integration tests/chaos ;;
         examples) pytest_in_root examples 600 tests/examples ;;
         wheel) part wheel 400 bash -c "$(declare -f wheel); root='$root' python='$python'; wheel" ;;
+        ray) part ray 600 bash -c "$(declare -f ray); root='$root' python='$python'; ray" ;;
         container) pytest_in_root container 480 tests/container ;;
         soak)
             RUNNER_SIM_SEEDS="${RUNNER_SIM_SEEDS:-1000}" HYPOTHESIS_PROFILE=soak pytest_in_root properties 3600 tests/properties --timeout=1800
