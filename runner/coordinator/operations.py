@@ -114,12 +114,22 @@ class Operations:
 
     def _actor_input(self, session: Session, part: client_pb2.ActorFrames, _parent: Parent) -> None:
         """Pass on what a caller says that cannot reach the actor. What is too late is dropped: it is told of the end."""
-        actor_id = TaskId(part.actor_id)
-        place = self._cluster.actor_place(actor_id, part.incarnation)
-        if place is not None:
-            key = fleet_pb2.AttemptKey(task_id=actor_id, attempt=part.incarnation)
-            told = fleet_pb2.ActorInput(key=key, caller_id=session.client_id, frames=part.frames)
-            self._links.send(*place, fleet_pb2.AgentCommand(actor_input=told))
+        if part.frames and self._tell_actor(session, TaskId(part.actor_id), part.incarnation, part.frames):
+            session.relayed.add((TaskId(part.actor_id), part.incarnation))
+
+    def session_ended(self, session: Session) -> None:
+        """Tell the actors to which it spoke through us that it is gone."""
+        for actor_id, incarnation in session.relayed:
+            self._tell_actor(session, actor_id, incarnation, b"")
+
+    def _tell_actor(self, session: Session, actor_id: TaskId, incarnation: int, frames: bytes) -> bool:
+        place = self._cluster.actor_place(actor_id, incarnation)
+        if place is None:
+            return False
+        key = fleet_pb2.AttemptKey(task_id=actor_id, attempt=incarnation)
+        told = fleet_pb2.ActorInput(key=key, caller_id=session.client_id, frames=frames)
+        self._links.send(*place, fleet_pb2.AgentCommand(actor_input=told))
+        return True
 
     def _called(self, session: Session, call: client_pb2.Call, _parent: Parent) -> None:
         self.on_call(session.client_id, call)

@@ -39,6 +39,7 @@ class Session:
         "is_ack_due",
         "machine_id",
         "outbox",
+        "relayed",
         "sent_ack",
         "stream",
     )
@@ -51,6 +52,7 @@ class Session:
         self.is_ack_due = False  # an acknowledgement has waited long enough for a frame to ride on
         self.outbox: Outbox[Ready | client_pb2.ServerFrame] = Outbox()
         self.stream = 0  # counts connections: an old stream must not end a newer one's session
+        self.relayed: set[tuple[TaskId, int]] = set()  # incarnations of actors with which it speaks through us
         # Set for executors' sessions, which speak through their machine's agent.
         self.machine_id = MachineId("")
         self.generation = 0
@@ -224,6 +226,7 @@ class Sessions:
         session = self._by_id.pop(client_id, None)
         if session is not None:
             session.outbox.close()
+            self._operations.session_ended(session)
             self._unflushed.discard(session)
             self._unacked.discard(session)
 

@@ -60,6 +60,7 @@ class Switchboard:
         self._by_fd: dict[int, Channel] = {}
         self._relays: dict[str, Channel] = {}
         self._dirty: set[Channel] = set()
+        self._roomy: deque[Channel] = deque()  # their output was full, and is not any more
         self._incoming: deque[tuple[str, bytes]] = deque()  # of relayed callers
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setblocking(False)
@@ -89,7 +90,7 @@ class Switchboard:
 
     def poll(self, timeout_s: float | None) -> None:
         """Take in what has come; waits at most `timeout_s` for it, None: until something comes."""
-        if self._incoming:
+        if self._incoming or self._roomy:
             timeout_s = 0
         for fd, mask in self._epoll.poll(timeout_s):
             channel = self._by_fd.get(fd)
@@ -104,6 +105,10 @@ class Switchboard:
                 self._reads_agent = False
         while self._incoming:
             self._take_relayed(*self._incoming.popleft())
+        while self._roomy:
+            channel = self._roomy.popleft()
+            if self.desk is not None:
+                self.desk.has_room(channel)
         self.polled_s = time.monotonic()
 
     def flush(self) -> None:
@@ -156,6 +161,14 @@ class Switchboard:
         """All callers that are there."""
         return [*self._by_fd.values(), *self._relays.values()]
 
+    def _new_channel(self, carrier: SocketCarrier | RelayCarrier) -> Channel:
+        return Channel(carrier, self._dirty, self._has_room)
+
+    def _has_room(self, channel: Channel) -> None:
+        """Called from any thread."""
+        self._roomy.append(channel)
+        self.wake()
+
     # ---- sockets ----
     def _accept(self) -> None:
         try:
@@ -164,7 +177,7 @@ class Switchboard:
             return
         sock.setblocking(False)
         _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-        channel = Channel(SocketCarrier(sock, self._epoll, _MASKS), self._dirty)
+        channel = self._new_channel(SocketCarrier(sock, self._epoll, _MASKS))
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         self._by_fd[sock.fileno()] = channel
         if uid != os.geteuid():
@@ -172,10 +185,7 @@ class Switchboard:
 
     def _serve(self, channel: Channel, mask: int) -> None:
         if mask & select.EPOLLOUT:
-            was_full = channel.is_full
             channel.flush()
-            if was_full and not channel.is_full and self.desk is not None:
-                self.desk.has_room(channel)
         if not mask & ~select.EPOLLOUT:
             return
         assert isinstance(channel.carrier, SocketCarrier)
@@ -195,8 +205,8 @@ class Switchboard:
             fd = channel.carrier.sock.fileno()
             if self._by_fd.pop(fd, None) is not None:
                 self._epoll.unregister(fd)
-        elif self._relays.get(channel.caller_id) is channel:
-            del self._relays[channel.caller_id]
+        elif isinstance(channel.carrier, RelayCarrier) and self._relays.get(channel.carrier.relay_id) is channel:
+            del self._relays[channel.carrier.relay_id]
         channel.close()
         if channel.caller_id and self.desk is not None:
             self.desk.gone(channel)
@@ -209,34 +219,31 @@ class Switchboard:
             if threading.get_ident() != self._main_thread:
                 self.wake()
 
-    def _take_relayed(self, caller_id: str, data: bytes) -> None:
+    def _take_relayed(self, relay_id: str, data: bytes) -> None:
         """No bytes at all: the caller is gone."""
-        channel = self._relays.get(caller_id)
+        channel = self._relays.get(relay_id)
         if not data:
             if channel is not None:
                 self._hang_up(channel)
             return
         if channel is None:
-            channel = Channel(RelayCarrier(self._agent, self._serial, caller_id), self._dirty)
-            self._relays[caller_id] = channel
+            carrier = RelayCarrier(self._agent, self._serial, relay_id)
+            channel = self._relays[relay_id] = self._new_channel(carrier)
         self._take(channel, data)
-        channel = self._relays.get(caller_id)
-        if channel is not None and not channel.is_open:  # it was refused
-            del self._relays[caller_id]
 
-    def _begin_again(self, channel: Channel) -> Channel:
+    def _begin_again(self, channel: Channel, carrier: RelayCarrier) -> Channel:
         """A relayed caller has lost its place in the stream: what it sent before counts as from a caller that is gone."""
-        caller_id = channel.caller_id
         self._hang_up(channel)
-        self._relays[caller_id] = Channel(channel.carrier, self._dirty)
-        return self._relays[caller_id]
+        channel = self._relays[carrier.relay_id] = self._new_channel(carrier)
+        return channel
 
     # ---- frames ----
     def _take(self, channel: Channel, data: bytes) -> None:
         try:
             frames = channel.decoder.feed(data)
-            if frames and frames[0][0] == _HELLO and channel.caller_id in self._relays:
-                channel = self._begin_again(channel)
+            carrier = channel.carrier
+            if channel.caller_id and frames and frames[0][0] == _HELLO and isinstance(carrier, RelayCarrier):
+                channel = self._begin_again(channel, carrier)
             if not channel.caller_id and frames:
                 self._greet(channel, frames.pop(0))
             if channel.caller_id and frames and self.desk is not None:

@@ -14,7 +14,7 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 | TRANSFERRED | request, answer, error class, message | agent -> executor: to one of the four below |
 | RECONNECTED | | agent -> executor: replies may have been lost, ask again |
 | ITEMS_READ | serial, count | agent -> executor: so many items of the generator were read |
-| ACTOR_IN | serial, caller_id, bytes | agent -> executor: part of a relayed actor channel, see runner/rpc/actor_frames.py |
+| ACTOR_IN | serial, caller_id, bytes | agent -> executor: part of a relayed actor channel, see runner/rpc/actor_frames.py; no bytes: the caller is gone |
 | ACTOR_EXIT | serial | agent -> executor: the actor ends gracefully |
 | EXIT | | agent -> executor: end when idle |
 | READY | pid | executor -> agent, template -> agent |

@@ -219,7 +219,7 @@ class Caller:
         if self.sock is not None:
             self.sock.sendall(data)
         else:
-            self._agent.send(Kind.ACTOR_IN, SERIAL, self._caller_id, data)
+            self._agent.send(Kind.ACTOR_IN, SERIAL, f"relayed/{self._caller_id}", data)
 
     def call(self, method: str, *args: Any, num_returns: int = 1, backpressure: int = 0, **more: Any) -> int:
         """Send a call; returns its seq. The call's id is `c-1-<seq>`."""

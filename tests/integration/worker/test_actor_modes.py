@@ -103,7 +103,7 @@ def test_a_cancel_that_comes_with_the_call(forker: Forker, *, relayed: bool) -> 
         frame, seq = caller.frame("note", 1)
         cancel = encode(ActorKind.CANCEL, seq, False)
         if relayed:  # two pieces at once
-            pieces = [frames.encode(Kind.ACTOR_IN, SERIAL, "c-2", each) for each in (frame, cancel)]
+            pieces = [frames.encode(Kind.ACTOR_IN, SERIAL, "relayed/c-2", each) for each in (frame, cancel)]
             agent.sock.sendall(b"".join(pieces))
         else:
             caller.send(frame + cancel)

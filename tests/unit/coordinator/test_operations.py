@@ -10,7 +10,7 @@ import pytest
 from runner.coordinator.operations import Operations
 from runner.errors import ProtocolViolationError
 from runner.ids import FunctionId
-from runner.rpc.gen import client_pb2, types_pb2
+from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
 
 
 class Core:
@@ -42,3 +42,27 @@ def test_few_names_are_kept_beside_the_core() -> None:
 def test_an_operation_of_a_newer_version_is_refused() -> None:
     with pytest.raises(ProtocolViolationError, match="client c-1 sent an operation that this version does not know"):
         make_operations().read(SESSION, client_pb2.Operation(), None)
+
+
+class Links:
+    """Keeps what machines are told."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Any, ...]] = []
+
+    def send(self, machine_id: str, generation: int, command: fleet_pb2.AgentCommand) -> None:
+        told = command.actor_input
+        self.sent.append((machine_id, generation, told.key.task_id, told.key.attempt, told.caller_id, told.frames))
+
+
+def test_an_actor_is_told_that_a_caller_elsewhere_is_gone() -> None:
+    links: Any = Links()
+    core: Any = SimpleNamespace(actor_place=lambda actor_id, incarnation: ("m-1", 3) if incarnation == 2 else None)
+    nothing: Any = None
+    operations = Operations(core, nothing, nothing, nothing, links, nothing)
+    session: Any = SimpleNamespace(client_id="c-1", executor_id="", relayed=set())
+    for incarnation in (1, 2):
+        part = client_pb2.ActorFrames(actor_id="t-1", incarnation=incarnation, frames=b"frames")
+        operations.read(session, client_pb2.Operation(actor_frames=part), None)
+    operations.session_ended(session)
+    assert links.sent == [("m-1", 3, "t-1", 2, "c-1", b"frames"), ("m-1", 3, "t-1", 2, "c-1", b"")]
