@@ -161,6 +161,9 @@ class ObjectRefGenerator(Iterator[ObjectRef[T]], AsyncIterator[ObjectRef[T]]):
         return f"ObjectRefGenerator({self._stream.stream_id})"
 
     def __reduce__(self) -> NoReturn:
+        self.__getstate__()
+
+    def __getstate__(self) -> NoReturn:
         error = NotSerializableError(
             f"{self!r} cannot be pickled: the items of a generator have one reader, the process that called it. Send the"
             " refs that it yields, or runner.get() of them."

@@ -58,7 +58,7 @@ class ItemSender:
         self._sent_s = 0.0
         self._has_waiting = threading.Event()
         self._reader: Waiter | None = None  # waits for the reader
-        self._is_over = False
+        self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
 
     def add(self, value: Any) -> None:
@@ -102,9 +102,11 @@ class ItemSender:
 
     def close(self) -> None:
         """The generator is over: send the rest, and end the thread."""
-        self._is_over = True
-        self.flush()
+        self._is_over.set()
         self._has_waiting.set()
+        self.flush()
+        if self._thread is not None:
+            self._thread.join()
 
     # ---- backpressure ----
     @property
@@ -157,9 +159,8 @@ class ItemSender:
         """While the generator takes its time."""
         while True:
             self._has_waiting.wait()
-            if self._is_over:
+            if self._is_over.wait(GATHER_S):
                 return
-            time.sleep(GATHER_S)
             self._has_waiting.clear()
             self.flush()
 

@@ -158,3 +158,20 @@ def test_another_host_uploads_and_fetches(coordinator: tuple[str, str, Path], mo
         assert (runner.get(doubled, timeout=30) == 2 * values).all()
         assert (runner.get(ref) == values).all()
         assert (runner.get(runner.remote(lambda a: a + 1).remote(values), timeout=30) == values + 1).all()
+
+
+def test_a_generator_has_no_gap_and_no_repeat(proxy: Proxy) -> None:
+    @runner.remote
+    def count() -> Iterator[int]:
+        for index in range(300):
+            yield index
+            time.sleep(0.005)
+
+    items: Any = count.remote()
+    seen = []
+    for ref in items:
+        seen.append(runner.get(ref, timeout=30))
+        if len(seen) % 60 == 0:
+            proxy.cut()
+    assert seen == list(range(300))
+    assert proxy.connections > 3
