@@ -29,6 +29,11 @@ def item_id(task_id: TaskId, index: int) -> ObjectId:
     return ObjectId(f"{task_id}.i{index}")
 
 
+def is_call(task_id: str) -> bool:
+    """Whether it is the id of a call of an actor: only the process that made it knows it."""
+    return task_id.startswith("c-")
+
+
 def task_of(object_id: ObjectId) -> TaskId | None:
     """The task that makes this object, or None for an object that was put."""
     head, dot, _ = object_id.rpartition(".")
