@@ -13,18 +13,22 @@ Importing this package loads neither torch nor gRPC.
 """
 
 from runner import errors, exceptions
+from runner.client.actor_class import ActorClass, method
+from runner.client.actor_handle import ActorHandle
 from runner.client.actor_hooks import enter, exit, exit_actor  # noqa: A004
 from runner.client.api import (
     available_resources,
     cancel,
     cluster_resources,
     get,
+    get_actor,
     get_checkpoint,
     get_gpu_ids,
     get_run,
     get_runtime_context,
     init,
     is_initialized,
+    kill,
     map,  # noqa: A004  its name, as in every executor
     mark_phase,
     nodes,
@@ -45,6 +49,8 @@ from runner.pools import Pool
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActorClass",
+    "ActorHandle",
     "Executor",
     "ObjectRef",
     "ObjectRefGenerator",
@@ -61,14 +67,17 @@ __all__ = [
     "exit",
     "exit_actor",
     "get",
+    "get_actor",
     "get_checkpoint",
     "get_gpu_ids",
     "get_run",
     "get_runtime_context",
     "init",
     "is_initialized",
+    "kill",
     "map",
     "mark_phase",
+    "method",
     "nodes",
     "put",
     "remote",

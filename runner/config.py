@@ -20,6 +20,7 @@ BOOT_FILE = "RUNNER_BOOT_FILE"  # a worker's boot configuration
 BOOT = "RUNNER_BOOT"  # the same, base64, where no file can be placed
 PRICES = "RUNNER_PRICES"  # a TOML file with prices of machines, over those that come with the package
 COORDINATOR = "RUNNER_COORDINATOR"  # settings of a coordinator that was booted as a machine, base64; no secrets
+ACTOR_RELAY = "RUNNER_ACTOR_RELAY"  # any value: calls of actors go through the coordinator, never straight; for tests
 INSIDE = "RUNNER_INSIDE"  # set by agents: the machine whose process this is
 PRIVATE_ADDRESS = "FLY_PRIVATE_IP"  # set by Fly in each machine: where others of its organisation reach it
 FLY_API_TOKEN = "FLY_API_TOKEN"  # noqa: S105  for the provider `fly`; its options win
@@ -48,6 +49,7 @@ class Settings:
     inside: str | None = None
     private_address: str | None = None
     no_color: bool = False
+    actor_relay: bool = False
     fly_token: str | None = field(default=None, repr=False)
     fly_base_url: str | None = None
     docker_host: str = ""
@@ -100,6 +102,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         inside=env.get(INSIDE),
         private_address=env.get(PRIVATE_ADDRESS),
         no_color=NO_COLOR in env,
+        actor_relay=ACTOR_RELAY in env,
         fly_token=env.get(FLY_API_TOKEN),
         fly_base_url=env.get(FLY_BASE_URL),
         docker_host=env.get(DOCKER_HOST, ""),

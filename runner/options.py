@@ -88,6 +88,7 @@ class OptionsDict(TypedDict, total=False):
 
 NAMES = tuple(option.name for option in fields(TaskOptions))
 _ALIASES = {"_generator_backpressure_num_objects": "generator_backpressure_num_objects"}  # Ray's name
+ALL_NAMES = (*NAMES, *_ALIASES)
 _DEFAULTS: dict[str, Any] = {name: getattr(TaskOptions(), name) for name in NAMES}
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
+from runner.client.actor_class import ActorClass, actor_class
+from runner.client.actor_options import NAMES as ACTOR_NAMES
+from runner.client.actor_options import ActorOptions, parse_actor_options
 from runner.client.context import current_session, current_task, session_or_none
 from runner.client.remote_function import RemoteFunction
 from runner.errors import BadOptionsError, UsageError
+from runner.options import ALL_NAMES as NAMES
 from runner.options import TaskOptions, parse_options
 from runner.runtime_env import parse_runtime_env
 
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
     import os
     from typing import Unpack
 
+    from runner.client.actor_handle import ActorHandle
+    from runner.client.actor_options import RemoteOptionsDict
     from runner.client.cluster_info import Node
     from runner.client.connection import ClientSession
     from runner.client.generators import ObjectRefGenerator
@@ -22,13 +28,13 @@ if TYPE_CHECKING:
     from runner.client.runtime_context import RuntimeContext
     from runner.client.streams import EventStream
     from runner.objects.refs import ObjectRef
-    from runner.options import OptionsDict
     from runner.pools import Pool
 
 _SUBMITS_ACKED_S = 30.0
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 # ---- the session ----
@@ -119,33 +125,78 @@ def is_initialized() -> bool:
 
 
 # ---- calls and values ----
-@overload
-def remote(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
-@overload
-def remote(**options: Unpack[OptionsDict]) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]: ...
-def remote(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a function remote: `@runner.remote`, or with options `@runner.remote(num_gpus=1, max_retries=2)`.
+class RemoteDecorator(Protocol):
+    """What `runner.remote(...)` with options returns."""
 
-    Options are those of `runner.options.TaskOptions`.
+    @overload  # a class is callable, too: the first that fits counts
+    def __call__(self, target: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+
+
+@overload
+def remote(target: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
+@overload
+def remote(target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+@overload
+def remote(**options: Unpack[RemoteOptionsDict]) -> RemoteDecorator: ...
+def remote(target: Any = None, /, **options: Any) -> Any:
+    """Make a function remote, or a class one of actors: `@runner.remote`, or with options `@runner.remote(num_gpus=1)`.
+
+    Options are those of `runner.options.TaskOptions`, and for classes those of `runner.client.actor_options`.
 
     Raises:
         BadOptionsError: an unknown option or a bad value.
     """
-    checked = parse_options(options) if options else TaskOptions()
-    if function is None:
-        return lambda decorated: remote_function(decorated, checked)
-    return remote_function(function, checked)
+    if target is not None:
+        return (
+            actor_class(target, ActorOptions()) if isinstance(target, type) else remote_function(target, TaskOptions())
+        )
+    # What can be an option of neither is refused here, at its place.
+    for_tasks = parse_options(options) if not set(options) - set(NAMES) else None
+    for_actors = parse_actor_options(options) if not set(options) - set(ACTOR_NAMES) else None
+    if for_tasks is None and for_actors is None:
+        parse_options(options)
+
+    def decorate(decorated: Any) -> Any:
+        if isinstance(decorated, type):
+            return actor_class(decorated, for_actors or parse_actor_options(options))
+        return remote_function(decorated, for_tasks or parse_options(options))
+
+    return decorate
 
 
 def remote_function(function: Callable[P, R], options: TaskOptions) -> RemoteFunction[P, R]:
     """`function` as a remote function."""
     if isinstance(function, RemoteFunction):
         raise BadOptionsError(f"{function!r} is remote already; use .options() to change its options.")
-    if isinstance(function, type):
-        raise BadOptionsError(f"{function.__name__} is a class; runner.remote takes functions.")
+    if isinstance(function, ActorClass):
+        raise BadOptionsError(f"{function!r} is an actor class already; use .options() to change its options.")
     if not callable(function):
-        raise BadOptionsError(f"runner.remote takes a function, not a {type(function).__name__}.")
+        raise BadOptionsError(f"runner.remote takes a function or a class, not a {type(function).__name__}.")
     return RemoteFunction(function, options)
+
+
+# ---- actors ----
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
+    """A handle of the actor that was made with this name.
+
+    Raises:
+        BadOptionsError: there is none (also a ValueError).
+    """
+    from runner.client.actor_creation import get_actor as look_up
+
+    return look_up(current_session(), name, namespace)
+
+
+def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
+    """End an actor at once; returns at once. Its exit hooks do not run, and its unanswered calls fail.
+
+    With `no_restart=False` it is restarted where its `max_restarts` allows.
+    """
+    from runner.client.actor_creation import kill as end
+
+    end(current_session(), actor, no_restart=no_restart)
 
 
 @overload

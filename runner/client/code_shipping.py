@@ -65,6 +65,9 @@ class _Search:
         if _is_importable(function):
             self.module(function.__module__)
             return  # it will be imported there by name: the module's own imports are all that matters
+        if isinstance(function, type):
+            self._class(function)
+            return
         wrapped = getattr(function, "__wrapped__", None)
         if wrapped is not None:
             self.function(wrapped)
@@ -89,15 +92,21 @@ class _Search:
         elif isinstance(value, type):
             if value.__module__ != "__main__":
                 self.module(value.__module__)
-            elif id(value) not in self._seen_objects:
-                self._seen_objects.add(id(value))
-                for member in vars(value).values():
-                    if isinstance(member, types.FunctionType):
-                        self.function(member)
+            else:
+                self.function(value)
         elif callable(getattr(value, "__runner_function__", None)):
             self.function(value.__runner_function__)
         else:
             self.module(type(value).__module__)
+
+    def _class(self, cls: type) -> None:
+        """What the bases and methods of a class name."""
+        for base in cls.__bases__:
+            self.value(base)
+        for member in vars(cls).values():
+            function = getattr(member, "__func__", getattr(member, "fget", member))
+            if isinstance(function, types.FunctionType):
+                self.function(function)
 
     def module(self, name: str) -> None:
         """A module by its full name."""

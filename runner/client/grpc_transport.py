@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc
@@ -250,6 +251,10 @@ class GrpcTransport:
                 error = failed
 
     # ---- Transport ----
+    @property
+    def gate(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def wake(self) -> None:
         if (lane := self._lane) is not None:
             lane.wake()

@@ -86,6 +86,8 @@ class ItemStreams:
         )
         if producer is None:
             self._asked.update((stream.awaited, stream.completion))
+        else:
+            self._local.expect(stream.awaited)
         return stream
 
     def get(self, stream_id: str) -> ItemStream | None:
@@ -113,6 +115,10 @@ class ItemStreams:
         for value in values[stream.received - first_index :]:
             self._add(stream, value, is_failure=False, is_registered=is_registered)
         stream.awaited = item_id(TaskId(stream_id), stream.received)
+        if stream.is_local:
+            self._local.expected(awaited)
+            if not is_over:
+                self._local.expect(stream.awaited)
         if is_over and stream.completion in self._outcomes:
             stream.is_over = True
             self._settle(stream.awaited, b"", False)  # wakes who waits for it: there is no such item
@@ -146,11 +152,17 @@ class ItemStreams:
         stream.is_closed = True
         self._asked.discard(stream.awaited)
         has_news = bool(stream.unread) or not stream.is_over  # else its maker, too, has nothing left of it
+        if stream.is_local:
+            self._local.expected(stream.awaited)
+        known = []  # to the server: local ones that their maker has put there
         for object_id in stream.unread:
             del self._counts[object_id]
             del self._outcomes[object_id]
-            if stream.is_local:
-                self._local.forget(object_id)
+            if stream.is_local and not self._local.forget(object_id):
+                known.append(object_id)
+        if known:
+            refs = client_pb2.RefList(object_ids=known)
+            self._operate(client_pb2.Operation(release_refs=refs).SerializeToString())
         stream.unread.clear()
         if has_news:
             stream.producer.closed(stream_id, stream.read, go_on=go_on)

@@ -43,16 +43,33 @@ class LocalObjects:
         self._store = store
         self._local: set[str] = set()
         self._promised: set[str] = set()
+        self._expected: set[str] = set()
 
     def __contains__(self, object_id: object) -> bool:
         """Whether this process settles it: nobody else can be asked."""
-        return object_id in self._local or object_id in self._promised
+        return object_id in self._local or object_id in self._promised or object_id in self._expected
+
+    def has_none_of(self, object_ids: set[str]) -> bool:
+        """Whether the server settles all of these."""
+        return all(object_ids.isdisjoint(each) for each in (self._local, self._promised, self._expected))
+
+    def has_all_of(self, object_ids: set[str]) -> bool:
+        """Whether this process settles all of these."""
+        return object_ids <= self._local or all(object_id in self for object_id in list(object_ids))
 
     def created(self, object_ids: Iterable[str]) -> None:
         """New ones, one ref to each."""
         for object_id in object_ids:
             self._counts[object_id] = 1
             self._local.add(object_id)
+
+    def expect(self, object_id: str) -> None:
+        """This one may come into being: the next item of a stream."""
+        self._expected.add(object_id)
+
+    def expected(self, object_id: str) -> None:
+        """It came, or never will."""
+        self._expected.discard(object_id)
 
     def forget(self, object_id: str) -> bool:
         """The last ref here is gone; False: the server knows the object and must be told."""

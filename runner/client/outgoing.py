@@ -41,9 +41,9 @@ class Outgoing:
 
     def arguments(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[types_pb2.Value, list[ObjectRef[Any]], Any]:
-        """The arguments of a call of `name` as they are sent, the refs it waits for, and what must stay alive until
-        the call is queued. Large arguments are put first.
+    ) -> tuple[types_pb2.Value, list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        """The arguments of a call of `name` as they are sent, the refs it waits for, and those inside the arguments.
+        All of these must stay alive until the call is queued. Large arguments are put first.
 
         Raises:
             NotSerializableError: an argument cannot be sent; says which.
@@ -54,28 +54,30 @@ class Outgoing:
             raise bad_argument(name, args, kwargs, error) from None
         check_own(self._session, refs)
         value = types_pb2.Value()
+        inside: list[ObjectRef[Any]] = []
         if isinstance(packed, bytes) and len(packed) <= INLINE_MAX_BYTES:
             value.inline = packed
         else:
             whole = packed if isinstance(packed, Serialized) else serialize((args, kwargs))
             if whole.total_bytes <= INLINE_MAX_BYTES:
                 value.inline = whole.to_bytes()
-                value.contained_refs.extend(ref.id for ref in whole.contained_refs)
+                inside = whole.contained_refs
+                value.contained_refs.extend(ref.id for ref in inside)
             else:
                 refs = [*refs, self.put(whole)]
                 value.inline = arguments.WHOLE
-        return value, refs, packed
+        return value, refs, inside
 
     def spec(
         self, call: PreparedCall, task_id: TaskId, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
     ) -> tuple[bytes, Any]:
         """The serialised TaskSpec, and what must stay alive until it is queued."""
-        value, refs, keep = self.arguments(call.name, args, kwargs)
+        value, refs, inside = self.arguments(call.name, args, kwargs)
         dependencies = [ref.id for ref in refs]
         for object_id in dependencies:
             self._session.share(object_id)
         spec = types_pb2.TaskSpec(task_id=task_id, args=value, dependencies=dependencies, name=name)
-        return call.constant + spec.SerializeToString(), (keep, refs)
+        return call.constant + spec.SerializeToString(), (inside, refs)
 
     def put(self, serialized: Serialized, object_id: ObjectId | None = None) -> ObjectRef[Any]:
         """Store a value, under a new id or one that nobody else gives a value."""

@@ -132,11 +132,12 @@ class _Pickle:
     def get(self) -> PickledFunction:
         with self._lock:
             if self._pickled is None:
-                self._pickled = _pickle(self._function)
+                self._pickled = pickle_function(self._function)
             return self._pickled
 
 
-def _pickle(function: Callable[..., Any]) -> PickledFunction:
+def pickle_function(function: Callable[..., Any]) -> PickledFunction:
+    """A function, or class, as it is sent, with the modules that it needs."""
     from runner.client.calls import PickledFunction
     from runner.client.code_shipping import modules_and_packages
     from runner.client.pickling_errors import not_serializable

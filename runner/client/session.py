@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.client import context, fork_guard
 from runner.client.calls import PreparedCall
@@ -26,12 +26,16 @@ from runner.client.transport import Transport
 from runner.client.waiting import Waiter
 from runner.client.wire import bounded, encode_submit
 from runner.errors import BadTypeError, RunnerError, UsageError
-from runner.ids import ObjectId, TaskId, return_id, task_of
+from runner.ids import ObjectId, TaskId, is_call, return_id, task_of
 from runner.objects.refs import ObjectRef
 from runner.objects.serialization import Buffer
 from runner.objects.values import from_wire
 from runner.rpc.gen import client_pb2, types_pb2
 
+if TYPE_CHECKING:
+    from runner.client.actor_client import ActorClient
+
+_LINKS_S = 1.0  # for the thread of the actors' links to end
 _log = logging.getLogger("runner")
 
 
@@ -50,7 +54,19 @@ class Session:
         self.outgoing = Outgoing(self, self._lock)
         self._failure: RunnerError | None = None
         self._futures = FutureResolver(self)
+        self._actors: ActorClient | None = None
         fork_guard.guard(self)
+
+    @property
+    def actors(self) -> ActorClient:
+        """The actors of this session."""
+        if self._actors is None:
+            from runner.client.actor_client import ActorClient
+
+            with self._lock:
+                if self._actors is None:
+                    self._actors = ActorClient(self)
+        return self._actors
 
     # ---- submitting ----
     def submit(
@@ -100,6 +116,9 @@ class Session:
         task_id = task_of(ref.id)
         if task_id is None:
             raise UsageError(f"{ref!r} was made by put(): there is no task to cancel.")
+        if is_call(task_id):
+            self.actors.cancel(ref, task_id, force=force, recursive=recursive)
+            return
         cancel = client_pb2.Cancel(task_id=task_id, force=force, recursive=recursive)
         self._operate(client_pb2.Operation(cancel=cancel))
 
@@ -182,6 +201,8 @@ class Session:
         if is_pending:
             self.transport.want_callbacks()
             self.transport.wake()
+            if self._actors is not None:
+                self._actors.links.serve()
         return is_pending
 
     def send_request(self, method: str, request: bytes, waiter: Waiter) -> str:
@@ -266,14 +287,20 @@ class Session:
         """Send and confirm what waits, at most `timeout_s`; then end. Idempotent."""
         if self._failure is not None:
             self._futures.close()
+            self._close_actors()
             self.transport.close(0.0)
             return
         deadline_s = time.monotonic() + timeout_s
         self.flush(timeout_s)
         self.fail(UsageError("This session was shut down. Call runner.init() for a new one."))
         self._futures.close()
+        self._close_actors()
         self.transport.close(max(0.0, deadline_s - time.monotonic()))
         self.machine.outcomes.clear()
+
+    def _close_actors(self) -> None:
+        if self._actors is not None:
+            self._actors.close(_LINKS_S)
 
     def _get(self, refs: Sequence[ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
         check_own(self, refs)
@@ -323,7 +350,8 @@ class Session:
                 return self.transport.wait(waiter, timeout_s)
             self.transport.blocked()
             try:
-                return self.transport.wait(waiter, timeout_s)
+                wait = self.transport.wait if self._actors is None else self._actors.wait
+                return wait(waiter, timeout_s)
             finally:
                 self.transport.unblocked()
         finally:

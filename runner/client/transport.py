@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from runner.client.waiting import Waiter
@@ -14,6 +15,10 @@ class Transport(Protocol):
 
     The transport takes what is to be sent from `Session.take_frame()` and hands what arrives to `Session.deliver()`.
     """
+
+    @property
+    def gate(self) -> AbstractContextManager[None]:
+        """Inside it the main thread is not interrupted by a cancelled task."""
 
     def wake(self) -> None:
         """Operations are waiting in the session: send them soon. Cheap; never blocks on the other end."""

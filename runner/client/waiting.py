@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class Waiter:
     """One thread waiting for `needed` of `ids`. All methods but `block` are called under the session's lock."""
 
-    __slots__ = ("_lock", "done", "ids", "needed", "wake_on_failure")
+    __slots__ = ("_lock", "done", "ids", "needed", "wake", "wake_on_failure")
 
     def __init__(self, ids: Iterable[str], needed: int, *, wake_on_failure: bool) -> None:
         self.ids = set(ids)
         self.needed = needed
         self.wake_on_failure = wake_on_failure  # get() raises as soon as one value is an error
         self.done = False
+        self.wake: Callable[[], None] | None = None  # for a thread that waits in other ways than `block`
         self._lock = threading.Lock()
         self._lock.acquire()
 
@@ -33,6 +34,8 @@ class Waiter:
         if not self.done:
             self.done = True
             self._lock.release()
+            if self.wake is not None:
+                self.wake()
 
     def block(self, timeout_s: float | None) -> bool:
         """Wait in the calling thread; False when the time is over first."""

@@ -28,7 +28,7 @@ class ExecutorSocket:
     def __init__(self, sock: socket.socket, gate: InterruptGate) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._gate = gate
+        self.gate = gate
         self._main_thread = threading.get_ident()
         self._decoder = Decoder()
         self._handlers: dict[int, Callable[[Frame], None]] = {}
@@ -39,6 +39,8 @@ class ExecutorSocket:
         self._reader: threading.Thread | None = None
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
+        self._nudge_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # ends the main thread's poll
+        self._readable.register(self._nudge_fd, select.POLLIN)
         self._is_forked = False
 
     def on(self, kind: Kind, handler: Callable[[Frame], None]) -> None:
@@ -66,7 +68,7 @@ class ExecutorSocket:
                 "This process was forked inside a task; runner's functions work only in the task's own process."
                 " Send what you have to the parent, and call runner there."
             )
-        with self._gate:
+        with self.gate:
             data = encode(kind, *fields)
             with self._sending:
                 if not self._unsent:
@@ -119,15 +121,21 @@ class ExecutorSocket:
         """In a child: the socket is the parent's."""
         self._is_forked = True
         self._sock.close()
+        os.close(self._nudge_fd)
 
     def _pump_until(self, waiter: Waiter, timeout_s: float | None) -> bool:
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        waiter.wake = self._nudge  # others may finish it: who reads the sockets of actors
         while not waiter.done:
             left_s = None if deadline_s is None else deadline_s - time.monotonic()
             if left_s is not None and left_s <= 0:
                 return False
             self._read(left_s)
         return True
+
+    def _nudge(self) -> None:
+        if threading.get_ident() != self._main_thread:
+            os.eventfd_write(self._nudge_fd, 1)
 
     def _read_for_ever(self) -> None:
         while True:
@@ -137,9 +145,12 @@ class ExecutorSocket:
 
     def _read(self, timeout_s: float | None) -> None:
         """Wait for input and handle it; the caller holds the pump. Only the waiting can be interrupted."""
-        if not self._readable.poll(None if timeout_s is None else timeout_s * 1000):
+        ready = self._readable.poll(None if timeout_s is None else timeout_s * 1000)
+        if not ready:
             return
-        with self._gate:
+        if any(fd == self._nudge_fd for fd, _ in ready):
+            os.eventfd_read(self._nudge_fd)
+        with self.gate:
             try:
                 data = self._sock.recv(_READ_BYTES)
             except BlockingIOError:
@@ -160,7 +171,7 @@ class ExecutorSocket:
         writable.register(self._sock, select.POLLOUT)
         while self._unsent:
             writable.poll()
-            with self._gate, self._sending:
+            with self.gate, self._sending:
                 try:
                     del self._unsent[: self._sock.send(self._unsent)]
                 except BlockingIOError:

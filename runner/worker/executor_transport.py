@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 import threading
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from runner.client.waiting import Waiter
@@ -61,6 +62,10 @@ class RelayedTransport:
         self._is_waiting = self._is_blocked = False
 
     # ---- Transport ----
+    @property
+    def gate(self) -> AbstractContextManager[None]:
+        return self._sock.gate
+
     def wake(self) -> None:
         session = self._session
         if session is None or not (session.dropped or session.machine.has_operations):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from runner.client import context
@@ -54,6 +55,10 @@ class MemoryTransport:
         failure = error if isinstance(error, types_pb2.Failure) else failure_from_exception(error)
         ready = client_pb2.ObjectReady(object_id=object_id, failure=failure.SerializeToString())
         self.deliver([ready])
+
+    @property
+    def gate(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def wait(self, waiter: Waiter, timeout_s: float | None) -> bool:
         return waiter.block(timeout_s)

@@ -1,0 +1,135 @@
+"""What a handle must know of its actor's class: travels with the handle, and with the actor's creation."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from runner.client.actor_options import ActorOptions
+from runner.objects.serialization import deserialize, serialize
+from runner.options import STREAMING as STREAMING_OPTION
+from runner.rpc.actor_frames import STREAMING
+from runner.rpc.gen import types_pb2
+
+# Set by `runner.method`.
+METHOD_MARK = "__runner_method__"
+# Methods of every actor, and their names on the wire.
+SPECIAL = {
+    "__runner_ready__": "__ray_ready__",
+    "__ray_ready__": "__ray_ready__",
+    "__ray_call__": "__ray_call__",
+    "__ray_terminate__": "__ray_terminate__",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MethodMeta:
+    """One method, with the options of its calls."""
+
+    name: str
+    num_returns: int = 1  # STREAMING for generators
+    group: str = ""  # the concurrency group; empty: the default one
+    retries: int = 0  # of calls under way when the actor restarts, and of `retry_exceptions`; -1: no limit
+    retry_exceptions: bool | tuple[type[BaseException], ...] = False
+    backpressure: int = 0
+    # Derived: made for each call else.
+    wire_name: str = field(init=False, compare=False)
+    may_retry: Callable[[bytes], bool] | None = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        wire_name = SPECIAL.get(self.name, self.name)
+        object.__setattr__(self, "wire_name", f"{wire_name}@{self.group}" if self.group else wire_name)
+        covers = functools.partial(_covers, self.retry_exceptions) if self.retry_exceptions else None
+        object.__setattr__(self, "may_retry", covers)
+
+    def with_options(self, options: Mapping[str, Any]) -> MethodMeta:
+        """The same method with other options, which have been checked."""
+        num_returns = options.get("num_returns", self.num_returns)
+        return MethodMeta(
+            self.name,
+            STREAMING if num_returns == STREAMING_OPTION else num_returns,
+            options.get("concurrency_group", self.group),
+            options.get("max_task_retries", self.retries),
+            options.get("retry_exceptions", self.retry_exceptions),
+            max(0, options.get("generator_backpressure_num_objects", self.backpressure)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ActorMeta:
+    """A class as its handles see it. `packed` is all of it as bytes."""
+
+    class_name: str
+    max_pending_calls: int
+    methods: Mapping[str, MethodMeta]
+    packed: bytes = field(repr=False)
+
+    @staticmethod
+    def of(kind: type, options: ActorOptions) -> ActorMeta:
+        """Of the actors that class `kind` makes with `options`."""
+        methods = [
+            _method(name, member, options.max_task_retries)
+            for name, member in inspect.getmembers(kind, callable)
+            if not (name.startswith("__") and name.endswith("__")) or name == "__call__"
+        ]
+        rows = [
+            [
+                each.name,
+                each.num_returns,
+                each.group,
+                each.retries,
+                _pack_exceptions(each.retry_exceptions),
+                each.backpressure,
+            ]
+            for each in methods
+        ]
+        name = kind.__qualname__.rpartition("<locals>.")[2]
+        packed: bytes = msgpack.packb([name, options.max_pending_calls, options.max_task_retries, rows])
+        return ActorMeta.unpack(packed)
+
+    @staticmethod
+    @functools.lru_cache(maxsize=256)
+    def unpack(packed: bytes) -> ActorMeta:
+        """What `packed` says."""
+        class_name, max_pending_calls, max_task_retries, rows = msgpack.unpackb(packed)
+        methods = {
+            name: MethodMeta(name, returns, group, retries, _unpack_exceptions(exceptions), backpressure)
+            for name, returns, group, retries, exceptions, backpressure in rows
+        }
+        methods.update({name: MethodMeta(name, retries=max_task_retries) for name in SPECIAL})
+        return ActorMeta(class_name, max_pending_calls, methods, packed)
+
+
+def _method(name: str, member: Any, max_task_retries: int) -> MethodMeta:
+    is_stream = inspect.isgeneratorfunction(member) or inspect.isasyncgenfunction(member)
+    method = MethodMeta(name, STREAMING if is_stream else 1, retries=max_task_retries)
+    return method.with_options(getattr(member, METHOD_MARK, {}))
+
+
+def _covers(kinds: bool | tuple[type[BaseException], ...], failure: bytes) -> bool:
+    """Whether a failure of the user's code is one of `kinds`."""
+    if isinstance(kinds, bool):
+        return kinds
+    try:
+        return isinstance(deserialize(types_pb2.Failure.FromString(failure).exception), kinds)
+    except Exception:  # it could not be pickled, or cannot be loaded here
+        return False
+
+
+def _pack_exceptions(kinds: bool | tuple[type[BaseException], ...]) -> bool | bytes:
+    return kinds if isinstance(kinds, bool) else serialize(kinds).to_bytes()
+
+
+def _unpack_exceptions(packed: bool | bytes) -> bool | tuple[type[BaseException], ...]:
+    if isinstance(packed, bool):
+        return packed
+    try:
+        kinds: tuple[type[BaseException], ...] = deserialize(packed)
+    except Exception:  # their module is missing here
+        return False
+    return kinds

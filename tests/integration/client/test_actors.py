@@ -1,0 +1,381 @@
+"""Actors from a client and from tasks: calls, values, order, names, handles."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import operator
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import runner
+from runner.errors import (
+    BadOptionsError,
+    GetTimeoutError,
+    PendingCallsLimitExceededError,
+    TaskCancelledError,
+    TaskError,
+)
+from tests.integration.helpers import wait_until
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("cluster")]
+
+
+class Plain:
+    """What most tests need; made remote in each, so that it travels by value."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.total = start
+        self.kept: list[Any] = []
+        self.go = threading.Event()
+
+    def add(self, amount: int = 1) -> int:
+        self.total += amount
+        return self.total
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def keep(self, value: Any) -> int:
+        self.kept.append(value)
+        return len(self.kept)
+
+    def read(self) -> Any:
+        return runner.get(self.kept[-1][0])
+
+    def fail(self) -> None:
+        raise KeyError("gone")
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def wait_for_go(self) -> str:
+        return "went" if self.go.wait(30) else "never"
+
+    def set_go(self) -> None:
+        self.go.set()
+
+    def count(self, limit: int) -> Iterator[int]:
+        yield from range(limit)
+
+    def arrays(self, count: int) -> Iterator[Any]:
+        for index in range(count):
+            yield np.full(50_000, index)
+
+    def count_and_fail(self) -> Iterator[int]:
+        yield 1
+        raise ValueError("after one")
+
+    @runner.method(num_returns=2)
+    def pair(self) -> tuple[int, int]:
+        return 1, 2
+
+
+@pytest.fixture(scope="module")
+def actor_class(cluster: Any) -> Any:
+    return runner.remote(Plain)
+
+
+@pytest.fixture(scope="module")
+def shared(actor_class: Any) -> Any:
+    return actor_class.remote()
+
+
+def get(ref: Any) -> Any:
+    return runner.get(ref, timeout=30)
+
+
+def test_calls_of_one_caller_run_in_order(actor_class: Any) -> None:
+    actor = actor_class.remote(10)
+    refs = [actor.add.remote(2) for _ in range(300)]
+    assert get(refs) == list(range(12, 612, 2))
+    assert get(actor.add.remote(amount=-600)) == 10
+
+
+def test_values_of_all_sizes_come_back(shared: Any) -> None:
+    assert get(shared.echo.remote(None)) is None
+    large = np.arange(100_000)
+    assert (get(shared.echo.remote(large)) == large).all()
+    assert get(shared.echo.remote(b"x" * 300_000)) == b"x" * 300_000
+    assert get(shared.pair.remote()) == [1, 2]
+    assert shared.echo.options(num_returns=0).remote(1) is None
+    assert get(shared.echo.options(num_returns=3).remote((1, 2, 3))) == [1, 2, 3]
+
+
+def test_refs_among_the_arguments(shared: Any) -> None:
+    @runner.remote
+    def double(x: Any) -> Any:
+        return 2 * x
+
+    task = double.remote(2)
+    assert get(shared.echo.remote(task)) == 4
+    assert get(shared.echo.remote(value=shared.add.remote(0))) >= 0
+    assert get(shared.echo.remote(double.remote(np.arange(50_000))))[-1] == 99_998
+    inner = get(shared.echo.remote([task, runner.put("put")]))
+    assert get(inner) == [4, "put"]
+    call = shared.echo.remote("of a call")
+    assert get(double.remote(call)) == "of a call" * 2
+    assert get(get(shared.echo.remote([call]))[0]) == "of a call"
+    failed = shared.fail.remote()
+    with pytest.raises(KeyError):
+        get(shared.echo.remote(failed))
+    with pytest.raises(KeyError):
+        get(double.remote(failed))
+
+
+def test_a_result_is_passed_on_before_it_is_there(actor_class: Any) -> None:
+    @runner.remote
+    def upper(text: str) -> str:
+        return text.upper()
+
+    slow = actor_class.options(max_concurrency=2).remote()
+    ref = slow.wait_for_go.remote()
+    result = upper.remote(ref)
+    nested = actor_class.remote()
+    get(nested.keep.remote([ref]))
+    get(slow.set_go.remote())
+    assert get(result) == "WENT"
+    assert get(nested.echo.remote(ref)) == "went"
+
+
+def test_refs_that_an_actor_keeps_outlive_the_callers(shared: Any) -> None:
+    ref = runner.put(np.arange(60_000))
+    get(shared.keep.remote([ref]))
+    del ref
+    assert get(shared.read.remote())[-1] == 59_999
+    value = get(shared.echo.remote([runner.put(b"y" * 200_000)]))[0]
+    assert len(get(value)) == 200_000
+
+
+def test_errors_are_of_the_users_type_and_the_actor_lives_on(shared: Any) -> None:
+    with pytest.raises(KeyError) as raised:
+        get(shared.fail.remote())
+    assert isinstance(raised.value, TaskError)
+    assert "Plain.fail" in str(raised.value)
+    assert get(shared.echo.remote(1)) == 1
+
+
+def test_generators_come_item_by_item(shared: Any) -> None:
+    assert [get(ref) for ref in shared.count.remote(100)] == list(range(100))
+    assert [int(get(ref)[0]) for ref in shared.arrays.remote(3)] == [0, 1, 2]
+    refs = list(shared.count_and_fail.remote())
+    assert get(refs[0]) == 1
+    with pytest.raises(ValueError, match="after one"):
+        get(refs[1])
+    stream = shared.count.remote(10_000_000)
+    assert get(next(stream)) == 0
+    stream.close()
+    assert get(shared.echo.remote("free again")) == "free again"
+
+
+def test_waiting_awaiting_and_futures(actor_class: Any) -> None:
+    @runner.remote
+    def one() -> int:
+        return 1
+
+    actor = actor_class.options(max_concurrency=2).remote()
+    pending = actor.wait_for_go.remote()
+    quick = actor.add.remote()
+    assert runner.wait([pending, quick, one.remote()], num_returns=2, timeout=30)[1] == [pending]
+    with pytest.raises(GetTimeoutError):
+        runner.get(pending, timeout=0.05)
+    future = pending.future()
+
+    async def use() -> list[Any]:
+        actor.set_go.remote()
+        return await asyncio.gather(pending, *(actor.add.remote() for _ in range(20)))
+
+    went, *totals = asyncio.run(use())
+    assert went == future.result(timeout=30) == "went"
+    assert sorted(totals) == list(range(2, 22))
+
+
+def test_threads_share_a_handle(actor_class: Any) -> None:
+    actor = actor_class.remote()
+    results: list[list[int]] = []
+
+    def use() -> None:
+        results.append([get(actor.add.remote()) for _ in range(100)])
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(functools.reduce(operator.iadd, results, [])) == list(range(1, 401))
+    assert all(each == sorted(each) for each in results)
+
+
+def test_handles_travel(actor_class: Any) -> None:
+    @runner.remote
+    def use(handle: Any, others: dict[str, Any]) -> list[int]:
+        assert others["same"] == handle
+        return runner.get([handle.add.remote() for _ in range(3)])
+
+    actor = actor_class.remote()
+    assert get(use.remote(actor, {"same": actor})) == [1, 2, 3]
+    keeper = actor_class.remote()
+    get(keeper.keep.remote(actor))
+    back = get(keeper.echo.remote(actor))
+    assert back == actor and hash(back) == hash(actor) and repr(back) == repr(actor)
+    assert get(back.add.remote()) == 4
+
+    @runner.remote
+    def closure() -> int:
+        total: int = runner.get(actor.add.remote())
+        return total
+
+    assert get(closure.remote()) == 5
+
+
+def test_an_actor_made_in_a_task_and_in_an_actor(actor_class: Any) -> None:
+    @runner.remote
+    def make() -> Any:
+        handle = actor_class.remote(100)
+        runner.get(handle.add.remote())
+        return handle
+
+    class Parent:
+        def __init__(self) -> None:
+            self.child = actor_class.remote(5)
+
+        def ask(self) -> int:
+            total: int = runner.get(self.child.add.remote())
+            return total
+
+    assert get(get(make.remote()).add.remote()) == 102
+    assert get(runner.remote(Parent).remote().ask.remote()) == 6
+
+
+def test_an_async_actor_and_its_streams() -> None:
+    class Async:
+        def __init__(self) -> None:
+            self.go = asyncio.Event()
+
+        async def wait(self) -> str:
+            await self.go.wait()
+            return "went"
+
+        async def set(self) -> None:
+            self.go.set()
+
+        async def items(self) -> AsyncIterator[int]:
+            for index in range(3):
+                await asyncio.sleep(0)
+                yield index
+
+    actor = runner.remote(Async).remote()
+    waiting = [actor.wait.remote() for _ in range(50)]
+    get(actor.set.remote())
+    assert get(waiting) == ["went"] * 50
+
+    async def read() -> list[int]:
+        return [await ref async for ref in actor.items.remote()]
+
+    assert asyncio.run(read()) == [0, 1, 2]
+
+
+def test_names(actor_class: Any) -> None:
+    with pytest.raises(ValueError, match="Failed to look up actor 'counter'"):
+        runner.get_actor("counter")
+    actor = actor_class.options(name="counter").remote(1)
+    assert get(runner.get_actor("counter").add.remote()) == 2
+    with pytest.raises(ValueError, match="is taken"):
+        actor_class.options(name="counter").remote()
+    same = actor_class.options(name="counter", get_if_exists=True).remote(50)
+    assert same == actor
+    assert get(same.add.remote()) == 3
+    other = actor_class.options(name="counter", namespace="elsewhere").remote(70)
+    assert get(runner.get_actor("counter", namespace="elsewhere").add.remote()) == 71
+    assert other != actor
+
+    @runner.remote
+    def look() -> int:
+        total: int = runner.get(runner.get_actor("counter").add.remote())
+        return total
+
+    assert get(look.remote()) == 4
+    runner.kill(actor)
+    wait_until(lambda: _is_missing("counter"), 10, "the name to be free")
+
+
+def _is_missing(name: str) -> bool:
+    try:
+        runner.get_actor(name)
+    except ValueError:
+        return True
+    return False
+
+
+def test_cancelling(actor_class: Any) -> None:
+    actor = actor_class.options(max_concurrency=2).remote()
+    queue = actor_class.remote()
+    gate = actor.wait_for_go.remote()
+    behind = queue.echo.remote(gate)
+    waiting = queue.add.remote()
+    runner.cancel(waiting)
+    with pytest.raises(TaskCancelledError):
+        get(waiting)
+    get(actor.set_go.remote())
+    assert get(behind) == "went"
+    runner.cancel(behind)
+    assert get(behind) == "went"
+    with pytest.raises(ValueError, match="force"):
+        runner.cancel(behind, force=True)
+    assert get(queue.add.remote()) == 1
+
+
+def test_a_limit_of_pending_calls(actor_class: Any) -> None:
+    actor = actor_class.options(max_pending_calls=2, max_concurrency=2).remote()
+    pending = actor.wait_for_go.remote()
+    go = actor.set_go.remote()
+    if runner.wait([go], timeout=0)[0] == []:
+        with pytest.raises(PendingCallsLimitExceededError, match="max_pending_calls is 2"):
+            actor.add.remote()
+    get([pending, go])
+    assert get(actor.add.remote()) == 1
+
+
+def test_an_actor_without_handles_ends(actor_class: Any) -> None:
+    from tests.integration.helpers import wait_gone
+
+    actor = actor_class.remote()
+    pid = get(actor.pid.remote())
+    last = actor.add.remote()
+    del actor
+    assert get(last) == 1
+    del last
+    wait_gone([pid], 20)
+
+
+def test_readiness_and_wrong_uses(actor_class: Any, shared: Any) -> None:
+    assert get(shared.__runner_ready__.remote()) is get(shared.__ray_ready__.remote()) is True
+    with pytest.raises(TypeError, match=r"Plain\(\) is an actor class: call Plain.remote"):
+        actor_class()
+    with pytest.raises(TypeError, match=r"call .add.remote\(...\)"):
+        shared.add()
+    with pytest.raises(AttributeError, match="Plain has no method 'nothing'"):
+        shared.nothing
+    with pytest.raises(BadOptionsError, match='lifetime="detached" needs a cluster'):
+        actor_class.options(name="d", lifetime="detached").remote()
+    assert "add" in dir(shared)
+
+
+def test_retried_errors() -> None:
+    class Flaky:
+        def __init__(self) -> None:
+            self.tries = 0
+
+        @runner.method(max_task_retries=3, retry_exceptions=[ValueError])
+        def work(self) -> int:
+            self.tries += 1
+            if self.tries < 3:
+                raise ValueError("not yet")
+            return self.tries
+
+    assert get(runner.remote(Flaky).remote().work.remote()) == 3
