@@ -13,6 +13,7 @@ from runner.objects.store import open_segment
 from runner.rpc import actor_frames
 from runner.rpc.actor_frames import REGISTERED, ActorKind
 from runner.rpc.gen import types_pb2
+from runner.worker.frames import Kind
 from tests.integration.helpers import wait_until
 from tests.integration.worker.actor_classes import Counter
 from tests.integration.worker.actor_harness import Agent, Caller, Forker, actor, called, decode, packed
@@ -198,6 +199,12 @@ def test_a_call_knows_where_it_runs(forker: Forker) -> None:
     with called(forker, Counter, name="it") as (_, caller):
         seq = caller.call("who")
         assert caller.result(seq) == (f"c-1-{seq}", "t-1", "it", "Counter.who")
+
+
+def test_what_a_call_reports_belongs_to_the_actor(forker: Forker) -> None:
+    with called(forker, Counter) as (agent, caller):
+        caller.get("report", num_returns=1)
+        assert agent.next(Kind.METRICS)[1:3] == [7, 3]
 
 
 def test_cancelling(forker: Forker, tmp_path: Any) -> None:
