@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from runner.client.calls import PickledFunction, PreparedCall
     from runner.client.generators import ObjectRefGenerator
+    from runner.client.parameters import Parameters
     from runner.client.session import Session
     from runner.objects.refs import ObjectRef
     from runner.options import OptionsDict
@@ -54,10 +55,15 @@ class RemoteFunction(Generic[P, R]):
         while very many calls wait for their acknowledgement.
 
         Raises:
+            BadTypeError: the function does not take such arguments.
             NotSerializableError: an argument, or something the function uses, cannot be sent; says which.
         """
         from runner.client.context import current_session
 
+        parameters = self._pickle.parameters
+        if parameters is None:
+            parameters = self._pickle.find_parameters()
+        parameters.check(args, kwargs)
         session = current_session()
         prepared = self._call
         if prepared is None or prepared[0] is not session:
@@ -126,8 +132,15 @@ class _Pickle:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
+        self.parameters: Parameters | None = None
         self._pickled: PickledFunction | None = None
         self._lock = threading.Lock()
+
+    def find_parameters(self) -> Parameters:
+        from runner.client.parameters import Parameters
+
+        self.parameters = Parameters(self._function)
+        return self.parameters
 
     def get(self) -> PickledFunction:
         with self._lock:

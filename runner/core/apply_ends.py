@@ -38,10 +38,10 @@ def settle_returns(state: State, task: Task, values: tuple[ValueRecord, ...], fa
 
 
 def _is_kept(record: TaskRecord, obj: Object | None) -> bool:
-    """A run's failure or small result is kept for who asks later; a large result only if the run outlives its client."""
+    """A run's failure or small result is kept for who asks later; one that is large, or holds refs, only if the run outlives its client."""
     if obj is None or not record.is_run or record.actor is not None:
         return False
-    return obj.value is None or obj.value.segment is None or record.detached
+    return obj.value is None or record.detached or (obj.value.segment is None and not obj.value.contained)
 
 
 def announce(commands: list[Command], obj: Object) -> None:

@@ -18,6 +18,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from runner.core import events as e
 from runner.core.cluster import Cluster
 from runner.core.journal_form import decode, encode
+from runner.core.objects import Object
 from runner.core.stream_events import StreamDropped, StreamRead
 from runner.core.values import CoreConfig, FailureKind, FailureRecord, PoolRecord, TaskRecord, ValueRecord
 from runner.ids import ClientId, MachineId, ObjectId, TaskId, item_id, return_id
@@ -291,10 +292,23 @@ class ClusterMachine(ClusterModel):
         for client_id in [*CLIENTS, SESSION]:
             self.feed(e.ClientClosed(client_id))
         self.cluster.check()
-        assert self.cluster.object_count() == 0, "no object is left when nobody holds any"
-        assert self.freed == self.written, "no segment is left"
+        kept = self.kept_by_runs()
+        assert set(self.cluster._state.objects.by_id) == set(kept), "no object is left but what runs came to"
+        segments = {obj.value.segment.path for obj in kept.values() if obj.value is not None and obj.value.segment}
+        assert self.freed == self.written - segments, "no other segment is left"
         left = self.cluster.tasks(limit=1000)[0]
         assert all(view.is_run for view in left), "only runs are kept"
+
+    def kept_by_runs(self) -> dict[ObjectId, Object]:
+        """What the records of runs hold, and what that contains."""
+        by_id = self.cluster._state.objects.by_id
+        kept: dict[ObjectId, Object] = {}
+        pending = [object_id for task in self.cluster._state.tasks.values() for object_id in task.pinned]
+        while pending:
+            object_id = pending.pop()
+            kept[object_id] = by_id[object_id]
+            pending.extend(by_id[object_id].contained)
+        return kept
 
     def settle_all(self) -> None:
         """Liveness: with a healthy machine and time, every task settles."""
