@@ -73,7 +73,9 @@ class SessionMachine:
         self._ack_callbacks: deque[tuple[int, Ready]] = deque()  # by number of acknowledged operations
         self._callbacks: dict[str, list[Ready]] = {}
         self.local = LocalObjects(self._counts, self.outcomes, self._add_to_batch, self.operate, self._settle)
-        self.streams = ItemStreams(self._counts, self.outcomes, self._asked, self.local, self.operate, self._settle)
+        self.streams = ItemStreams(
+            self._counts, self.outcomes, self._asked, self.local, self.operate, self._settle, Outcome
+        )
 
     # ---- refs ----
     def created(self, object_ids: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from runner.rpc.limits import ITEM_BYTES_MAX
 _REQUEST_FRAME = b"\x12"  # SessionRequest.frame = 2
 _FRAME_SEQ = b"\x08"  # ClientFrame.seq = 1, a varint
 _FRAME_OPERATIONS = b"\x12"  # ClientFrame.operations = 2
+_VALUE_INLINE = b"\x0a"  # Value.inline = 1
 _OPERATION_SUBMIT = b"\x1a"  # Operation.submit = 3
 
 
@@ -32,6 +33,11 @@ def encode_frame(seq: int, operations: Sequence[bytes]) -> bytes:
 def encode_submit(spec: bytes) -> bytes:
     """A serialised Operation that submits a serialised TaskSpec."""
     return b"".join((_OPERATION_SUBMIT, varint(len(spec)), spec))
+
+
+def encode_inline(data: bytes) -> bytes:
+    """A serialised Value that is inline and contains no refs."""
+    return b"".join((_VALUE_INLINE, varint(len(data)), data))
 
 
 def bounded(operation: bytes, what: str, refs: Iterable[ObjectRef[object]] = ()) -> bytes:

@@ -13,6 +13,7 @@ from runner.coordinator.machine_links import MachineLink, MachineLinks
 from runner.coordinator.recorder import LogEntry, Recorder
 from runner.coordinator.sessions import Session, Sessions
 from runner.core import commands, events, stream_events
+from runner.core.values import ValueRecord
 from runner.errors import ProtocolViolationError
 from runner.ids import ClientId, ExecutorId, TaskId
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
@@ -128,7 +129,10 @@ class Reports:
 
     def _items(self, link: MachineLink, item: fleet_pb2.Items) -> None:
         key = item.key
-        values = tuple([conversion.value_record(value) for value in item.values])
+        if item.plain:
+            values = tuple([ValueRecord(value) for value in item.plain])
+        else:
+            values = tuple([conversion.value_record(value) for value in item.values])
         self._engine.post(
             stream_events.ItemsYielded(
                 link.machine_id, link.generation, TaskId(key.task_id), key.attempt, item.first_index, values

@@ -13,6 +13,7 @@ from typing import Any
 
 from runner.client.pickling_errors import not_serializable
 from runner.client.waiting import Waiter
+from runner.client.wire import encode_inline
 from runner.errors import BadOptionsError
 from runner.ids import TaskId, item_id
 from runner.objects.serialization import Serialized, serialize
@@ -51,7 +52,9 @@ class ItemSender:
         self.done = assignment.items_done  # of earlier attempts: not sent again
         self._read = assignment.items_read
         self._made = 0
-        self._batch = fleet_pb2.Items(first_index=self.done)
+        self._first_index = self.done  # of the batch
+        self._plain: list[bytes] = []  # serialised Values; only one of the two lists has any
+        self._values: list[types_pb2.Value] = []
         self._batch_bytes = 0
         self._keep: list[Any] = []  # refs in items, until these are told
         self._lock = threading.Lock()  # of the batch; held while it is sent, so that batches keep their order
@@ -74,13 +77,13 @@ class ItemSender:
         if index < self.done:
             return
         serialized = _serialize(value)
-        wire = self._encoded(serialized, index)
-        with self._lock:
-            self._batch.values.append(wire)
-            self._batch_bytes += len(wire.inline) + 64
-            if serialized.contained_refs:
-                self._keep.append(serialized.contained_refs)
-            is_due = self._batch_bytes >= BATCH_BYTES or len(self._batch.values) >= BATCH_ITEMS
+        is_plain = serialized.total_bytes <= INLINE_MAX_BYTES and not serialized.contained_refs
+        if is_plain:
+            plain = encode_inline(serialized.to_bytes())
+            is_due = self._append(self._plain, plain, len(plain), self._values)
+        else:
+            wire = self._encoded(serialized, index)
+            is_due = self._append(self._values, wire, wire.ByteSize(), self._plain, serialized.contained_refs)
         if is_due or time.monotonic() - self._sent_s >= GATHER_S:
             self.flush()
         elif not self._has_waiting.is_set():
@@ -89,16 +92,7 @@ class ItemSender:
     def flush(self) -> None:
         """Send what was added."""
         with self._lock:
-            batch = self._batch
-            if not batch.values:
-                return
-            keep, self._keep = self._keep, []
-            self._batch = fleet_pb2.Items(first_index=batch.first_index + len(batch.values))
-            self._batch_bytes = 0
-            if keep:
-                self._transport.wake()  # the refs are told before what holds them
-            self._send(batch.SerializeToString())
-            self._sent_s = time.monotonic()
+            self._flush()
 
     def close(self) -> None:
         """The generator is over: send the rest, and end the thread."""
@@ -148,6 +142,33 @@ class ItemSender:
                 f" {ITEM_BYTES_MAX}. Yield fewer refs at once."
             )
         return wire
+
+    def _append(self, batch: list[Any], item: Any, size_bytes: int, other: list[Any], refs: Any = None) -> bool:
+        """Add to one of the two kinds of batches, after what there is of the other; whether there is enough for a message."""
+        with self._lock:
+            if other:
+                self._flush()
+            batch.append(item)
+            self._batch_bytes += size_bytes
+            if refs:
+                self._keep.append(refs)
+            return self._batch_bytes >= BATCH_BYTES or len(batch) >= BATCH_ITEMS
+
+    def _flush(self) -> None:
+        """With the lock held."""
+        count = len(self._plain) or len(self._values)
+        if not count:
+            return
+        items = fleet_pb2.Items(first_index=self._first_index, plain=self._plain, values=self._values)
+        keep, self._keep = self._keep, []
+        self._first_index += count
+        self._batch_bytes = 0
+        self._plain.clear()
+        self._values.clear()
+        if keep:
+            self._transport.wake()  # the refs are told before what holds them
+        self._send(items.SerializeToString())
+        self._sent_s = time.monotonic()
 
     def _flush_soon(self) -> None:
         self._has_waiting.set()

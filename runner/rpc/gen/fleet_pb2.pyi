@@ -325,14 +325,16 @@ class ActorOutput(_message.Message):
     def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., caller_id: _Optional[str] = ..., frames: _Optional[bytes] = ...) -> None: ...
 
 class Items(_message.Message):
-    __slots__ = ("key", "first_index", "values")
+    __slots__ = ("key", "first_index", "values", "plain")
     KEY_FIELD_NUMBER: _ClassVar[int]
     FIRST_INDEX_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
+    PLAIN_FIELD_NUMBER: _ClassVar[int]
     key: AttemptKey
     first_index: int
     values: _containers.RepeatedCompositeFieldContainer[_types_pb2.Value]
-    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., first_index: _Optional[int] = ..., values: _Optional[_Iterable[_Union[_types_pb2.Value, _Mapping]]] = ...) -> None: ...
+    plain: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., first_index: _Optional[int] = ..., values: _Optional[_Iterable[_Union[_types_pb2.Value, _Mapping]]] = ..., plain: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class AttemptStarted(_message.Message):
     __slots__ = ("key", "executor_id")

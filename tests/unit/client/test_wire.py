@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.client.wire import encode_frame, encode_submit, varint
+from runner.client.wire import encode_frame, encode_inline, encode_submit, varint
 from runner.rpc.gen import client_pb2, types_pb2
 
 
@@ -24,3 +25,10 @@ def test_a_submit_is_what_protobuf_writes(task_id: str, inline: bytes) -> None:
 def test_large_lengths() -> None:
     assert varint(300) == b"\xac\x02"
     assert varint(0) == b"\0"
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 100_000])
+def test_inline_values_are_written_as_protobuf_does(size: int) -> None:
+    value = types_pb2.Value.FromString(encode_inline(bytes(size)))
+    assert value.inline == bytes(size)
+    assert value.SerializeToString() == encode_inline(bytes(size))

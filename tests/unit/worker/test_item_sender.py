@@ -12,6 +12,7 @@ import pytest
 
 from runner.client.waiting import Waiter
 from runner.objects.serialization import Serialized, deserialize
+from runner.objects.values import INLINE_MAX_BYTES
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.worker import item_sender
 from runner.worker.generating import run_generator
@@ -43,6 +44,7 @@ class Scene:
 
     def __init__(self, *, backpressure: int = 0, done: int = 0, read: int = 0) -> None:
         self.sent: list[fleet_pb2.Items] = []
+        self.placed: list[str] = []
         self.transport = Transport()
         spec = types_pb2.TaskSpec(task_id="t-1", backpressure=backpressure)
         assignment = fleet_pb2.Assignment(items_done=done, items_read=read)
@@ -51,6 +53,7 @@ class Scene:
         self.sender = ItemSender(spec, assignment, place, transport, self.take)
 
     def place(self, serialized: Serialized, object_id: str, *, inline_max_bytes: int) -> types_pb2.Value:
+        self.placed.append(object_id)
         return types_pb2.Value(inline=serialized.to_bytes())
 
     def take(self, items: bytes) -> None:
@@ -64,6 +67,7 @@ class Scene:
         for items in self.sent:
             assert items.first_index == first + len(found)
             found += [deserialize(value.inline) for value in items.values]
+            found += [deserialize(types_pb2.Value.FromString(plain).inline) for plain in items.plain]
         return found
 
 
@@ -94,7 +98,7 @@ def test_what_follows_quickly_shares_a_message(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(item_sender, "GATHER_S", 3600.0)
     for index in range(1, BATCH_ITEMS + 5):
         scene.sender.add(index)
-    assert [len(items.values) for items in scene.sent] == [1, BATCH_ITEMS]
+    assert [len(items.plain) for items in scene.sent] == [1, BATCH_ITEMS]
     scene.sender.close()
     assert scene.values == list(range(BATCH_ITEMS + 5))
 
@@ -105,6 +109,17 @@ def test_a_slow_generator_keeps_nothing_back() -> None:
     scene.sender.add(1)
     wait_until(lambda: scene.values == [0, 1], 10, "the item that waited for company")
     scene.sender.close()
+
+
+@pytest.mark.usefixtures("slow_clock")
+def test_large_items_and_small_ones_keep_their_order() -> None:
+    scene = Scene()
+    large = bytes(INLINE_MAX_BYTES)
+    made = [0, 1, large, 2, large, large, 3]
+    run_generator(iter(made), scene.sender)
+    scene.sender.close()
+    assert scene.values == made
+    assert scene.placed == ["t-1.i2", "t-1.i4", "t-1.i5"]
 
 
 @pytest.mark.usefixtures("slow_clock")
