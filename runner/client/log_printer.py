@@ -1,4 +1,4 @@
-"""Prints what tasks write to stdout and stderr, with the run's name before each line."""
+"""Prints what tasks write to stdout and stderr, with the run's name before each line; equal lines of many tasks once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import asyncio
 import queue
 import sys
 import threading
+import time
+from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from runner.client.events import Event
+from runner.client.log_dedup import LogDedup
 from runner.client.streams import Feed, below
 from runner.errors import RunnerError
 from runner.rpc.gen import client_pb2
@@ -70,19 +73,54 @@ class LogPrinter:
         await below(self._lines, _BUFFER_MAX_LINES)
 
     def _print_all(self) -> None:
-        while (event := self._lines.get()) is not None:
-            is_out = event.kind != "fleet" and event.stream != "stderr"
-            target = sys.stdout if is_out else sys.stderr
+        dedup = LogDedup()
+        while (event := self._next_event(dedup)) is not None:
+            if event.kind != "log":
+                _print(event.kind != "fleet", _line(event))
+            elif dedup.feed(event.task_id, _label(event), event.stream, event.text, time.monotonic()):
+                _print(event.stream != "stderr", _line(event))
+            if self._lines.empty():
+                _flush()
+        _print_counts(dedup.flush())
+
+    def _next_event(self, dedup: LogDedup) -> Event | None:
+        """The next one; counts of equal lines are printed when it is time for them."""
+        while (due_s := dedup.next_due_s()) is not None:
             try:
-                target.write(_line(event))
-                if self._lines.empty():
-                    target.flush()
-            except (OSError, ValueError, AttributeError):
-                continue  # closed, or there is none
+                return self._lines.get(timeout=max(0.0, due_s - time.monotonic()))
+            except queue.Empty:
+                _print_counts(dedup.due(time.monotonic()))
+        return self._lines.get()
+
+
+def _print_counts(counts: Iterable[tuple[str, str]]) -> None:
+    for stream, line in counts:
+        _print(stream != "stderr", f"{line}\n")
+    _flush()
+
+
+def _print(is_out: bool, text: str) -> None:
+    target = sys.stdout if is_out else sys.stderr
+    try:
+        target.write(text)
+    except (OSError, ValueError, AttributeError):
+        pass  # closed, or there is none
+
+
+def _flush() -> None:
+    for target in (sys.stdout, sys.stderr):
+        try:
+            target.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
+
+
+def _label(event: Event) -> str:
+    return event.name or event.task_id
 
 
 def _line(event: Event) -> str:
     if event.kind == "fleet":
         return f"runner: {f'pool {event.name}: ' if event.name else ''}{event.text}\n"
     text = f"[{event.lines_dropped} lines were not kept]" if event.kind == "log_gap" else event.text
-    return f"({event.name or event.task_id}) {text}\n"
+    return f"({_label(event)}) {text}\n"

@@ -43,8 +43,9 @@ def test_every_line_is_printed_with_its_name_and_none_is_lost_at_the_end(script:
             import sys, runner
             @runner.remote
             def talk(count):
+                name = runner.get_runtime_context().get_task_name()
                 for index in range(count):
-                    print("line", index)
+                    print("line", index, "of", name)
                 print("to stderr", file=sys.stderr)
                 print("no end of line", end="")
             runner.init()
@@ -54,10 +55,14 @@ def test_every_line_is_printed_with_its_name_and_none_is_lost_at_the_end(script:
     )
     assert status == 0, err
     lines = out.splitlines()
-    assert [line for line in lines if line.startswith("(lr=0.1) line")] == [f"(lr=0.1) line {i}" for i in range(500)]
-    assert lines.count("(talk) line 1") == 1
-    assert lines.count("(lr=0.1) no end of line") == 1
-    assert sorted(err.splitlines()) == ["(lr=0.1) to stderr", "(talk) to stderr"]
+    assert [line for line in lines if line.startswith("(lr=0.1) line")] == [
+        f"(lr=0.1) line {i} of lr=0.1" for i in range(500)
+    ]
+    assert lines.count("(talk) line 1 of talk") == 1
+    # What both have written is shown once, with a count.
+    told = {line for line in [*lines, *err.splitlines()] if "no end of line" in line or "to stderr" in line}
+    assert len(told) == 4
+    assert len({line.partition(") ")[2] for line in told if "once more, from 1 other task" in line}) == 2
 
 
 def test_init_twice_is_one_session_and_shutdown_ends_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

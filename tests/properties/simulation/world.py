@@ -31,7 +31,9 @@ TASKS = 25  # of each client
 MACHINES = 4
 CLIENTS = 2
 # Retries have no limit, so no fault of a machine or an executor may reach the user; a task that kills executors may.
-_EXPECTED_FAILURES = frozenset({FailureKind.USER, FailureKind.CANCELLED, FailureKind.WORKER_CRASHED})
+_EXPECTED_FAILURES = frozenset(
+    {FailureKind.USER, FailureKind.CANCELLED, FailureKind.KILLED, FailureKind.WORKER_CRASHED}
+)
 
 
 @dataclass(frozen=True, slots=True)
