@@ -22,26 +22,22 @@ from runner.client.api import (
     cluster_resources,
     get,
     get_actor,
-    get_checkpoint,
     get_gpu_ids,
-    get_run,
     get_runtime_context,
     init,
     is_initialized,
     kill,
     map,  # noqa: A004  its name, as in every executor
-    mark_phase,
     nodes,
     put,
     remote,
-    report,
     shutdown,
-    stream,
     wait,
 )
 from runner.client.executor import Executor
 from runner.client.generators import ObjectRefGenerator
 from runner.client.remote_function import RemoteFunction
+from runner.client.run_api import get_checkpoint, get_run, mark_phase, report, stream
 from runner.objects.refs import ObjectRef
 from runner.options import TaskOptions
 from runner.pools import Pool
