@@ -1,19 +1,18 @@
-"""Start-up, memory, throughput and latency of no-ops in Ray or Dask, measured as bench_startup and bench_tasks do it.
+"""One round of measures of one system, in a process of its own: prints a JSON object of samples by figure.
 
-Run with the peer's own interpreter: `python -m bench.peers.measure ray|dask`.
+Run with the system's own interpreter: `python -m bench.peers.measure ray|runner|dask [scene ...]`.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Callable
+import traceback
 from typing import Any
 
-from bench.harness import Figure, fresh_process, main, percentile
-
-TASKS = 10_000
-ROUND_TRIPS = 500
+from bench.harness import fresh_process
+from bench.peers.scenes import ROUND_TRIPS, SCENES, TASKS, Samples, _p50_ms, noop
 
 START = {
     "ray": """
@@ -29,6 +28,21 @@ time.sleep(2)
 from bench.memory import tree_pss_mb
 pss_mb, _ = tree_pss_mb(os.getpid())
 ray.shutdown()
+print(json.dumps({"total": first - begin, "pss_mb": pss_mb}))
+""",
+    "runner": """
+import json, os, time
+begin = time.perf_counter()
+import runner
+@runner.remote
+def noop(): return 1
+runner.init(machines=1, num_cpus=2, log_to_driver=False)
+assert runner.get(noop.remote()) == 1
+first = time.perf_counter()
+time.sleep(2)
+from bench.memory import tree_pss_mb
+pss_mb, _ = tree_pss_mb(os.getpid())
+runner.shutdown()
 print(json.dumps({"total": first - begin, "pss_mb": pss_mb}))
 """,
     "dask": """
@@ -47,66 +61,60 @@ if __name__ == "__main__":
 }
 
 
-def noop(_index: int = 0) -> None:
-    """Nothing."""
+def start(system: str) -> Samples:
+    """A fresh process to its first result, and what an idle cluster takes."""
+    took = fresh_process(START[system])
+    return {"import + init -> first no-op result": [took["total"]], "idle PSS of everything": [took["pss_mb"]]}
 
 
-def _ray() -> tuple[Callable[[int], Any], Callable[[], Any], Callable[[], Any]]:
-    import ray
+def open_api(system: str) -> Any:
+    """The module whose functions the scenes call, with a cluster of two CPUs. Both as `init()` gives it, without output."""
+    if system == "ray":
+        import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    remote = ray.remote(noop)
-    return (
-        lambda count: ray.get([remote.remote() for _ in range(count)]),
-        lambda: ray.get(remote.remote()),
-        ray.shutdown,
-    )
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        return ray
+    import runner
+
+    runner.init(machines=1, num_cpus=2, log_to_driver=False)
+    return runner
 
 
-def _dask() -> tuple[Callable[[int], Any], Callable[[], Any], Callable[[], Any]]:
+def measure(system: str, names: list[str]) -> Samples:
+    """Samples of all scenes, or of those named. A scene that fails is told on stderr and has none."""
+    found: Samples = {}
+    if not names or "start" in names:
+        found |= start(system)
+    api = open_api(system)
+    for name, scene in SCENES.items():
+        if names and name not in names:
+            continue
+        try:
+            found |= scene(api)
+        except Exception:
+            print(f"{system}: {name} failed", file=sys.stderr)
+            traceback.print_exc(limit=3)
+    api.shutdown()
+    return found
+
+
+def measure_dask(names: list[str]) -> Samples:
+    """What Dask is compared in: start and no-ops."""
     from distributed import Client, LocalCluster
 
+    found = start("dask") if not names or "start" in names else {}
     cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
     client = Client(cluster)
-
-    def close() -> None:
-        client.close()
-        cluster.close()
-
-    return (
-        lambda count: client.gather([client.submit(noop, index, pure=False) for index in range(count)]),
-        lambda: client.submit(noop, pure=False).result(),
-        close,
-    )
-
-
-def measure(peer: str, repeats: int) -> list[Figure]:
-    """The peer's figures on this machine."""
-    total_s = Figure("import + init -> first no-op result", "s", note="fresh process, two workers, no dashboard")
-    pss_mb = Figure("idle PSS of everything", "MB", note="two workers")
-    rate = Figure("10,000 no-ops", "/s", more_is_better=True)
-    trip_ms = Figure("round trip p50", "ms")
-    for index in range(repeats + 1):
-        took = fresh_process(START[peer])
-        if index:  # the first one fills the page cache
-            total_s.samples.append(took["total"])
-            pss_mb.samples.append(took["pss_mb"])
-    many, one, close = {"ray": _ray, "dask": _dask}[peer]()
-    many(1000)
-    for _ in range(repeats):
-        begin_s = time.perf_counter()
-        many(TASKS)
-        rate.samples.append(TASKS / (time.perf_counter() - begin_s))
-        trips = []
-        for _ in range(ROUND_TRIPS):
-            begin_s = time.perf_counter()
-            one()
-            trips.append((time.perf_counter() - begin_s) * 1e3)
-        trip_ms.samples.append(percentile(trips, 50))
-    close()
-    return [total_s, pss_mb, rate, trip_ms]
+    client.gather([client.submit(noop, index, pure=False) for index in range(1000)])
+    trip_ms = _p50_ms(lambda: client.submit(noop, pure=False).result(), ROUND_TRIPS)
+    begin_s = time.perf_counter()
+    client.gather([client.submit(noop, index, pure=False) for index in range(TASKS)])
+    rate = TASKS / (time.perf_counter() - begin_s)
+    client.close()
+    cluster.close()
+    return found | {"round trip p50": [trip_ms], "10,000 no-ops": [rate]}
 
 
 if __name__ == "__main__":
-    which = sys.argv.pop(1)
-    sys.exit(main(f"peer-{which}", lambda repeats: measure(which, repeats)))
+    system, *chosen = sys.argv[1:]
+    print(json.dumps(measure_dask(chosen) if system == "dask" else measure(system, chosen)))
