@@ -178,10 +178,9 @@ class ItemSender:
 
     def _flush_for_others(self) -> None:
         """While the generator takes its time."""
-        while True:
+        while not self._is_over.is_set():  # looked at after each `clear`, which may undo what `close` has set
             self._has_waiting.wait()
-            if self._is_over.wait(GATHER_S):
-                return
+            self._is_over.wait(GATHER_S)
             self._has_waiting.clear()
             self.flush()
 

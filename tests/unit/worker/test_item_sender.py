@@ -103,9 +103,10 @@ def test_what_follows_quickly_shares_a_message(monkeypatch: pytest.MonkeyPatch) 
     assert scene.values == list(range(BATCH_ITEMS + 5))
 
 
-def test_a_slow_generator_keeps_nothing_back() -> None:
+def test_a_slow_generator_keeps_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
     scene.sender.add(0)
+    monkeypatch.setattr(item_sender, "GATHER_S", 0.2)
     scene.sender.add(1)
     wait_until(lambda: scene.values == [0, 1], 10, "the item that waited for company")
     scene.sender.close()
@@ -197,3 +198,26 @@ def test_generators_are_closed_whatever_ends_them() -> None:
 def test_what_is_no_generator_is_refused() -> None:
     with pytest.raises(ValueError, match="returned a list"):
         run_generator([1], Scene().sender)
+
+
+def test_its_thread_ends_whenever_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when that falls between its look at the time and its sending."""
+    scene = Scene()
+    clear = scene.sender._has_waiting.clear
+
+    def closing_clear() -> None:
+        monkeypatch.setattr(scene.sender._has_waiting, "clear", clear)
+        scene.sender._is_over.set()
+        scene.sender._has_waiting.set()
+        clear()
+
+    monkeypatch.setattr(scene.sender._has_waiting, "clear", closing_clear)
+    scene.sender.add(0)
+    monkeypatch.setattr(item_sender, "GATHER_S", 0.2)  # however slow this machine is, the next one waits for company
+    scene.sender.add(1)
+    thread = scene.sender._thread
+    assert thread is not None
+    thread.join(10)
+    assert not thread.is_alive()
+    scene.sender.close()
+    assert scene.values == [0, 1]
