@@ -20,7 +20,6 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from concurrent import futures
@@ -40,8 +39,7 @@ def capture(*args: Any, **kwargs: Any) -> Any:
 
 
 def wait_for(path: str) -> str:
-    while not os.path.exists(path):
-        time.sleep(0.005)
+    wait_until(lambda: os.path.exists(path), 60, "the file is there")
     return path
 
 
