@@ -6,9 +6,11 @@ over the next item. Nothing is ever held back for an item that has not been made
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from runner.client.pickling_errors import not_serializable
@@ -32,6 +34,17 @@ BLOCK_AFTER_S = 0.05
 Send = Callable[[bytes], None]
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Items that leave in one message; only one of the two lists has any."""
+
+    first_index: int
+    plain: list[bytes] = field(default_factory=list)  # serialised Values
+    values: list[types_pb2.Value] = field(default_factory=list)
+    keep: list[Any] = field(default_factory=list)  # refs in them, until these are told
+    size_bytes: int = 0
+
+
 class ItemSender:
     """The items of one attempt. `add` and `wait_for_reader` belong to the thread that runs the generator."""
 
@@ -52,13 +65,9 @@ class ItemSender:
         self.done = assignment.items_done  # of earlier attempts: not sent again
         self._read = assignment.items_read
         self._made = 0
-        self._first_index = self.done  # of the batch
-        self._plain: list[bytes] = []  # serialised Values; only one of the two lists has any
-        self._values: list[types_pb2.Value] = []
-        self._batch_bytes = 0
-        self._keep: list[Any] = []  # refs in items, until these are told
+        self._batch = _Batch(self.done)
         self._lock = threading.Lock()  # of the batch; held while it is sent, so that batches keep their order
-        self._sent_s = 0.0
+        self._sent_s = -math.inf
         self._has_waiting = threading.Event()
         self._reader: Waiter | None = None  # waits for the reader
         self._is_over = threading.Event()
@@ -80,10 +89,10 @@ class ItemSender:
         is_plain = serialized.total_bytes <= INLINE_MAX_BYTES and not serialized.contained_refs
         if is_plain:
             plain = encode_inline(serialized.to_bytes())
-            is_due = self._append(self._plain, plain, len(plain), self._values)
+            is_due = self._append(plain, len(plain), is_plain=True)
         else:
             wire = self._encoded(serialized, index)
-            is_due = self._append(self._values, wire, wire.ByteSize(), self._plain, serialized.contained_refs)
+            is_due = self._append(wire, wire.ByteSize(), serialized.contained_refs, is_plain=False)
         if is_due or time.monotonic() - self._sent_s >= GATHER_S:
             self.flush()
         elif not self._has_waiting.is_set():
@@ -143,29 +152,28 @@ class ItemSender:
             )
         return wire
 
-    def _append(self, batch: list[Any], item: Any, size_bytes: int, other: list[Any], refs: Any = None) -> bool:
-        """Add to one of the two kinds of batches, after what there is of the other; whether there is enough for a message."""
+    def _append(self, item: Any, size_bytes: int, refs: Any = None, *, is_plain: bool) -> bool:
+        """Add to the batch, which is of one kind; whether there is enough for a message."""
         with self._lock:
-            if other:
+            if self._batch.values if is_plain else self._batch.plain:
                 self._flush()
-            batch.append(item)
-            self._batch_bytes += size_bytes
+            batch = self._batch
+            items: list[Any] = batch.plain if is_plain else batch.values
+            items.append(item)
+            batch.size_bytes += size_bytes
             if refs:
-                self._keep.append(refs)
-            return self._batch_bytes >= BATCH_BYTES or len(batch) >= BATCH_ITEMS
+                batch.keep.append(refs)
+            return batch.size_bytes >= BATCH_BYTES or len(items) >= BATCH_ITEMS
 
     def _flush(self) -> None:
-        """With the lock held."""
-        count = len(self._plain) or len(self._values)
+        """With the lock held. An interrupt at any place repeats nothing: what was taken out is sent, or lost with the attempt."""
+        batch = self._batch
+        count = len(batch.plain) or len(batch.values)
         if not count:
             return
-        items = fleet_pb2.Items(first_index=self._first_index, plain=self._plain, values=self._values)
-        keep, self._keep = self._keep, []
-        self._first_index += count
-        self._batch_bytes = 0
-        self._plain.clear()
-        self._values.clear()
-        if keep:
+        items = fleet_pb2.Items(first_index=batch.first_index, plain=batch.plain, values=batch.values)
+        self._batch = _Batch(batch.first_index + count)
+        if batch.keep:
             self._transport.wake()  # the refs are told before what holds them
         self._send(items.SerializeToString())
         self._sent_s = time.monotonic()

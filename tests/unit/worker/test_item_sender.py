@@ -221,3 +221,21 @@ def test_its_thread_ends_whenever_it_is_closed(monkeypatch: pytest.MonkeyPatch) 
     assert not thread.is_alive()
     scene.sender.close()
     assert scene.values == [0, 1]
+
+
+@pytest.mark.usefixtures("slow_clock")
+def test_an_interrupt_while_it_sends_repeats_nothing() -> None:
+    scene = Scene()
+    take = scene.sender._send
+
+    def interrupted(_items: bytes) -> None:
+        scene.sender._send = take
+        raise KeyboardInterrupt
+
+    for index in range(3):
+        scene.sender.add(index)
+    scene.sender._send = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        scene.sender.flush()
+    scene.sender.close()
+    assert scene.values == [0], "the first one left at once"
