@@ -14,10 +14,11 @@ HEAD = "# States\n\nDrawn from the tables that the code checks every move agains
 def main() -> int:
     """Write the page, or compare it."""
     sys.path.insert(0, str(PAGE.parent.parent))
-    from runner.core import actors, machine, objects, task
+    from runner.core import actors, groups, machine, objects, task
 
     text = HEAD
-    for title, module in (("Task", task), ("Machine", machine), ("Object", objects), ("Actor", actors)):
+    tables = (("Task", task), ("Machine", machine), ("Object", objects), ("Actor", actors), ("Placement group", groups))
+    for title, module in tables:
         text += f"\n## {title}\n\n`{module.__name__.replace('.', '/')}.py`\n\n" + diagram(module.TRANSITIONS)
     if "--check" not in sys.argv:
         PAGE.write_text(text, encoding="utf-8")

@@ -70,6 +70,8 @@ def release_inputs(state: State, task: Task) -> None:
         parent = state.tasks.get(record.parent[0])
         if parent is not None and parent.children is not None:
             parent.children.pop(record.task_id, None)
+    if record.wishes is not None and record.wishes.group_id in state.groups.by_id:
+        state.groups.by_id[record.wishes.group_id].tasks.pop(record.task_id, None)
     # The record of a run stays, and what it came to with it.
     returns = (return_id(record.task_id, index) for index in range(record.num_returns if record.is_run else 0))
     kept = [object_id for object_id in returns if _is_kept(record, state.objects.by_id.get(object_id))]

@@ -22,11 +22,12 @@ from runner.core.commands import (
 from runner.core.machine import Machine, Slot
 from runner.core.objects import Object
 from runner.core.placement import expected_duration_s
+from runner.core.reservation import Reservation
 from runner.core.resources import amount_of, only_cpus
 from runner.core.state import BACKOFF, State
 from runner.core.streams import Stream
 from runner.core.task import LINES_MAX, NO_CLIENT, Block, Task, TaskState
-from runner.core.values import MEMORY, TaskRecord
+from runner.core.values import CPU, MEMORY, TaskRecord
 from runner.ids import ClientId, ExecutorId, TaskId, return_id
 
 
@@ -51,6 +52,8 @@ def _add(state: State, fact: f.TaskAdded) -> None:
         task.missing = _await_inputs(state, task)
     if record.actor is not None:
         state.actors.add(Actor(task, record.actor))
+    if record.wishes is not None and record.wishes.group_id in state.groups.by_id:
+        state.groups.by_id[record.wishes.group_id].tasks[record.task_id] = task
     if not task.missing:
         state.enqueue(task)
     if record.is_run:
@@ -119,10 +122,12 @@ def _assign(state: State, fact: f.AttemptAssigned) -> None:
     task.last_machine_id = fact.machine_id
     slot = machine.slots.get(fact.slot)
     if slot is None:
-        slot = machine.slots[fact.slot] = Slot(fact.slot, machine, task.shape, fact.gpu_ids)
+        bundle = _bundle_of(state, task, fact.bundle) if fact.bundle >= 0 else None
+        slot = machine.slots[fact.slot] = Slot(fact.slot, machine, task.shape, fact.gpu_ids, bundle)
         state.next_slot = fact.slot + 1
-        machine.resources.take(slot.shape, slot.gpu_ids)
+        slot.place.resources.take(slot.shape, slot.gpu_ids)
         state.dirty_machines[machine] = None
+        state.touch(slot)
         machine.has_served = True
         state.note_idleness(machine)
     task.machine, task.slot = machine, slot
@@ -133,6 +138,14 @@ def _assign(state: State, fact: f.AttemptAssigned) -> None:
     slot.work_s += task.expected_s
     state.dirty_slots[slot] = None
     _send(state, task, machine, slot)
+
+
+def _bundle_of(state: State, task: Task, index: int) -> Reservation:
+    assert task.record.wishes is not None
+    bundle = state.groups.by_id[task.record.wishes.group_id].places[index]
+    assert bundle is not None
+    bundle.slots += 1
+    return bundle
 
 
 def _send(state: State, task: Task, machine: Machine, slot: Slot) -> None:
@@ -181,29 +194,36 @@ def _begin(state: State, fact: f.AttemptBegan) -> None:
 
 def _pause(state: State, fact: f.AttemptPaused) -> None:
     task = state.tasks[fact.task_id]
-    slot, machine = _place_of(task)
+    slot, _ = _place_of(task)
     task.block = Block.BLOCKED
-    machine.resources.give(only_cpus(slot.shape), ())
+    slot.place.resources.give(only_cpus(slot.shape), ())
+    _lend(slot, 1)
     state.dirty_slots[slot] = None
-    state.dirty_machines[machine] = None
+    state.touch(slot)
     state.is_placement_due = True
+
+
+def _lend(slot: Slot, sign: int) -> None:
+    if slot.bundle is None:
+        slot.machine.lent += sign * amount_of(slot.shape, CPU)
 
 
 def _awake(state: State, fact: f.AttemptAwoke) -> None:
     task = state.tasks[fact.task_id]
-    _, machine = _place_of(task)
+    slot, _ = _place_of(task)
     task.block = Block.AWAKE
-    machine.awake[task.task_id] = task
-    state.dirty_machines[machine] = None
+    slot.place.awake[task.task_id] = task
+    state.touch(slot)
 
 
 def _resume(state: State, fact: f.AttemptResumed) -> None:
     task = state.tasks[fact.task_id]
     slot, machine = _place_of(task)
-    machine.awake.pop(task.task_id, None)
+    slot.place.awake.pop(task.task_id, None)
     task.block = Block.NONE
-    machine.resources.take(only_cpus(slot.shape), ())
-    state.dirty_machines[machine] = None
+    slot.place.resources.take(only_cpus(slot.shape), ())
+    _lend(slot, -1)
+    state.touch(slot)
     state.commands.append(ResumeAttempt(machine.machine_id, machine.generation, task.task_id, task.attempt))
 
 
@@ -248,16 +268,27 @@ def _leave_slot(state: State, task: Task) -> None:
     state.is_placement_due = True
     if not slot.tasks:
         del machine.slots[slot.slot_id]
+        if task.block is not Block.NONE:
+            _lend(slot, -1)
         held = (
             slot.shape if task.block is Block.NONE else tuple(p for p in slot.shape if p not in only_cpus(slot.shape))
         )
-        machine.resources.give(held, slot.gpu_ids)
+        slot.place.resources.give(held, slot.gpu_ids)
         state.dirty_machines[machine] = None
+        if slot.bundle is not None:
+            _leave_bundle(state, slot.bundle)
         state.note_idleness(machine)
-    machine.awake.pop(task.task_id, None)
+    slot.place.awake.pop(task.task_id, None)
     task.machine = task.slot = None
     task.block = Block.NONE
     task.executor_id = ExecutorId("")
+
+
+def _leave_bundle(state: State, bundle: Reservation) -> None:
+    bundle.slots -= 1
+    state.dirty_bundles[bundle] = None
+    if bundle.is_over and not bundle.slots:
+        state.give_bundle_back(bundle)
 
 
 def _give_back(state: State, fact: f.AttemptGivenBack) -> None:

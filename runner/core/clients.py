@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from runner.core.task import Task
 from runner.ids import ClientId, ExecutorId, FunctionId, ObjectId, TaskId
+
+if TYPE_CHECKING:
+    from runner.core.groups import Group
 
 
 @dataclass(slots=True, eq=False)
@@ -20,6 +24,7 @@ class Client:
     tasks: dict[TaskId, Task] = field(default_factory=dict)  # unfinished ones that end with it
     watched: set[TaskId] = field(default_factory=set)  # actors
     promised: set[ObjectId] = field(default_factory=set)  # pending values that it is to make
+    groups: dict[str, Group] = field(default_factory=dict)  # placement groups that end with it
     functions: set[FunctionId] = field(default_factory=set)
     streams: dict[TaskId, Task] = field(default_factory=dict)  # generators that it reads
     only: tuple[ClientId, ...] = ()  # itself; shared by all objects that it alone asked for

@@ -10,6 +10,7 @@ from runner.core.commands import Command
 from runner.core.decide_actors import ACTOR_EVENTS, release_abandoned
 from runner.core.decide_clients import CLIENT_EVENTS, unknown_object
 from runner.core.decide_fleet import FLEET_EVENTS
+from runner.core.decide_groups import GROUP_EVENTS
 from runner.core.decide_pools import replan
 from runner.core.decide_streams import STREAM_EVENTS
 from runner.core.decide_tasks import TASK_EVENTS
@@ -28,6 +29,7 @@ EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {
     **ACTOR_EVENTS,
     **FLEET_EVENTS,
     **STREAM_EVENTS,
+    **GROUP_EVENTS,
     **TASK_EVENTS,
 }
 
@@ -59,7 +61,7 @@ class Cluster:
         EVENTS[type(event)](turn, event)
         if state.objects.abandoned:
             release_abandoned(turn)
-        if state.is_placement_due or state.dirty_machines or state.dirty_slots:
+        if state.is_placement_due or state.dirty_machines or state.dirty_slots or state.dirty_bundles:
             self._scheduler.run(turn)
         if state.is_plan_due:
             self._replan(turn)

@@ -9,6 +9,7 @@ from runner.core import events as e
 from runner.core import facts as f
 from runner.core.clients import Client
 from runner.core.commands import FreeSegment, NotifyReady
+from runner.core.decide_groups import remove_groups_of
 from runner.core.decide_streams import resume
 from runner.core.objects import ObjectState
 from runner.core.settle import cancel, end_promise
@@ -43,6 +44,7 @@ def close_client(turn: Turn, client: Client) -> None:
     for object_id in sorted(client.promised):
         text = f"the process that was to make object {object_id} has ended before it had the value"
         end_promise(turn, client.client_id, object_id, None, FailureRecord(FailureKind.OWNER_DIED, text))
+    remove_groups_of(turn, client)
     turn.record(f.ClientGone(client.client_id))
 
 

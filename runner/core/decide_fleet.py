@@ -12,10 +12,11 @@ from runner.core import facts as f
 from runner.core.apply_fleet import lease_s
 from runner.core.commands import DestroyMachine, FenceAgent
 from runner.core.decide_clients import close_client
+from runner.core.decide_groups import deadline_due, lose_bundles
 from runner.core.decide_pools import POOL_EVENTS, boot_failed, machine_lost, one_fewer
 from runner.core.machine import BOOTING, ENDED, LIVE, Machine, MachineState
 from runner.core.settle import end_attempt, failure_of, requeue
-from runner.core.state import BACKOFF, BOOT, CLIENT, LEASE, SCALE
+from runner.core.state import BACKOFF, BOOT, CLIENT, GROUP, LEASE, SCALE
 from runner.core.task import TaskState
 from runner.core.turn import Turn
 from runner.core.values import FailureKind
@@ -64,6 +65,7 @@ def _registered(turn: Turn, event: e.MachineRegistered) -> None:
         reason = "its agent started anew"
         turn.state.commands.append(FenceAgent(machine.machine_id, machine.generation, reason))
         _lose_attempts(turn, machine, reason)
+        lose_bundles(turn, machine)
     elif machine.state is MachineState.CREATING:  # faster than the provider's answer
         _move(turn, machine, MachineState.BOOTING)
     turn.record(
@@ -212,6 +214,7 @@ _TIMERS: dict[int, Callable[[Turn, str, float], None]] = {
     LEASE: _lease_due,
     CLIENT: _client_due,
     SCALE: _plan_due,
+    GROUP: deadline_due,
 }
 
 

@@ -172,11 +172,17 @@ def replan(turn: Turn) -> None:
 
 def demand_of(state: State) -> dict[Key, int]:
     """What waits for room and would go to a new machine, if there were one."""
-    return {
+    demand: dict[Key, int] = {
         key: queue.live
         for key, queue in state.queues.by_key.items()
         if not isinstance(key, Want) or not (key.machine_id or key.group_id)
     }
+    for group in state.groups.waiting:
+        is_alone = group.record.strategy == "STRICT_SPREAD"
+        for shape in group.lacking:
+            key = Want(shape, is_alone=True) if is_alone else shape
+            demand[key] = demand.get(key, 0) + 1
+    return demand
 
 
 def _grow(turn: Turn, pool: Pool, count: int) -> None:

@@ -9,6 +9,7 @@ from runner.core import events as e
 from runner.core import facts as f
 from runner.core.commands import FreeSegment, ReplyCheckpoint, ResumeAttempt
 from runner.core.decide_actors import is_refused
+from runner.core.decide_groups import ends_at_once
 from runner.core.feasibility import is_feasible, unschedulable
 from runner.core.resources import only_cpus
 from runner.core.settle import cancel, cancel_children, end_attempt, failure_of, requeue, settle_if_doomed
@@ -31,6 +32,8 @@ def _submit(turn: Turn, event: e.TaskSubmitted) -> None:
     if task.function is None:
         text = f"task {record.task_id}: its function {record.function_id} was never registered"
         settle_task(turn, task, failure_of(task, FailureKind.SETUP, text))
+    elif ends_at_once(turn, task):
+        return
     elif not is_feasible(state, task.key):
         settle_task(turn, task, unschedulable(state, task))
     elif record.parent is not None and _is_orphan(state, task):
@@ -121,8 +124,8 @@ def _unblocked(turn: Turn, event: e.AttemptUnblocked) -> None:
     if task.block is Block.NONE:  # it has its CPUs: a repeat, or the agent's block never came to us
         turn.state.commands.append(ResumeAttempt(event.machine_id, event.generation, event.task_id, event.attempt))
     elif task.block is Block.BLOCKED:
-        machine = task.machine
-        if not machine.awake and machine.resources.fits(only_cpus(task.shape)):
+        place = task.machine if task.slot is None else task.slot.place
+        if not place.awake and place.resources.fits(only_cpus(task.shape)):
             turn.record(f.AttemptResumed(event.task_id))
         else:
             turn.record(f.AttemptAwoke(event.task_id))

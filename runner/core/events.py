@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from runner.core.group_events import GroupRemovalRequested, GroupRequested
 from runner.core.stream_events import ItemsYielded, StreamDropped, StreamRead
-from runner.core.values import CheckpointRecord, FailureRecord, Labels, PoolRecord, Shape, TaskRecord, ValueRecord
+from runner.core.values import (
+    CheckpointRecord,
+    FailureRecord,
+    Labels,
+    PoolRecord,
+    Shape,
+    TaskRecord,
+    ValueRecord,
+)
 from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId
 
 
@@ -356,6 +365,8 @@ Event = (
     | ActorSought
     | ActorKillRequested
     | CancelRequested
+    | GroupRequested
+    | GroupRemovalRequested
     | MachinesRequested
     | PoolsConfigured
     | MachinesWanted

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from runner.core.values import (
     CheckpointRecord,
     FailureRecord,
+    GroupRecord,
     Labels,
     PoolRecord,
     Shape,
@@ -148,6 +149,7 @@ class AttemptAssigned(NamedTuple):
     machine_id: MachineId
     slot: int
     gpu_ids: tuple[int, ...]
+    bundle: int = -1  # of its placement group; -1: it has none
 
 
 class AttemptBegan(NamedTuple):
@@ -201,6 +203,32 @@ class TaskReshaped(NamedTuple):
 
     task_id: TaskId
     shape: Shape
+
+
+# ---- placement groups ----
+class GroupAdded(NamedTuple):
+    group: GroupRecord
+    now_s: float
+
+
+class GroupPlaced(NamedTuple):
+    """It stands: each bundle that had no place has one."""
+
+    group_id: str
+    places: tuple[tuple[int, MachineId, tuple[int, ...]], ...]  # bundle, machine, GPUs
+    now_s: float
+
+
+class BundlesLost(NamedTuple):
+    group_id: str
+    bundles: tuple[int, ...]
+    now_s: float
+
+
+class GroupEnded(NamedTuple):
+    group_id: str
+    state: int
+    failure: FailureRecord  # of those who still want something of it
 
 
 class CheckpointCommitted(NamedTuple):
@@ -300,6 +328,10 @@ Fact = (
     | AttemptAwoke
     | AttemptResumed
     | TaskReshaped
+    | GroupAdded
+    | GroupPlaced
+    | BundlesLost
+    | GroupEnded
     | CheckpointCommitted
     | MachineAdded
     | MachineNamed

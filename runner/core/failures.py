@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runner.core.groups import Group
 from runner.core.task import Task
 from runner.core.values import FailureKind, FailureRecord
 
@@ -11,3 +12,10 @@ def failure_of(task: Task, kind: FailureKind, message: str) -> FailureRecord:
     record = task.record
     machine_id = task.last_machine_id or ""
     return FailureRecord(kind, message, b"", record.task_id, record.name, task.attempt, machine_id, task.lines)  # type: ignore[arg-type]
+
+
+def member_failure(task: Task, group: Group) -> FailureRecord:
+    """Why a task of a group that is over has no result."""
+    assert group.failure is not None
+    what = "actor" if task.record.actor is not None else "task"
+    return failure_of(task, group.failure.kind, f"{what} {task.task_id} cannot go on: {group.failure.message}")

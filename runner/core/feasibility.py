@@ -50,6 +50,10 @@ def is_feasible(state: State, key: Key) -> bool:
 
 
 def _can_hold(state: State, key: Key) -> bool:
+    if isinstance(key, Want) and key.group_id:
+        bundles = state.groups.by_id[key.group_id].record.bundles
+        chosen = bundles if key.bundle < 0 else bundles[key.bundle : key.bundle + 1]
+        return any(not missing(key.shape, dict(bundle)) for bundle in chosen)
     if isinstance(key, Want) and key.machine_id:
         machine = _named(state, key.machine_id)
         return machine is not None and fits_kind(key, machine.shape, machine.labels)
@@ -79,6 +83,8 @@ def why_never(state: State, key: Key) -> str:
     """For people: what nobody can ever hold, and what the cluster has."""
     shape = shape_of(key)
     needs = describe(shape)
+    if isinstance(key, Want) and key.group_id:
+        return f"{needs} {_why_no_bundle(state, key)}"
     all_kinds: Iterable[Kind] = kinds(state)
     if isinstance(key, Want) and key.machine_id:
         if _named(state, key.machine_id) is None:
@@ -90,13 +96,24 @@ def why_never(state: State, key: Key) -> str:
     text = f"{needs}, which no machine of this cluster can ever hold"
     able = [kind for kind in all_kinds if kind.shape or kind.how_many]
     if able:
-        text += _lacks(key, able) + f"; the cluster has {'; '.join(_describe(able))}"
+        text += _lacks(key, able) + f"; the cluster has {'; '.join(describe_kinds(able))}"
     else:
         reasons = [machine.reason for machine in state.machines.values() if machine.reason]
         text += ": it has no machines left" + (f" (the last: {reasons[-1]})" if reasons else "")
     if state.is_budget_spent:
         text += "; max_cost is used up, so none is booted"
     return text
+
+
+def _why_no_bundle(state: State, key: Want) -> str:
+    group = state.groups.by_id[key.group_id]
+    bundles = group.record.bundles
+    if key.bundle >= len(bundles):
+        return f"in bundle {key.bundle} of {group.story()}, which has the bundles 0 to {len(bundles) - 1}"
+    if key.bundle >= 0:
+        return f"in bundle {key.bundle} of {group.story()}, which has {describe(bundles[key.bundle])}"
+    have = "; ".join(sorted({describe(bundle) for bundle in bundles}))
+    return f"in {group.story()}, of which no bundle can hold that: they have {have}"
 
 
 def _lacks(key: Key, able: list[Kind]) -> str:
@@ -106,7 +123,8 @@ def _lacks(key: Key, able: list[Kind]) -> str:
     return f"; missing: {', '.join(lacks)}" if lacks else ""
 
 
-def _describe(able: list[Kind]) -> list[str]:
+def describe_kinds(able: list[Kind]) -> list[str]:
+    """For people: each kind once, and how many there are."""
     there = {(kind.shape, kind.labels) for kind in able if kind.is_there}
     have = [f"{kind.how_many} x ({_machine(kind)})" for kind in sorted(able) if kind.is_there]
     return have + [

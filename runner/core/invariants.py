@@ -6,14 +6,17 @@ from collections import Counter
 
 from runner.core.actors import ActorState
 from runner.core.feasibility import is_feasible
+from runner.core.groups import GroupState
 from runner.core.machine import COUNTED, ENDED, Machine, MachineState
 from runner.core.objects import ObjectState
-from runner.core.resources import Resources, only_cpus
+from runner.core.reservation import Reservation
+from runner.core.resources import Resources, amount_of, only_cpus
 from runner.core.state import State
 from runner.core.streams import index_of
 from runner.core.task import Block, Task, TaskState
+from runner.core.values import CPU
 from runner.core.wants import Key, Want
-from runner.ids import ObjectId
+from runner.ids import MachineId, ObjectId
 
 _PLACED = frozenset({TaskState.ASSIGNED, TaskState.RUNNING})
 
@@ -26,6 +29,7 @@ def check(state: State) -> None:
         _check_task(state, task)
     _check_attempts(state)
     _check_queues(state)
+    _check_groups(state)
     _check_objects(state)
     _check_clients(state)
     _check_streams(state)
@@ -35,8 +39,16 @@ def check(state: State) -> None:
 
 def _check_machine(machine: Machine) -> None:
     """Resources are never overcommitted: what is free is the total less what the slots hold."""
+    heads = [slot.tasks[0] for slot in machine.slots.values() if slot.bundle is None]
+    lent = [amount_of(head.shape, CPU) for head in heads if head.block is not Block.NONE]
+    assert machine.lent == sum(lent), machine.story()
     expected = Resources(machine.shape)
+    for bundle in machine.reservations:
+        expected.take(bundle.shape, bundle.gpu_ids)
+        _check_bundle(machine, bundle)
     for slot in machine.slots.values():
+        if slot.bundle is not None:
+            continue
         assert slot.tasks, f"empty slot {slot.slot_id}"
         assert slot.machine is machine
         expected.take(slot.shape, slot.gpu_ids)
@@ -50,8 +62,48 @@ def _check_machine(machine: Machine) -> None:
     assert min([0, *expected.free.values(), *expected.gpu_free]) == 0, f"overcommitted: {machine.story()}"
     if machine.state in ENDED or not machine.generation:
         assert not machine.slots, machine.story()
-    awake = {task.task_id for task in machine.attempts() if task.block is Block.AWAKE}
+    awake = {t.task_id for s in machine.slots.values() if s.bundle is None for t in s.tasks if t.block is Block.AWAKE}
     assert awake == set(machine.awake)
+
+
+def _check_bundle(machine: Machine, bundle: Reservation) -> None:
+    """As a machine: what is free is what was reserved less what the slots hold."""
+    slots = [slot for slot in machine.slots.values() if slot.bundle is bundle]
+    assert len(slots) == bundle.slots
+    assert bundle.machine is machine
+    assert slots or not bundle.is_over, "given back when its last attempt has ended"
+    assert bundle.is_over or bundle.group.places[bundle.index] is bundle
+    assert bundle.is_over or machine.state is MachineState.READY, machine.story()
+    expected = Resources.part(bundle.shape, bundle.gpu_ids)
+    for slot in slots:
+        assert len(slot.tasks) == 1, "nothing is chained in a bundle"
+        expected.take(slot.shape, slot.gpu_ids)
+        if slot.tasks[0].block is not Block.NONE:
+            expected.give(only_cpus(slot.shape), ())
+        assert slot.tasks[0].shape == slot.shape
+    assert expected.free == bundle.resources.free, machine.story()
+    assert expected.gpu_free == bundle.resources.gpu_free
+    assert min([0, *expected.free.values(), *expected.gpu_free]) == 0, f"overcommitted: {bundle.group.story()}"
+    awake = {slot.tasks[0].task_id for slot in slots if slot.tasks[0].block is Block.AWAKE}
+    assert awake == set(bundle.awake)
+
+
+def _check_groups(state: State) -> None:
+    """All or nothing, and as the strategy says."""
+    for group in state.groups.by_id.values():
+        machines = [bundle.machine for bundle in group.standing()]
+        assert all(bundle in bundle.machine.reservations for bundle in group.standing())
+        if group.state is GroupState.CREATED:
+            assert len(machines) == len(group.places), f"{group.story()} stands in part"
+        elif group.state is not GroupState.RESCHEDULING:
+            assert not machines, f"{group.story()} holds what it cannot use"
+        if group.record.strategy == "STRICT_PACK":
+            assert len(set(machines)) <= 1
+        elif group.record.strategy == "STRICT_SPREAD":
+            assert len(set(machines)) == len(machines)
+        assert (group in state.groups.waiting) == (group.state in (GroupState.PENDING, GroupState.RESCHEDULING))
+        assert not group.is_over() or all(task.is_cancel_forced for task in group.tasks.values())
+        assert all(not task.is_settled() for task in group.tasks.values())
 
 
 def _check_task(state: State, task: Task) -> None:
@@ -89,8 +141,21 @@ def _check_queues(state: State) -> None:
         assert queue.live == sum(task.key == key for task in queued)
         assert is_feasible(state, key), f"{queue.head().task_id} waits for what can never be"
         # Work conserving: nothing waits while a machine has room for it.
-        idle = [machine.machine_id for machine in state.machines.values() if _may_go(machine, key)]
+        idle = (
+            [machine.machine_id for machine in state.machines.values() if _may_go(machine, key)]
+            if not _group_id(key)
+            else _free_bundles(state, key)
+        )
         assert not idle, f"{queue.head().task_id} waits while {idle} have room"
+
+
+def _group_id(key: Key) -> str:
+    return key.group_id if isinstance(key, Want) else ""
+
+
+def _free_bundles(state: State, key: Key) -> list[MachineId]:
+    bundles = state.groups.by_id[_group_id(key)].standing()
+    return [bundle.machine.machine_id for bundle in bundles if bundle.will_do(key)]
 
 
 def _may_go(machine: Machine, key: Key) -> bool:
@@ -187,6 +252,8 @@ def _check_counts(state: State) -> None:
         counted = Counter(machine.state for machine in mine)
         assert all(counted[kind] == count for kind, count in pool.counts.items() if kind is not MachineState.DESTROYED)
         assert pool.ready + pool.coming <= pool.record.max, f"pool {name} has more machines than its maximum"
-        assert set(pool.idle) == {m for m in mine if m.state is MachineState.READY and not m.slots}
+        assert set(pool.idle) == {
+            m for m in mine if m.state is MachineState.READY and not m.slots and not m.reservations
+        }
     draining = [m for m in state.machines.values() if m.state is MachineState.DRAINING and not m.slots]
     assert not draining, "an empty draining machine stops"

@@ -16,6 +16,7 @@ from runner.core.values import (
     CheckpointRecord,
     FailureKind,
     FailureRecord,
+    GroupRecord,
     Labels,
     PoolRecord,
     SegmentRecord,
@@ -24,6 +25,7 @@ from runner.core.values import (
     ValueRecord,
     WishRecord,
 )
+from runner.ids import MachineId
 
 _task_fields = attrgetter(*(each.name for each in fields(TaskRecord)))
 
@@ -104,6 +106,16 @@ def _pools(rows: Any) -> tuple[PoolRecord, ...]:
     )
 
 
+def _group(row: Any) -> GroupRecord:
+    group = GroupRecord(*row)
+    parent = None if group.parent is None else (group.parent[0], group.parent[1])
+    return group._replace(bundles=tuple(map(_shape, group.bundles)), parent=parent)
+
+
+def _places(rows: Any) -> tuple[tuple[int, MachineId, tuple[int, ...]], ...]:
+    return tuple((index, machine_id, tuple(gpu_ids)) for index, machine_id, gpu_ids in rows)
+
+
 _Thaw = Callable[[Any], Any]
 _KINDS: dict[int, tuple[type[Any], tuple[tuple[int, _Thaw], ...]]] = {
     1: (f.ClientSeen, ()),
@@ -134,7 +146,6 @@ _KINDS: dict[int, tuple[type[Any], tuple[tuple[int, _Thaw], ...]]] = {
     26: (f.MachineMoved, ()),
     27: (f.MachineJoined, ((3, _shape), (5, dict), (7, _labels))),
     29: (f.PoolsSet, ((0, _pools),)),
-    45: (f.TaskReshaped, ((1, _shape),)),
     30: (f.PromisesMade, ((1, tuple),)),
     31: (f.PromiseEnded, ((2, _value_or_none), (3, _failure_or_none))),
     32: (f.ActorWatched, ()),
@@ -144,5 +155,10 @@ _KINDS: dict[int, tuple[type[Any], tuple[tuple[int, _Thaw], ...]]] = {
     75: (f.ItemsStored, ((1, _values),)),
     76: (f.ItemsTaken, ()),
     77: (f.StreamEnded, ()),
+    45: (f.TaskReshaped, ((1, _shape),)),
+    46: (f.GroupAdded, ((0, _group),)),
+    47: (f.GroupPlaced, ((1, _places),)),
+    48: (f.BundlesLost, ((1, tuple),)),
+    49: (f.GroupEnded, ((2, _failure),)),
 }
 _TAGS: dict[type[Any], int] = {kind: tag for tag, (kind, _) in _KINDS.items()}

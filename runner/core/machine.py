@@ -5,13 +5,19 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from runner.core.resources import Resources
 from runner.core.task import Task
 from runner.core.values import Labels, Shape
-from runner.core.wants import Key, Want, matches
+from runner.core.wants import Key, Want, matches, shape_of
 from runner.errors import IllegalTransitionError
 from runner.ids import FunctionId, MachineId, TaskId
+
+if TYPE_CHECKING:
+    from runner.core.reservation import Reservation
+
+_SLOT_LOAD = 1e-6
 
 
 class MachineState(enum.IntEnum):
@@ -71,10 +77,16 @@ class Slot:
     machine: Machine
     shape: Shape
     gpu_ids: tuple[int, ...]
+    bundle: Reservation | None = None  # of a placement group; None: the machine's own resources
     tasks: list[Task] = field(default_factory=list)
     work_s: float = 0.0  # expected duration of all its attempts
     is_closed: bool = False  # the agent gave an attempt back: the first one takes longer than expected
     version: int = 0  # of its entry in the heap of open slots
+
+    @property
+    def place(self) -> Machine | Reservation:
+        """What it takes its resources from."""
+        return self.machine if self.bundle is None else self.bundle
 
 
 @dataclass(slots=True, eq=False)
@@ -100,6 +112,8 @@ class Machine:
     phases: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     slots: dict[int, Slot] = field(default_factory=dict)
+    lent: int = 0  # CPUs of blocked attempts, which come back for them: nothing that stays may take them
+    reservations: dict[Reservation, None] = field(default_factory=dict)  # of placement groups
     awake: dict[TaskId, Task] = field(default_factory=dict)  # unblocked attempts that wait for CPUs, first come first
     sent_functions: set[FunctionId] = field(default_factory=set)
     sent_packages: set[str] = field(default_factory=set)
@@ -120,6 +134,13 @@ class Machine:
         if not isinstance(key, Want):
             return self.can_take(key)
         return self.can_take(key.shape) and (not key.labels or matches(self.labels, key.labels))
+
+    def load_for(self, key: Key) -> float:
+        """How busy it is for tasks of this queue; the least wins."""
+        if isinstance(key, Want) and key.spread:
+            return float(len(self.slots))
+        # Actors hold no CPUs by default: between equals, the one with fewer of them.
+        return self.resources.load(shape_of(key)) + len(self.slots) * _SLOT_LOAD
 
     def attempts(self) -> list[Task]:
         return [task for slot in self.slots.values() for task in slot.tasks]

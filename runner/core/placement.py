@@ -9,59 +9,66 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from heapq import heapify, heappop, heappush
 from math import inf
+from typing import Generic, Protocol, TypeVar
 
-from runner.core.machine import Machine, Slot
+from runner.core.machine import Slot
 from runner.core.resources import is_cpu_only
 from runner.core.task import Block, Task
 from runner.core.values import CoreConfig, Shape
-from runner.core.wants import Key, Want, shape_of
+from runner.core.wants import Key
 
 # Shapes in use are few; a client that makes up a new one per task must not make every event slow.
 _SHAPES_MAX = 32
 _STALE_MIN = 64
-_SLOT_LOAD = 1e-6
 
 
-class MachineIndex:
-    """Machines by load, one heap per queue that is in use."""
+class Place(Protocol):
+    """What tasks are placed on: a machine, or a bundle that is reserved on one."""
+
+    version: int
+
+    @property
+    def order(self) -> int: ...
+    def will_do(self, key: Key) -> bool: ...
+    def load_for(self, key: Key) -> float: ...
+
+
+P = TypeVar("P", bound=Place)
+
+
+class PlaceIndex(Generic[P]):
+    """Places by load, one heap per queue that is in use."""
 
     def __init__(self) -> None:
-        self._heaps: dict[Key, list[tuple[float, int, int, Machine]]] = {}
+        self._heaps: dict[Key, list[tuple[float, int, int, P]]] = {}
 
-    def touch(self, machine: Machine, machines: Collection[Machine]) -> None:
+    def touch(self, place: P, places: Collection[P]) -> None:
         """What it has free, or its state, has changed."""
-        machine.version += 1
+        place.version += 1
         for key, heap in self._heaps.items():
-            if machine.will_do(key):
-                heappush(heap, (_load(machine, key), machine.order, machine.version, machine))
-                if len(heap) > 2 * len(machines) + _STALE_MIN:
-                    heap[:] = self._build(key, machines)
+            if place.will_do(key):
+                heappush(heap, (place.load_for(key), place.order, place.version, place))
+                if len(heap) > 2 * len(places) + _STALE_MIN:
+                    heap[:] = self._build(key, places)
 
-    def best(self, key: Key, machines: Collection[Machine], wanted: Collection[Key]) -> Machine | None:
-        """The least loaded machine that fits; keys outside `wanted` may be dropped from the index."""
+    def best(self, key: Key, places: Collection[P], wanted: Collection[Key]) -> P | None:
+        """The least loaded one that fits; keys outside `wanted` may be dropped from the index."""
         heap = self._heaps.get(key)
         if heap is None:
             if len(self._heaps) >= _SHAPES_MAX:
                 self._heaps = {known: kept for known, kept in self._heaps.items() if known in wanted}
-            heap = self._heaps[key] = self._build(key, machines)
+            heap = self._heaps[key] = self._build(key, places)
         while heap:
-            _, _, version, machine = heap[0]
-            if version == machine.version:
-                return machine
+            _, _, version, place = heap[0]
+            if version == place.version:
+                return place
             heappop(heap)
         return None
 
-    def _build(self, key: Key, machines: Iterable[Machine]) -> list[tuple[float, int, int, Machine]]:
-        heap = [(_load(m, key), m.order, m.version, m) for m in machines if m.will_do(key)]
+    def _build(self, key: Key, places: Iterable[P]) -> list[tuple[float, int, int, P]]:
+        heap = [(each.load_for(key), each.order, each.version, each) for each in places if each.will_do(key)]
         heapify(heap)
         return heap
-
-
-def _load(machine: Machine, key: Key) -> float:
-    if isinstance(key, Want) and key.spread:
-        return float(len(machine.slots))
-    # Actors hold no CPUs by default: between equals, the one with fewer of them.
-    return machine.resources.load(shape_of(key)) + len(machine.slots) * _SLOT_LOAD
 
 
 class SlotIndex:
@@ -81,6 +88,7 @@ class SlotIndex:
             not 0 < len(tasks) <= self._depth_max
             or work_s > self._target_s
             or slot.is_closed
+            or slot.bundle is not None
             or tasks[0].block is not Block.NONE
             or tasks[0].record.actor is not None
             or not is_cpu_only(slot.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice, takewhile
 
 from runner.core.actors import ActorState
+from runner.core.groups import GroupState
 from runner.core.machine import BOOTING, LIVE, Machine, MachineState
 from runner.core.resources import describe, missing
 from runner.core.state import State
@@ -143,6 +144,12 @@ def _missing_inputs(state: State, task: Task) -> str:
 
 
 def _no_room(state: State, task: Task) -> str:
+    group = state.group_of(task.record)
+    if group is not None:
+        if group.state is not GroupState.CREATED:
+            lacks = "; ".join(describe(each) for each in group.lacking[:_NAMES_SHOWN])
+            return f"waits for {group.story()}, which is {group.state.label}: no room for {lacks or 'it yet'}"
+        return f"needs {describe(task.shape)}; the bundles of {group.story()} are in use"
     shape = task.shape
     able = [m for m in state.machines.values() if not missing(shape, m.resources.total)]
     ready = sum(machine.state is MachineState.READY for machine in able)

@@ -17,6 +17,22 @@ class Resources:
         self.free = dict(shape)
         self.gpu_free = [UNIT] * (self.total.get(GPU, 0) // UNIT)
 
+    @classmethod
+    def part(cls, shape: Shape, gpu_ids: tuple[int, ...]) -> Resources:
+        """A part of a machine, with some of its GPUs, under their ids there."""
+        part = cls(())
+        part.total, part.free = dict(shape), dict(shape)
+        if gpu_ids:
+            share = min(part.total[GPU], UNIT)
+            part.gpu_free = [share if gpu in gpu_ids else 0 for gpu in range(max(gpu_ids) + 1)]
+        return part
+
+    def copy(self) -> Resources:
+        """One that may change without this one."""
+        copy = Resources(())
+        copy.total, copy.free, copy.gpu_free = self.total, dict(self.free), list(self.gpu_free)
+        return copy
+
     def fits(self, shape: Shape) -> bool:
         """Whether this much is free now."""
         free = self.free

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from runner.core.decide_groups import lose_bundles, place_groups
 from runner.core.facts import AttemptAssigned, AttemptResumed, MachineMoved
 from runner.core.feasibility import is_feasible, unschedulable
 from runner.core.machine import Machine, MachineState
-from runner.core.placement import MachineIndex, SlotIndex
+from runner.core.placement import PlaceIndex, SlotIndex
 from runner.core.preferences import preferred
 from runner.core.queues import KeyQueue
+from runner.core.reservation import Reservation
 from runner.core.resources import amount_of, is_cpu_only, only_cpus
 from runner.core.settle import settle
 from runner.core.state import State
@@ -22,7 +24,7 @@ class Scheduler:
     """Holds the indexes over machines and slots; they can be rebuilt from the state at any time."""
 
     def __init__(self, state: State) -> None:
-        self._machines = MachineIndex()
+        self._machines = PlaceIndex[Machine]()
         self._slots = SlotIndex(state.config)
 
     def run(self, turn: Turn) -> None:
@@ -31,15 +33,23 @@ class Scheduler:
         for machine in list(state.dirty_machines):
             if machine.awake:
                 _resume(turn, machine)
+            if machine.reservations and machine.state is not MachineState.READY:
+                lose_bundles(turn, machine)
             if (
                 machine.is_single_use
                 and machine.has_served
                 and machine.state is MachineState.READY
                 and not machine.slots
+                and not machine.reservations
             ):
                 turn.record(MachineMoved(machine.machine_id, MachineState.DRAINING, "it has served its one task"))
             if machine.state is MachineState.DRAINING and not machine.slots:
                 turn.record(MachineMoved(machine.machine_id, MachineState.STOPPING, "drained"))
+        for bundle in list(state.dirty_bundles):
+            if bundle.awake:
+                _resume(turn, bundle)
+        if state.groups.waiting:
+            place_groups(turn)
         self._flush(state)
         if state.is_placement_due:
             state.is_placement_due = False
@@ -51,6 +61,10 @@ class Scheduler:
             for machine in state.dirty_machines:
                 self._machines.touch(machine, machines)
             state.dirty_machines.clear()
+        if state.dirty_bundles:
+            for bundle in state.dirty_bundles:
+                bundle.group.index.touch(bundle, bundle.group.standing())
+            state.dirty_bundles.clear()
         for slot in state.dirty_slots:
             self._slots.touch(slot)
         state.dirty_slots.clear()
@@ -74,36 +88,44 @@ class Scheduler:
     def _place_head(self, turn: Turn, queue: KeyQueue) -> bool:
         state, key, task = turn.state, queue.key, queue.head()
         shape = task.shape
-        machine = self._choose(state, key, task)
+        place = self._choose(state, key, task)
         gpu_ids: tuple[int, ...] = ()
-        if machine is not None:
+        bundle = -1
+        if place is not None:
+            machine = place if isinstance(place, Machine) else place.machine
+            bundle = -1 if isinstance(place, Machine) else place.index
             slot_id = state.next_slot
             gpus = amount_of(shape, GPU)
             if gpus:
-                gpu_ids = machine.resources.pick_gpus(gpus)
+                gpu_ids = place.resources.pick_gpus(gpus)
         else:
             slot = self._slots.best(task) if key is shape and is_cpu_only(shape) else None
             if slot is None:
                 return False
             slot_id, machine = slot.slot_id, slot.machine
-        turn.record(AttemptAssigned(task.record.task_id, task.attempt + 1, machine.machine_id, slot_id, gpu_ids))
+        turn.record(
+            AttemptAssigned(task.record.task_id, task.attempt + 1, machine.machine_id, slot_id, gpu_ids, bundle)
+        )
         self._flush(state)
         return True
 
-    def _choose(self, state: State, key: Key, task: Task) -> Machine | None:
+    def _choose(self, state: State, key: Key, task: Task) -> Machine | Reservation | None:
         """Where it would rather be, if there is room; else the least loaded one."""
         if isinstance(key, Want) and key.machine_id:
             named = state.machines.get(MachineId(key.machine_id))
             return named if named is not None and named.will_do(key) else None
+        if isinstance(key, Want) and key.group_id:
+            group = state.groups.by_id[key.group_id]
+            return group.index.best(key, group.standing(), state.queues.by_key)
         best = self._machines.best(key, state.machines.values(), state.queues.by_key)
         if best is not None and (task.record.dependencies or task.record.wishes is not None):
             return preferred(state, task, best)
         return best
 
 
-def _resume(turn: Turn, machine: Machine) -> None:
-    for task in list(machine.awake.values()):
-        if not machine.resources.fits(only_cpus(task.shape)):
+def _resume(turn: Turn, place: Machine | Reservation) -> None:
+    for task in list(place.awake.values()):
+        if not place.resources.fits(only_cpus(task.shape)):
             return  # first come, first resumed
         turn.record(AttemptResumed(task.task_id))
 

@@ -7,6 +7,7 @@ from zlib import crc32
 
 from runner.core.facts import ActorReleased, AttemptRetried, CancelMarked, PromiseEnded, TaskSettled
 from runner.core.failures import failure_of as failure_of  # noqa: PLC0414  also for those who settle
+from runner.core.failures import member_failure
 from runner.core.growth import grow
 from runner.core.objects import ObjectState
 from runner.core.task import Task, TaskState
@@ -123,7 +124,7 @@ def end_attempt(
             failure = cancelled(task)
         if task.is_cancel_forced and record.actor is None:
             failure = failure._replace(kind=FailureKind.KILLED)
-        settle(turn, task, failure, is_cancelled=True)
+        _settle_stopped(turn, task, failure)
     elif _may_retry(turn.state.config, task, kind, is_retryable):
         if kind is FailureKind.OUT_OF_MEMORY:
             line += grow(turn, task, failure.used_bytes)
@@ -137,6 +138,15 @@ def end_attempt(
         settle(turn, task, final)
     if kind in _ORPHANING or (task.is_cancelling and task.is_cancel_recursive):
         cancel_children(turn, task, attempt)
+
+
+def _settle_stopped(turn: Turn, task: Task, failure: FailureRecord) -> None:
+    """It was stopped: by somebody who cancelled it, or because its placement group is over."""
+    group = turn.state.group_of(task.record)
+    if group is not None and group.is_over():
+        settle(turn, task, member_failure(task, group))
+    else:
+        settle(turn, task, failure, is_cancelled=True)
 
 
 def _may_retry(config: CoreConfig, task: Task, kind: FailureKind, is_retryable: bool) -> bool:
@@ -170,7 +180,7 @@ def requeue(turn: Turn, task: Task, line: str) -> None:
     """Take the attempt back without charge: not the task's fault, nor the world's. Its children have nobody left."""
     attempt = task.attempt
     if task.is_cancelling:
-        settle(turn, task, cancelled(task), is_cancelled=True)
+        _settle_stopped(turn, task, cancelled(task))
     else:
         turn.record(AttemptRetried(task.task_id, line, False, False, None))
     cancel_children(turn, task, attempt)

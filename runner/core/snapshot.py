@@ -7,8 +7,10 @@ from typing import Any
 
 from runner.core.actors import Actor
 from runner.core.clients import Client, Function
+from runner.core.groups import Group
 from runner.core.machine import Machine
 from runner.core.objects import Object
+from runner.core.reservation import Reservation
 from runner.core.state import State
 from runner.core.task import Task
 
@@ -34,6 +36,8 @@ def snapshot(state: State) -> dict[str, Any]:
         "pools": [(pool.record, {s: n for s, n in pool.counts.items() if n}) for pool in state.pools.values()],
         "configured": state.configured,
         "next_slot": state.next_slot,
+        "groups": [_group(group) for group in state.groups.by_id.values()],
+        "waiting": [group.group_id for group in state.groups.waiting],
         "hosts": {host: [machine.machine_id for machine in machines] for host, machines in state.hosts.items()},
         "warm": dict(state.warm),
     }
@@ -55,7 +59,7 @@ def _task(task: Task) -> dict[str, Any]:
 
 
 def _machine(machine: Machine) -> dict[str, Any]:
-    volatile = ("resources", "slots", "awake", "version", "heard_s", "lease_due_s")
+    volatile = ("resources", "slots", "reservations", "awake", "version", "heard_s", "lease_due_s")
     plain = {name: getattr(machine, name) for name in Machine.__dataclass_fields__ if name not in volatile}
     plain["phases"] = dict(machine.phases)
     plain["sent_functions"] = sorted(machine.sent_functions)
@@ -64,11 +68,23 @@ def _machine(machine: Machine) -> dict[str, Any]:
     plain["free"] = dict(machine.resources.free)
     plain["gpu_free"] = list(machine.resources.gpu_free)
     plain["awake"] = list(machine.awake)
+    plain["reservations"] = [_reservation(each) for each in machine.reservations]
     plain["slots"] = {
         slot.slot_id: (slot.shape, slot.gpu_ids, [t.task_id for t in slot.tasks], slot.work_s, slot.is_closed)
         for slot in machine.slots.values()
     }
     return plain
+
+
+def _reservation(bundle: Reservation) -> tuple[Any, ...]:
+    of = (bundle.group.group_id, bundle.index, bundle.gpu_ids, bundle.slots, bundle.is_over)
+    return of, list(bundle.awake), dict(bundle.resources.free), list(bundle.resources.gpu_free)
+
+
+def _group(group: Group) -> dict[str, Any]:
+    places = [None if each is None else (each.machine.machine_id, each.gpu_ids) for each in group.places]
+    kept = (group.owner_id, group.state, group.attempt, group.due_s, group.failure, sorted(group.tasks))
+    return {"record": group.record, "places": places, "rest": kept}
 
 
 def _object(obj: Object) -> dict[str, Any]:

@@ -18,17 +18,19 @@ from runner.core.commands import (
     NoteTaskState,
     NotifyActor,
 )
+from runner.core.groups import Group, GroupTable
 from runner.core.machine import COUNTED, Machine, MachineState, Slot
 from runner.core.objects import ObjectTable
 from runner.core.pool import Pool
 from runner.core.queues import Queues
+from runner.core.reservation import Reservation
 from runner.core.task import Task, TaskState
-from runner.core.values import CoreConfig, FailureRecord, Labels, PoolRecord, Shape
+from runner.core.values import CoreConfig, FailureRecord, Labels, PoolRecord, Shape, TaskRecord
 from runner.core.wants import Key
 from runner.ids import ClientId, FunctionId, MachineId, TaskId
 
 # Kinds of timers.
-BACKOFF, BOOT, LEASE, CLIENT, SCALE = 1, 2, 3, 4, 5
+BACKOFF, BOOT, LEASE, CLIENT, SCALE, GROUP = 1, 2, 3, 4, 5, 6
 _WARM_MAX = 4096
 
 
@@ -48,6 +50,7 @@ class State:
         self.destroyed: deque[MachineId] = deque()  # the newest ones, still in `machines` for listings
         self.objects = ObjectTable()
         self.actors = ActorTable()
+        self.groups = GroupTable()
         self.clients: dict[ClientId, Client] = {}
         self.functions: dict[FunctionId, Function] = {}
         self.packages: dict[str, bytes] = {}
@@ -75,6 +78,7 @@ class State:
         self.commands: list[Command] = []
         self.dirty_machines: dict[Machine, None] = {}
         self.dirty_slots: dict[Slot, None] = {}
+        self.dirty_bundles: dict[Reservation, None] = {}
         self.is_placement_due = False
 
     def set_timer(self, due_s: float, kind: int, id_: str) -> None:
@@ -130,6 +134,26 @@ class State:
         self.commands += [actor_notice(client_id, actor) for client_id in actor.watchers]
 
     # ---- places ----
+    def group_of(self, record: TaskRecord) -> Group | None:
+        """The placement group that it is to run in, if that is known."""
+        return None if record.wishes is None else self.groups.by_id.get(record.wishes.group_id)
+
+    def touch(self, slot: Slot) -> None:
+        """What is free where it takes its resources from has changed."""
+        if slot.bundle is None:
+            self.dirty_machines[slot.machine] = None
+        else:
+            self.dirty_bundles[slot.bundle] = None
+
+    def give_bundle_back(self, bundle: Reservation) -> None:
+        """Nobody uses it any more, and nobody will."""
+        machine = bundle.machine
+        del machine.reservations[bundle]
+        machine.resources.give(bundle.shape, bundle.gpu_ids)
+        self.dirty_machines[machine] = None
+        self.is_placement_due = True
+        self.note_idleness(machine)
+
     def note_warm(self, affinity_key: str, machine_id: MachineId) -> None:
         """A task with this key goes there: the next one rather too."""
         if affinity_key:
@@ -195,7 +219,7 @@ class State:
         if pool is not None:
             if self.is_elastic:
                 self.is_plan_due = True
-            if machine.state is not MachineState.READY or machine.slots:
+            if machine.state is not MachineState.READY or machine.slots or machine.reservations:
                 pool.idle.pop(machine, None)
             else:
                 pool.idle.setdefault(machine, self.now_s)

@@ -8,6 +8,7 @@ from typing import Any
 from runner.core.apply_actors import ACTOR_FACTS
 from runner.core.apply_clients import CLIENT_FACTS
 from runner.core.apply_fleet import FLEET_FACTS
+from runner.core.apply_groups import GROUP_FACTS
 from runner.core.apply_streams import STREAM_FACTS
 from runner.core.apply_tasks import TASK_FACTS
 from runner.core.facts import Fact
@@ -16,6 +17,7 @@ from runner.core.state import State
 APPLY: dict[type[Any], Callable[[State, Any], None]] = {
     **CLIENT_FACTS,
     **ACTOR_FACTS,
+    **GROUP_FACTS,
     **FLEET_FACTS,
     **STREAM_FACTS,
     **TASK_FACTS,

@@ -114,6 +114,19 @@ class WishRecord(NamedTuple):
     is_machine_soft: bool = False  # another one will do
 
 
+class GroupRecord(NamedTuple):
+    """A placement group as it was asked for."""
+
+    group_id: str
+    client_id: ClientId
+    bundles: tuple[Shape, ...]
+    strategy: str = "PACK"
+    name: str = ""
+    deadline_s: float = 0.0  # to stand, and to stand again; 0: none
+    detached: bool = False
+    parent: tuple[TaskId, int] | None = None  # (task, attempt) that asked for it
+
+
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
     """What was submitted. Never changes."""

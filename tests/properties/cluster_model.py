@@ -17,17 +17,20 @@ from runner.core.stream_events import ItemsYielded
 from runner.core.values import (
     CPU,
     GPU,
+    MEMORY,
     UNIT,
     ActorRecord,
     CheckpointRecord,
     CoreConfig,
     FailureKind,
     FailureRecord,
+    GroupRecord,
     PoolRecord,
     SegmentRecord,
     Shape,
     TaskRecord,
     ValueRecord,
+    WishRecord,
     make_shape,
 )
 from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId, item_id
@@ -37,7 +40,7 @@ CLIENTS = [ClientId("c-0"), ClientId("c-1")]
 # The session of an executor: it holds refs and submits children.
 SESSION, EXECUTOR = ClientId("x-0"), ExecutorId("x-0")
 MACHINES = [MachineId(f"x-{i}") for i in range(4)]
-BIG = make_shape({CPU: 4 * UNIT, GPU: 2 * UNIT})
+BIG = make_shape({CPU: 4 * UNIT, GPU: 2 * UNIT, MEMORY: 8})
 SMALL = make_shape({CPU: 2 * UNIT})
 ONE = make_shape({CPU: UNIT})
 SHAPES = [
@@ -48,17 +51,21 @@ SHAPES = [
     make_shape({CPU: UNIT, GPU: UNIT // 2}),
     make_shape({GPU: 2 * UNIT}),
     make_shape({}),
+    make_shape({CPU: UNIT, MEMORY: 3}),
 ]
 CRASH = FailureKind.WORKER_CRASHED
 KINDS = [FailureKind.USER, FailureKind.CANCELLED, FailureKind.TIMEOUT]
 REPORTS = [
     *["start", "crash", "succeed", "come_up"] * 3,
     *["block", "unblock", "give_back"] * 2,
+    "oom",
     "fail",
     "save",
     "forge",
     *["yield_items"] * 4,
 ]
+LABELS = [(), (("disk", "fast"),)]
+STRATEGIES = ["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 SETTLED = {"succeeded", "failed", "cancelled"}
 Fence = tuple[MachineId, int, TaskId, int]
 
@@ -83,6 +90,7 @@ class ClusterModel(RuleBasedStateMachine):
         self.has_silent = False
         self.ended: dict[TaskId, str] = {}
         self.cancelled: set[TaskId] = set()
+        self.groups: list[str] = []
         self.written: set[str] = set()  # segments, each by a path of its own
         self.freed: set[str] = set()
         self.puts = 0
@@ -184,7 +192,7 @@ class ClusterModel(RuleBasedStateMachine):
     def draw_record(self, data: st.DataObject, plain: TaskRecord) -> TaskRecord:
         ids = self.living()
         flags = [data.draw(st.booleans()) for _ in range(3)]
-        return replace(
+        record = replace(
             plain,
             shape=data.draw(st.sampled_from(SHAPES)),
             dependencies=tuple(data.draw(st.lists(ids, max_size=2))),
@@ -196,8 +204,12 @@ class ClusterModel(RuleBasedStateMachine):
             is_run=flags[1],
             detached=flags[2],
             priority=data.draw(st.sampled_from([0, 0, 1])),
+            wishes=self.draw_wishes(data),
             parent=data.draw(st.sampled_from([None, None, *(fence[2:] for fence in self.fences[-4:])])),
         )
+        if record.wishes is not None and record.wishes.group_id and data.draw(st.booleans()):
+            return replace(record, shape=ONE, dependencies=())
+        return record
 
     def draw_actor(self, data: st.DataObject, plain: TaskRecord) -> TaskRecord:
         actor = ActorRecord(data.draw(st.sampled_from(["", "", "a", "b"])), "", data.draw(st.booleans()))
@@ -206,6 +218,35 @@ class ClusterModel(RuleBasedStateMachine):
 
     def is_actor(self, task_id: TaskId) -> bool:
         return any(task.actor is not None for task in self.tasks if task.task_id == task_id)
+
+    def draw_wishes(self, data: st.DataObject) -> WishRecord | None:
+        kind = data.draw(st.integers(0, 9))
+        if kind <= 3:
+            return None
+        if kind <= 6 and self.groups:
+            return WishRecord(
+                group_id=data.draw(st.sampled_from(self.groups[-2:])), bundle=data.draw(st.integers(-1, 1))
+            )
+        return WishRecord(
+            labels=data.draw(st.sampled_from([(), (("disk", "fast"),), (("disk", "!fast"),)])),
+            affinity_key=data.draw(st.sampled_from(["", "a"])),
+            grow_on_oom=data.draw(st.booleans()),
+            spread=data.draw(st.booleans()),
+            machine_id=data.draw(st.sampled_from(["", "", *MACHINES])),
+            is_machine_soft=data.draw(st.booleans()),
+        )
+
+    def draw_group(self, data: st.DataObject, client_id: ClientId) -> GroupRecord:
+        self.groups.append(f"g-{len(self.groups)}")
+        return GroupRecord(
+            self.groups[-1],
+            client_id,
+            tuple(data.draw(st.lists(st.sampled_from([ONE, *SHAPES]), min_size=1, max_size=3))),
+            data.draw(st.sampled_from(STRATEGIES)),
+            deadline_s=data.draw(st.sampled_from([0.0, 0.0, 5.0])),
+            detached=data.draw(st.booleans()),
+            parent=data.draw(st.sampled_from([None, None, *(fence[2:] for fence in self.fences[-4:])])),
+        )
 
     def living(self) -> Any:
         """Objects that exist, and for a change one that never did."""
@@ -278,6 +319,11 @@ class ClusterModel(RuleBasedStateMachine):
         if self.cluster.is_current(*fence):
             self.crashes[fence[2]] += 1
         self.fail(data, fence, CRASH)
+
+    def oom(self, data: st.DataObject, fence: Fence) -> None:
+        if self.cluster.is_current(*fence):
+            self.crashes[fence[2]] += 1
+        self.fail(data, fence, FailureKind.OUT_OF_MEMORY)
 
     def fail(self, data: st.DataObject, fence: Fence, kind: FailureKind | None = None) -> None:
         self.running.pop(fence, None)

@@ -17,14 +17,16 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from runner.core import events as e
 from runner.core.cluster import Cluster
+from runner.core.group_events import GroupRemovalRequested, GroupRequested
 from runner.core.journal_form import decode, encode
 from runner.core.objects import Object
 from runner.core.stream_events import StreamDropped, StreamRead
-from runner.core.values import CoreConfig, FailureKind, FailureRecord, PoolRecord, TaskRecord, ValueRecord
+from runner.core.values import CoreConfig, FailureKind, FailureRecord, PoolRecord, TaskRecord, ValueRecord, WishRecord
 from runner.ids import ClientId, MachineId, ObjectId, TaskId, item_id, return_id
 from tests.properties.cluster_model import (
     BIG,
     CLIENTS,
+    LABELS,
     MACHINES,
     ONE,
     REPORTS,
@@ -163,6 +165,26 @@ class ClusterMachine(ClusterModel):
         else:
             self.feed(e.ObjectsResolved(client_id, (item_id(task_id, count),)))
 
+    @rule(data=st.data(), client_id=st.sampled_from([*CLIENTS, SESSION]), kind=st.integers(0, 5))
+    def group(self, data: st.DataObject, client_id: ClientId, kind: int) -> None:
+        newest = self.cluster._state.groups.by_id.get(self.groups[-1]) if self.groups else None
+        if kind and (kind == 1 or newest is None or newest.is_over()):
+            self.connect(client_id)
+            record = self.draw_group(data, client_id)
+            self.feed(GroupRequested(record))
+            assert self.feed(GroupRequested(record)) == [], "a repeat is a no-op"
+        elif not kind and self.groups:
+            self.feed(GroupRemovalRequested(data.draw(st.sampled_from(self.groups))))
+        elif self.groups:
+            for _ in range(3):
+                self.feed_task(client_id, WishRecord(group_id=self.groups[-1], bundle=kind - 3))
+
+    def feed_task(self, client_id: ClientId, wishes: WishRecord) -> None:
+        record = TaskRecord(TaskId(f"t-{len(self.tasks)}"), client_id, F, b"spec", max_retries=1, wishes=wishes)
+        self.tasks.append(record)
+        self.objects.append(return_id(record.task_id, 0))
+        self.feed(e.TaskSubmitted(client_id, record, True))
+
     # ---- agents: draw from every attempt ever sent, so late and repeated reports occur ----
     @precondition(lambda self: self.fences)
     @rule(data=st.data(), reports=st.lists(st.sampled_from(REPORTS), min_size=1, max_size=6))
@@ -221,7 +243,16 @@ class ClusterMachine(ClusterModel):
     def boot(self, machine_id: MachineId, shape: Any, instance: str) -> None:
         view = self.cluster.machine(machine_id)
         self.feed(e.MachinesRequested((machine_id,), shape, "fake"))
-        self.feed(e.MachineRegistered(machine_id, instance, shape, "h", {"registered": 1.0}))
+        self.feed(
+            e.MachineRegistered(
+                machine_id,
+                instance,
+                shape,
+                "h",
+                {"registered": 1.0},
+                LABELS[MACHINES.index(machine_id) % 2 if machine_id in MACHINES else 0],
+            )
+        )
         if view is not None and view.state == "ready":
             raised = self.instances[machine_id] != instance
             assert self.cluster.generation_of(machine_id) == view.generation + raised, "a new agent, a new generation"
@@ -317,7 +348,11 @@ class ClusterMachine(ClusterModel):
         self.feed(e.MachineRegistered(healthy, "agent", BIG, "h"))
         for object_id, client_id in self.promised.items():
             self.feed(e.PromiseFulfilled(client_id, object_id, ValueRecord(b"v"), None))
-        for _ in range(300):
+        for group_id in self.groups[:-1]:  # two groups may want the same machine, for ever
+            self.feed(GroupRemovalRequested(group_id))
+        for step in range(300):
+            if step == 100 and self.groups:  # what stands may keep the only machine from everybody else
+                self.feed(GroupRemovalRequested(self.groups[-1]))
             if not self.cluster.unfinished_tasks():
                 return
             self.now_s += 6.0

@@ -14,9 +14,17 @@ from runner.core.cluster import EVENTS
 from runner.core.events import ClientConnected, Event
 from runner.core.journal_form import decode, encode
 from runner.core.turn import APPLY
-from runner.core.values import FailureKind, FailureRecord, PoolRecord, SegmentRecord, TaskRecord, ValueRecord
+from runner.core.values import (
+    FailureKind,
+    FailureRecord,
+    GroupRecord,
+    PoolRecord,
+    SegmentRecord,
+    TaskRecord,
+    ValueRecord,
+)
 from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, TaskId
-from tests.unit.core.script import M1, T1, A, Script, X, as_lists, checkpoint, cpus, crash, oid
+from tests.unit.core.script import M1, M2, T1, A, Script, X, as_lists, checkpoint, cpus, crash, oid
 
 VALUE = ValueRecord(b"v", (oid("a"),), SegmentRecord("h", "/p", 3))
 FAILURE = FailureRecord(FailureKind.USER, "m", b"p", T1, "n", 2, M1, ("line",))
@@ -49,6 +57,10 @@ FACTS: list[f.Fact] = [
     f.AttemptAwoke(T1),
     f.AttemptResumed(T1),
     f.TaskReshaped(T1, cpus(1)),
+    f.GroupAdded(GroupRecord("g", A, (cpus(1), ()), "SPREAD", "n", 2.0, True, (T1, 1)), 1.0),
+    f.GroupPlaced("g", ((0, M1, (0, 1)), (1, M2, ())), 2.0),
+    f.BundlesLost("g", (0,), 3.0),
+    f.GroupEnded("g", 4, FailureRecord(FailureKind.GROUP_REMOVED, "gone")),
     f.CheckpointCommitted(T1, checkpoint(1)),
     f.MachineAdded(M1, cpus(2), "fake", 1.0),
     f.MachineNamed(M1, "pid"),
