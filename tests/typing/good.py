@@ -19,6 +19,10 @@ def name_of(number: int, *, upper: bool = False) -> str:
     return str(number)
 
 
+def pow_of(x: int, y: int) -> int:
+    return int(x**y)
+
+
 def use() -> None:
     ref: ObjectRef[int] = add.remote(1)
     assert_type(name_of.remote(2, upper=True), ObjectRef[str])
@@ -32,6 +36,11 @@ def use() -> None:
     assert_type(others, list[ObjectRef[int]])
     assert_type(runner.put("a"), ObjectRef[str])
     assert_type(runner.map(add, [1, 2]), Iterator[int])
+    with runner.Executor(max_workers=2, num_cpus=1) as executor:
+        assert_type(executor.submit(pow_of, 2, 3).result(), int)
+        assert_type(list(executor.map(pow_of, [1], [2], chunksize=2)), list[int])
+    assert_type(runner.get_run("fit").state, str)
+    assert_type(ref.future().result(), int)
     runner.report({"loss": 0.5}, step=1, checkpoint={"a": 1})
     with runner.init(machines=2) as session:
         assert_type(session.cluster_id, str)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -26,6 +27,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(180)
 def test_types_are_inferred(cache: Path) -> None:
     assert check(HERE / "good.py", cache) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_pyright_infers_the_same() -> None:
+    """With basedpyright, a build of pyright that pip installs whole; pyright's own package fetches it from npm."""
+    if importlib.util.find_spec("basedpyright") is None:
+        pytest.skip("basedpyright is not installed")
+    command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, "--level", "error"]
+    done = subprocess.run([*command, str(HERE / "good.py")], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.slow
