@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.worker import item_sender
 from runner.worker.generating import run_generator
 from runner.worker.item_sender import BATCH_ITEMS, ItemSender
-from tests.integration.helpers import wait_until
+from tests.integration.helpers import pause, wait_until
 
 
 class Transport:
@@ -83,7 +82,7 @@ def test_an_item_leaves_before_the_next_is_made() -> None:
     def watching() -> Iterator[int]:
         yield 0
         assert scene.values == [0]
-        time.sleep(2 * item_sender.GATHER_S)
+        pause(2 * item_sender.GATHER_S, "long enough for the next one to leave at once, too")
         yield 1
         assert scene.values == [0, 1]
 
