@@ -31,6 +31,16 @@ def curves(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_actors(tmp_path: Path) -> None:
+    environment = {**os.environ, "RUNNER_HOME": str(tmp_path)}
+    done = subprocess.run(
+        command("actors.py"), capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected = ["to: 3", "be: 2", "different words: [2, 3]", "after the crash: 1 word"]
+    assert done.stdout.splitlines()[:4] == expected
+
+
 def test_finetune(tmp_path: Path) -> None:
     done = run("bert_finetune.py", "--variants", "2", out=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
