@@ -98,20 +98,24 @@ class _Pickle:
 
 
 def actor_class(cls: type, options: ActorOptions) -> ActorClass[Any]:
-    """`cls` as an actor class.
+    """`cls` as an actor class."""
+    return ActorClass(cls, options)
+
+
+def check_groups(cls: type, options: ActorOptions) -> None:
+    """Refuse methods in concurrency groups that the actor does not have.
 
     Raises:
-        BadOptionsError: no actor can be made of it.
+        BadOptionsError: names one.
     """
-    groups = set(options.concurrency_groups)
     for name in dir(cls):
         marked = getattr(getattr(cls, name, None), "__runner_method__", None)
-        if isinstance(marked, dict) and (group := marked.get("concurrency_group")) and group not in groups:
+        group = marked.get("concurrency_group") if isinstance(marked, dict) else None
+        if group and group not in options.concurrency_groups:
             raise BadOptionsError(
-                f"{cls.__qualname__}.{name} is in the concurrency group {group!r}, which the class does not have: add it to"
+                f"{cls.__qualname__}.{name} is in the concurrency group {group!r}, which the actor does not have: add it to"
                 " concurrency_groups= of @runner.remote."
             )
-    return ActorClass(cls, options)
 
 
 def method(**options: Any) -> Callable[[F], F]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from runner.client.actor_class import check_groups
 from runner.client.actor_client import find_operation, handle_id
 from runner.client.actor_handle import ActorHandle
 from runner.client.actor_meta import ActorMeta
@@ -36,6 +37,7 @@ def create(
             'lifetime="detached" needs a cluster that outlives this process: start one with `runner up` and connect'
             " with runner.init(address)."
         )
+    check_groups(actor_class.__wrapped__, options)
     if options.get_if_exists:
         found = find(session, options.name or "", options.namespace or "")
         if found is not None:

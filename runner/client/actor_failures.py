@@ -37,11 +37,10 @@ def failure_of(call: Call, actor_id: str, end: End, cause: bytes) -> bytes:
 
 
 def _told(failure: types_pb2.Failure) -> str:
-    """What happened, in words; with the traceback where the constructor raised."""
+    """What happened, in words; with the traceback where the user's code raised."""
     text = failure.message
-    if failure.kind == types_pb2.FAILURE_KIND_USER:
-        kind = failure.exception_type.removeprefix("builtins.") or "an exception"
-        text = f"Its constructor raised {kind}: {failure.message}"
-        if failure.traceback:
-            text += f"\n{failure.traceback[-_TRACEBACK_CHARS_MAX:].rstrip()}\n"
-    return text if not text or text.endswith((".", "\n")) else f"{text}."
+    if text and not text.endswith("."):
+        text += "."
+    if failure.traceback:
+        text += f"\n\nTraceback on the machine:\n{failure.traceback[-_TRACEBACK_CHARS_MAX:].rstrip()}\n"
+    return text

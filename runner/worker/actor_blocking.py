@@ -163,6 +163,7 @@ class ThreadMode(BlockingMode):
         super().__init__(actor)
         self._lock = threading.Lock()
         self._groups = {name: _ThreadGroup(name, limit, self._work) for name, limit in actor.groups.items()}
+        actor.session.transport.want_callbacks()  # a thread reads what the agent says
 
     def serve(self) -> None:
         while not self.is_ending:

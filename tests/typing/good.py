@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import assert_type
 
 import runner
-from runner import ObjectRef
+from runner import ActorClass, ActorHandle, ObjectRef
 
 
 @runner.remote
@@ -21,6 +21,27 @@ def name_of(number: int, *, upper: bool = False) -> str:
 
 def pow_of(x: int, y: int) -> int:
     return int(x**y)
+
+
+class Plain:
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    @runner.method(num_returns=2)
+    def pair(self) -> tuple[int, int]:
+        return self.start, 2
+
+
+def use_actors() -> None:
+    cls = runner.remote(Plain)
+    assert_type(cls, ActorClass[Plain])
+    assert_type(runner.remote(num_gpus=1, max_restarts=-1)(Plain), ActorClass[Plain])
+    handle = cls.options(name="n", max_concurrency=2).remote(1)
+    assert_type(handle, ActorHandle[Plain])
+    handle.pair.remote()
+    handle.pair.options(num_returns=1).remote()
+    runner.kill(handle, no_restart=False)
+    runner.get_actor("n", namespace="space")
 
 
 def use() -> None:
