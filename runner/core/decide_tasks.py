@@ -12,7 +12,7 @@ from runner.core.decide_actors import is_refused
 from runner.core.decide_groups import ends_at_once
 from runner.core.feasibility import is_feasible, unschedulable
 from runner.core.resources import only_cpus
-from runner.core.settle import cancel, cancel_children, end_attempt, failure_of, requeue, settle_if_doomed
+from runner.core.settle import cancel, cancel_children, dependents, end_attempt, failure_of, requeue, settle_if_doomed
 from runner.core.settle import settle as settle_task
 from runner.core.state import State
 from runner.core.task import Block, Task, TaskState
@@ -69,10 +69,17 @@ def _started(turn: Turn, event: e.AttemptStarted) -> None:
 
 def _succeeded(turn: Turn, event: e.AttemptSucceeded) -> None:
     # A result that overtakes a cancellation counts: the work is done.
-    if turn.state.current(event.machine_id, event.generation, event.task_id, event.attempt) is None:
+    task = turn.state.current(event.machine_id, event.generation, event.task_id, event.attempt)
+    if task is None:
         _free_values(turn.state, event)
         return
+    # An actor that ends has no value, and neither has a return that is missing: who waits for it fails.
+    is_short = task.record.actor is not None or len(event.values) < task.record.num_returns
+    waiting = dependents(turn, task) if is_short else ()
     turn.record(f.AttemptDone(event.task_id, event.values, event.duration_s, turn.now_s))
+    for dependent in waiting:
+        if dependent.state is TaskState.WAITING:
+            settle_if_doomed(turn, dependent)
 
 
 def _free_values(state: State, event: e.AttemptSucceeded) -> None:

@@ -33,27 +33,27 @@ def settle(
     """End it with this failure; so do all that wait for its result (without recursion: chains are long)."""
     final = actor_death(task, failure) if task.record.actor is not None else failure
     turn.record(TaskSettled(task.task_id, is_cancelled, final, turn.now_s))
-    _fail_all(turn, _dependents(turn, task), failure)
+    _fail_all(turn, dependents(turn, task), failure)
 
 
-def _fail_all(turn: Turn, dependents: list[Task], failure: FailureRecord) -> None:
-    pending = dependents[::-1]
+def _fail_all(turn: Turn, waiting: list[Task], failure: FailureRecord) -> None:
+    pending = waiting[::-1]
     while pending:
         task = pending.pop()
         if task.state is TaskState.WAITING:
             final = actor_death(task, failure) if task.record.actor is not None else failure
             turn.record(TaskSettled(task.task_id, False, final, turn.now_s))
-            pending.extend(_dependents(turn, task)[::-1])
+            pending.extend(dependents(turn, task)[::-1])
 
 
 def end_promise(
     turn: Turn, client_id: ClientId, object_id: ObjectId, value: ValueRecord | None, failure: FailureRecord | None
 ) -> None:
     """The promised object is final; without a value, all that wait for it fail."""
-    dependents = list(turn.state.objects.by_id[object_id].dependents or ())
+    waiting = list(turn.state.objects.by_id[object_id].dependents or ())
     turn.record(PromiseEnded(client_id, object_id, value, failure))
     if failure is not None:
-        _fail_all(turn, dependents, failure)
+        _fail_all(turn, waiting, failure)
 
 
 def actor_death(task: Task, failure: FailureRecord) -> FailureRecord:
@@ -81,7 +81,7 @@ def _why_ended(task: Task) -> str:
     return "no handle of it was left, or the session that made it has ended"
 
 
-def _dependents(turn: Turn, task: Task) -> list[Task]:
+def dependents(turn: Turn, task: Task) -> list[Task]:
     by_id = turn.state.objects.by_id
     returns = (by_id.get(return_id(task.task_id, index)) for index in range(task.record.num_returns))
     return [dependent for obj in returns if obj is not None for dependent in obj.dependents or ()]

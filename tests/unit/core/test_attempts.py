@@ -344,3 +344,13 @@ def test_refs_that_an_executor_added_outlive_the_attempt() -> None:
     outcome = s.cluster.object_outcome(oid("put"))
     assert isinstance(outcome, FailureRecord)
     assert outcome.kind is FailureKind.OBJECT_LOST
+
+
+def test_who_waits_for_a_value_that_is_missing_fails() -> None:
+    s = Script(m_1=cpus(4))
+    s.submit("t-1", num_returns=2)
+    s.submit("t-2", dependencies=(oid("t-1", 1),))
+    s.submit("t-3", dependencies=(oid("t-1", 0),))
+    s.submit("t-4", dependencies=(oid("t-2"),))
+    s.succeed("t-1", VALUE)
+    assert [s.state(name) for name in ("t-2", "t-3", "t-4")] == ["failed", "assigned", "failed"]
