@@ -379,3 +379,46 @@ def test_retried_errors() -> None:
             return self.tries
 
     assert get(runner.remote(Flaky).remote().work.remote()) == 3
+
+
+def test_calls_leave_nothing_behind(actor_class: Any) -> None:
+    from runner.client.context import current_session
+
+    session = current_session()
+    actor = actor_class.remote()
+    before = set(session.held())
+    for _ in range(3):
+        get([actor.echo.remote(index) for index in range(1000)])
+        get(actor.echo.remote([runner.put(1)]))
+        get(actor.echo.remote(np.arange(50_000)))
+        list(actor.count.remote(50))
+        actor.arrays.remote(5)
+        next(actor.count.remote(1_000_000))
+    get(actor.add.remote())
+    wait_until(lambda: set(session.held()) <= before, 10, "all refs to be released")
+    local, actors = session.machine.local, session.actors
+    wait_until(lambda: not (local._local or local._promised or local._expected), 10, "local objects to be forgotten")
+    wait_until(lambda: not actors._callers, 10, "all calls to be over")
+    assert set(session.machine.outcomes) <= before
+    handle_id = actor._ref.id
+    del actor
+    wait_until(lambda: not session.held().count(handle_id), 10, "the handle to be released")
+    wait_until(lambda: handle_id not in actors._channels, 10, "its channel to go")
+    wait_until(lambda: len(actors.links._by_fd) <= len(actors._channels), 10, "its socket to be closed")
+
+
+def test_a_forked_child_keeps_no_connection(actor_class: Any, tmp_path: Any) -> None:
+    actor = actor_class.remote()
+    assert get(actor.add.remote()) == 1
+    said = tmp_path / "said"
+    pid = os.fork()
+    if not pid:
+        try:
+            actor.add.remote()
+        except BaseException as error:
+            said.write_text(str(error))
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert "forked" in said.read_text()
+    assert get(actor.add.remote()) == 2
