@@ -37,6 +37,7 @@ def _go(state: State, fact: f.ClientGone) -> None:
         function = state.functions[function_id]
         function.clients -= 1
         state.drop_function_if_unused(function)
+    state.sweep()
 
 
 def _frame(state: State, fact: f.FrameDone) -> None:

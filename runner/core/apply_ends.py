@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from runner.core.actors import ActorState
-from runner.core.commands import Command, NotifyItems, NotifyReady
-from runner.core.objects import Object
+from runner.core.commands import Command, FreeSegment, NoteObject, NotifyItems, NotifyReady
+from runner.core.objects import Object, ObjectState
 from runner.core.state import State
 from runner.core.task import Task, TaskState
 from runner.core.values import FailureKind, FailureRecord, TaskRecord, ValueRecord
@@ -20,8 +20,13 @@ def settle_returns(state: State, task: Task, values: tuple[ValueRecord, ...], fa
     """Its returns are final: values where there are any, else the failure."""
     record = task.record
     for index in range(record.num_returns):
-        obj = state.objects.by_id[return_id(record.task_id, index)]
+        object_id = return_id(record.task_id, index)
+        obj = state.objects.by_id.get(object_id)
         value = values[index] if index < len(values) else None
+        if obj is None or obj.state is not ObjectState.PENDING:  # it ran again, and this one was not missed
+            if value is not None and value.segment is not None:
+                state.commands.append(FreeSegment(object_id, value.segment))
+            continue
         if value is None and failure is None:
             text = f"task {record.task_id} returned {len(values)} values where {record.num_returns} were expected"
             failure = FailureRecord(FailureKind.OBJECT_LOST, text, b"", record.task_id, record.name, task.attempt)
@@ -33,6 +38,8 @@ def settle_returns(state: State, task: Task, values: tuple[ValueRecord, ...], fa
             obj.dependents = None
         if not obj.holders and not obj.pins and not _is_kept(record, obj):
             state.objects.free_if_unused(obj)
+        if task.reruns:
+            state.commands.append(NoteObject(object_id))
     if task.stream is not None and task.stream.is_open:
         state.commands.append(NotifyItems(record.client_id, record.task_id, task.stream.stored, (), True))
 
@@ -60,9 +67,9 @@ def feed_dependents(state: State, dependents: list[Task]) -> None:
                 state.enqueue(task)
 
 
-def release_inputs(state: State, task: Task) -> None:
-    """It is settled and needs its arguments and its function no longer."""
-    record, function = task.record, task.function
+def release_inputs(state: State, task: Task, *, may_rerun: bool = False) -> None:
+    """It is settled and needs its arguments and its function no longer, or only if it runs again."""
+    record = task.record
     owner = state.clients.get(task.owner_id)
     if owner is not None:
         owner.tasks.pop(record.task_id, None)
@@ -72,21 +79,24 @@ def release_inputs(state: State, task: Task) -> None:
             parent.children.pop(record.task_id, None)
     if record.wishes is not None and record.wishes.group_id in state.groups.by_id:
         state.groups.by_id[record.wishes.group_id].tasks.pop(record.task_id, None)
-    # The record of a run stays, and what it came to with it.
-    returns = (return_id(record.task_id, index) for index in range(record.num_returns if record.is_run else 0))
-    kept = [object_id for object_id in returns if _is_kept(record, state.objects.by_id.get(object_id))]
-    pinned, task.pinned = task.pinned, state.objects.pin(kept)
-    if pinned:
-        state.objects.unpin(pinned)
-    task.function = None
-    if function is not None:
-        function.uses -= 1
-        if not function.clients:
-            state.drop_function_if_unused(function)
-    if len(record.payload) > _PAYLOAD_KEPT_BYTES:
-        task.record = replace(record, payload=b"")
+    pinned, task.pinned = task.pinned, ()
+    if may_rerun:
+        task.lineage = pinned
+        state.objects.keep_lineage(pinned)
+    else:
+        if record.is_run:  # its record stays, and what it came to with it
+            returns = (return_id(record.task_id, index) for index in range(record.num_returns))
+            kept = [object_id for object_id in returns if _is_kept(record, state.objects.by_id.get(object_id))]
+            task.pinned = state.objects.pin(kept)
+        if pinned:
+            state.objects.unpin(pinned)
+        state.release_function(task)
+        if len(record.payload) > _PAYLOAD_KEPT_BYTES:
+            task.record = replace(record, payload=b"")
     state.sweep()
-    state.forget_if_over(task)
+    if not task.live_returns:
+        state.forget_if_over(task)
+        state.sweep()
 
 
 # ---- actors ----

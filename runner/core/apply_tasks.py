@@ -8,6 +8,7 @@ from typing import Any
 from runner.core import facts as f
 from runner.core.actors import Actor, ActorState
 from runner.core.apply_ends import end_actor, release_inputs, restart_actor, settle_returns
+from runner.core.apply_lineage import await_inputs, may_rerun
 from runner.core.commands import (
     DropCheckpoint,
     NoteCheckpoint,
@@ -49,7 +50,7 @@ def _add(state: State, fact: f.TaskAdded) -> None:
     _make_returns(state, task, fact.is_subscribed)
     if record.dependencies or record.contained:
         task.pinned = state.objects.pin(record.dependencies + record.contained)
-        task.missing = _await_inputs(state, task)
+        task.missing = await_inputs(state, task)
     if record.actor is not None:
         state.actors.add(Actor(task, record.actor))
     if record.wishes is not None and record.wishes.group_id in state.groups.by_id:
@@ -88,20 +89,6 @@ def _make_returns(state: State, task: Task, is_subscribed: bool) -> None:
         object_id = return_id(record.task_id, index)
         client.held.add(object_id)
         state.objects.by_id[object_id] = Object(object_id, task, holders=1, subscribers=subscribers)
-
-
-def _await_inputs(state: State, task: Task) -> int:
-    """How many dependencies are not there. Failed and unknown ones count: they settle the task next."""
-    missing = 0
-    for object_id in task.record.dependencies:
-        obj = state.objects.by_id.get(object_id)
-        if obj is None or obj.value is None:
-            missing += 1
-            if obj is not None:
-                if obj.dependents is None:
-                    obj.dependents = []
-                obj.dependents.append(task)
-    return missing
 
 
 def _end_backoff(state: State, fact: f.BackoffEnded) -> None:
@@ -344,7 +331,7 @@ def _finish(state: State, fact: f.AttemptDone) -> None:
         state.commands.append(SweepCheckpoints(task.task_id, task.checkpoint))
     failure = end_actor(state, task) if task.record.actor is not None else None
     settle_returns(state, task, fact.values, failure)
-    release_inputs(state, task)
+    release_inputs(state, task, may_rerun=may_rerun(task, fact.values))
 
 
 def _settle(state: State, fact: f.TaskSettled) -> None:

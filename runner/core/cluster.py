@@ -16,9 +16,10 @@ from runner.core.decide_streams import STREAM_EVENTS
 from runner.core.decide_tasks import TASK_EVENTS
 from runner.core.events import Event
 from runner.core.facts import Fact
+from runner.core.lineage import LINEAGE_EVENTS
 from runner.core.schedule import Scheduler
 from runner.core.state import State
-from runner.core.task import TRANSITIONS
+from runner.core.task import TaskState
 from runner.core.turn import APPLY, Turn
 from runner.core.values import CoreConfig, FailureRecord, ValueRecord
 from runner.core.views import MachineView, PoolView, TaskView
@@ -31,6 +32,7 @@ EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {
     **STREAM_EVENTS,
     **GROUP_EVENTS,
     **TASK_EVENTS,
+    **LINEAGE_EVENTS,
 }
 
 
@@ -128,7 +130,7 @@ class Cluster:
     def unfinished_tasks(self, client_id: ClientId | None = None) -> int:
         """How many tasks (of this client, or at all) have not settled."""
         if client_id is None:
-            return sum(count for kind, count in self._state.task_counts.items() if TRANSITIONS[kind])
+            return sum(count for kind, count in self._state.task_counts.items() if kind < TaskState.SUCCEEDED)
         client = self._state.clients.get(client_id)
         return 0 if client is None else len(client.tasks)
 
@@ -137,6 +139,11 @@ class Cluster:
         if object_id not in self._state.objects.by_id:
             return unknown_object(object_id)
         return queries.object_outcome(self._state, object_id)
+
+    def object_state(self, object_id: ObjectId) -> str:
+        """Label: "pending", "ready", "failed", "evicted"; "" when unknown or freed."""
+        obj = self._state.objects.by_id.get(object_id)
+        return "" if obj is None else obj.state.name.lower()
 
     def actor_place(self, actor_id: TaskId, incarnation: int) -> tuple[MachineId, int] | None:
         """Machine and generation of this incarnation of an actor; None when it is over or does not take calls."""

@@ -226,6 +226,22 @@ class SweepCheckpoints:
     kept: CheckpointRecord | None
 
 
+@dataclass(frozen=True, slots=True)
+class NoteObject:
+    """For whoever waits for a value that was lost, or that moves: look again."""
+
+    object_id: ObjectId
+
+
+@dataclass(frozen=True, slots=True)
+class BringObjects:
+    """The machine is to end: what only it has must come to the coordinator's store."""
+
+    machine_id: MachineId
+    generation: int
+    object_ids: tuple[ObjectId, ...]
+
+
 Command = (
     SendFunction
     | SendPackage
@@ -249,4 +265,6 @@ Command = (
     | FreeSegment
     | DropCheckpoint
     | SweepCheckpoints
+    | NoteObject
+    | BringObjects
 )

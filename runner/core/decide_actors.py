@@ -9,6 +9,7 @@ from runner.core import events as e
 from runner.core import facts as f
 from runner.core.actors import Actor, ActorState
 from runner.core.commands import FreeSegment, NotifyActor, NotifyFound
+from runner.core.lineage import lose_strays
 from runner.core.settle import cancelled, end_promise
 from runner.core.settle import settle as settle_task
 from runner.core.state import State, actor_notice
@@ -33,6 +34,8 @@ def _fulfilled(turn: Turn, event: e.PromiseFulfilled) -> None:
     client = state.clients.get(event.client_id)
     if client is not None and event.object_id in client.promised:
         end_promise(turn, event.client_id, event.object_id, event.value, event.failure)
+        if event.value is not None and event.value.segment is not None:
+            lose_strays(turn, (event.object_id,))
         return
     obj = state.objects.by_id.get(event.object_id)
     segment = None if event.value is None else event.value.segment

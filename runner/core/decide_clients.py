@@ -11,6 +11,7 @@ from runner.core.clients import Client
 from runner.core.commands import FreeSegment, NotifyReady
 from runner.core.decide_groups import remove_groups_of
 from runner.core.decide_streams import resume
+from runner.core.lineage import lose_strays, rebuild
 from runner.core.objects import ObjectState
 from runner.core.settle import cancel, end_promise
 from runner.core.turn import Turn
@@ -75,6 +76,8 @@ def _put(turn: Turn, event: e.ObjectPut) -> None:
         return
     if event.client_id in state.clients:
         turn.record(f.ObjectStored(event.client_id, event.object_id, event.value))
+        if event.value.segment is not None:
+            lose_strays(turn, (event.object_id,))
     else:
         _refused(turn, e.PutRefused(event.object_id, event.value))
 
@@ -117,12 +120,13 @@ def _resolved(turn: Turn, event: e.ObjectsResolved) -> None:
             continue
         if obj is None:
             state.commands.append(NotifyReady(client_id, object_id, None, unknown_object(object_id)))
-        elif obj.state is not ObjectState.PENDING:
+        elif obj.state not in (ObjectState.PENDING, ObjectState.EVICTED):
             state.commands.append(NotifyReady(client_id, object_id, obj.value, obj.failure))
         elif obj.subscribers is None or client_id not in obj.subscribers:
             pending.append(object_id)
     if pending:
         turn.record(f.ObjectsAwaited(client_id, tuple(pending)))
+        rebuild(turn, pending)
 
 
 def unknown_object(object_id: ObjectId) -> FailureRecord:

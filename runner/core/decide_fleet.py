@@ -14,6 +14,7 @@ from runner.core.commands import DestroyMachine, FenceAgent
 from runner.core.decide_clients import close_client
 from runner.core.decide_groups import deadline_due, lose_bundles
 from runner.core.decide_pools import POOL_EVENTS, boot_failed, machine_lost, one_fewer
+from runner.core.lineage import lose_values
 from runner.core.machine import BOOTING, ENDED, LIVE, Machine, MachineState
 from runner.core.settle import end_attempt, failure_of, requeue
 from runner.core.state import BACKOFF, BOOT, CLIENT, GROUP, LEASE, SCALE
@@ -64,6 +65,7 @@ def _registered(turn: Turn, event: e.MachineRegistered) -> None:
             return
         reason = "its agent started anew"
         turn.state.commands.append(FenceAgent(machine.machine_id, machine.generation, reason))
+        lose_values(turn, machine.machine_id, reason)
         _lose_attempts(turn, machine, reason)
         lose_bundles(turn, machine)
     elif machine.state is MachineState.CREATING:  # faster than the provider's answer
@@ -109,6 +111,7 @@ def _lose(turn: Turn, machine: Machine, reason: str) -> None:
     if machine.state is MachineState.READY:
         machine_lost(turn, machine, reason)
     _move(turn, machine, MachineState.LOST, reason)
+    lose_values(turn, machine.machine_id, reason)
     _lose_attempts(turn, machine, reason)
     _move(turn, machine, MachineState.DESTROYING)
 
@@ -227,6 +230,7 @@ def _restarted(turn: Turn, _event: e.CoordinatorRestarted) -> None:
     for machine in list(state.machines.values()):
         if machine.state not in ENDED:
             _move(turn, machine, MachineState.LOST, reason)
+            lose_values(turn, machine.machine_id, reason)
             for task in machine.attempts():
                 requeue(turn, task, f"attempt {task.attempt} on {machine.machine_id}: {reason}")
             _move(turn, machine, MachineState.DESTROYING)

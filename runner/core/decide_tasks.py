@@ -11,6 +11,7 @@ from runner.core.commands import FreeSegment, ReplyCheckpoint, ResumeAttempt
 from runner.core.decide_actors import is_refused
 from runner.core.decide_groups import ends_at_once
 from runner.core.feasibility import is_feasible, unschedulable
+from runner.core.lineage import is_starved, rebuild
 from runner.core.resources import only_cpus
 from runner.core.settle import cancel, cancel_children, dependents, end_attempt, failure_of, requeue, settle_if_doomed
 from runner.core.settle import settle as settle_task
@@ -39,7 +40,8 @@ def _submit(turn: Turn, event: e.TaskSubmitted) -> None:
     elif record.parent is not None and _is_orphan(state, task):
         cancel(turn, [task], force=False, recursive=True)
     elif task.missing:
-        settle_if_doomed(turn, task)
+        if not settle_if_doomed(turn, task):
+            rebuild(turn, record.dependencies)
 
 
 def _is_orphan(state: State, task: Task) -> bool:
@@ -94,7 +96,11 @@ def _free_values(state: State, event: e.AttemptSucceeded) -> None:
 
 def _failed(turn: Turn, event: e.AttemptFailed) -> None:
     task = turn.state.current(event.machine_id, event.generation, event.task_id, event.attempt)
-    if task is not None:
+    if task is None:
+        return
+    if event.failure.kind is FailureKind.OBJECT_LOST and is_starved(turn, task):
+        requeue(turn, task, f"attempt {event.attempt} on {event.machine_id}: {event.failure.message}")
+    else:
         end_attempt(turn, task, event.failure, is_retryable=event.retryable)
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from runner.core.group_events import GroupRemovalRequested, GroupRequested
 from runner.core.stream_events import ItemsYielded, StreamDropped, StreamRead
+from runner.core.value_events import ObjectBrought as ObjectBrought  # noqa: PLC0414
+from runner.core.value_events import ObjectWanted as ObjectWanted  # noqa: PLC0414
+from runner.core.value_events import ValuesKept as ValuesKept  # noqa: PLC0414
 from runner.core.values import (
     CheckpointRecord,
     FailureRecord,
@@ -359,6 +362,9 @@ Event = (
     | RefsAdded
     | RefsReleased
     | ObjectsResolved
+    | ObjectWanted
+    | ObjectBrought
+    | ValuesKept
     | ObjectsPromised
     | PromiseFulfilled
     | ActorsWatched

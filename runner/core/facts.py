@@ -92,6 +92,21 @@ class PromiseEnded(NamedTuple):
     failure: FailureRecord | None
 
 
+class ObjectLost(NamedTuple):
+    """Its value is gone. With a failure: for good; without: a task makes it again when it is needed."""
+
+    object_id: ObjectId
+    why: str
+    failure: FailureRecord | None
+
+
+class ObjectMoved(NamedTuple):
+    """The same value, elsewhere."""
+
+    object_id: ObjectId
+    value: ValueRecord
+
+
 # ---- actors ----
 class ActorWatched(NamedTuple):
     client_id: ClientId
@@ -231,6 +246,18 @@ class GroupEnded(NamedTuple):
     failure: FailureRecord  # of those who still want something of it
 
 
+class TaskRerun(NamedTuple):
+    """It had succeeded, and runs again because a result was lost. Charged as a retry."""
+
+    task_id: TaskId
+
+
+class InputsMissed(NamedTuple):
+    """It was queued, but a value that it needs is gone: it waits again."""
+
+    task_id: TaskId
+
+
 class CheckpointCommitted(NamedTuple):
     task_id: TaskId
     checkpoint: CheckpointRecord
@@ -311,6 +338,8 @@ Fact = (
     | ObjectsAwaited
     | PromisesMade
     | PromiseEnded
+    | ObjectLost
+    | ObjectMoved
     | ActorWatched
     | ActorUp
     | ActorReleased
@@ -332,6 +361,8 @@ Fact = (
     | GroupPlaced
     | BundlesLost
     | GroupEnded
+    | TaskRerun
+    | InputsMissed
     | CheckpointCommitted
     | MachineAdded
     | MachineNamed

@@ -7,7 +7,7 @@ from collections import Counter
 from runner.core.actors import ActorState
 from runner.core.feasibility import is_feasible
 from runner.core.groups import GroupState
-from runner.core.machine import COUNTED, ENDED, Machine, MachineState
+from runner.core.machine import COUNTED, ENDED, LIVE, Machine, MachineState
 from runner.core.objects import ObjectState
 from runner.core.reservation import Reservation
 from runner.core.resources import Resources, amount_of, only_cpus
@@ -110,8 +110,9 @@ def _check_task(state: State, task: Task) -> None:
     placed = task.state in _PLACED
     assert placed == (task.slot is not None) == (task.machine is not None), task.story()
     assert placed or (task.block is Block.NONE and not task.executor_id)
-    assert not task.is_settled() or task.function is None
+    assert not task.is_settled() or (task.function is None) == (task.lineage is None), task.story()
     assert not task.is_settled() or not task.pinned or task.record.is_run, "only runs keep what they came to"
+    assert task.lineage is None or task.state is TaskState.SUCCEEDED, task.story()
     assert task.is_settled() == (task.ended_s is not None)
     assert (task.missing == 0) or task.state in (TaskState.WAITING, TaskState.FAILED, TaskState.CANCELLED)
     assert not (task.state is TaskState.WAITING and task.missing == 0), f"ready but not queued: {task.story()}"
@@ -172,13 +173,18 @@ def _check_objects(state: State) -> None:
         pins.update(function.pinned)
     for obj in state.objects.by_id.values():
         pins.update(obj.contained)
+    lineage = Counter(object_id for task in state.tasks.values() for object_id in task.lineage or ())
+    assert set(lineage) <= set(state.objects.by_id), "the record of what a task may need again was dropped"
     assert set(pins) <= set(state.objects.by_id), "a pinned object was freed"
     assert set(holders) <= set(state.objects.by_id), "a held object was freed"
     for object_id, obj in state.objects.by_id.items():
         assert obj.holders == holders[object_id], obj.story()
         assert obj.pins == pins[object_id], obj.story()
         assert obj.state is not ObjectState.FREED
-        assert obj.state is ObjectState.PENDING or obj.holders or obj.pins, f"leaked: {obj.story()}"
+        assert obj.lineage == lineage[object_id], obj.story()
+        assert obj.state is ObjectState.PENDING or obj.holders or obj.pins or obj.lineage, f"leaked: {obj.story()}"
+        if obj.value is not None and obj.value.segment is not None:
+            assert obj.holders or obj.pins, f"lineage alone keeps no segment: {obj.story()}"
         assert (obj.state is ObjectState.READY) == (obj.value is not None)
         assert (obj.state is ObjectState.FAILED) == (obj.failure is not None)
         if obj.promised_by:
@@ -192,6 +198,19 @@ def _check_objects(state: State) -> None:
         else:
             assert obj.subscribers is None
     assert not state.objects.freed
+    assert not state.objects.dropped
+    _check_places(state)
+
+
+def _check_places(state: State) -> None:
+    """What only one machine has lies on a machine that is there."""
+    expected: dict[str, set[str]] = {}
+    for obj in state.objects.by_id.values():
+        segment = None if obj.value is None else obj.value.segment
+        if segment is not None and segment.machine_id:
+            expected.setdefault(segment.machine_id, set()).add(obj.object_id)
+            assert state.machines[segment.machine_id].state in LIVE, obj.story()
+    assert {machine_id: set(there) for machine_id, there in state.objects.volatile.items()} == expected
 
 
 def _check_clients(state: State) -> None:
@@ -256,4 +275,6 @@ def _check_counts(state: State) -> None:
             m for m in mine if m.state is MachineState.READY and not m.slots and not m.reservations
         }
     draining = [m for m in state.machines.values() if m.state is MachineState.DRAINING and not m.slots]
-    assert not draining, "an empty draining machine stops"
+    volatile = state.objects.volatile
+    assert all(m.machine_id in volatile for m in draining), "an empty draining machine stops"
+    assert all(m.emptying >= set(volatile[m.machine_id]) for m in draining), "what it has was asked for"

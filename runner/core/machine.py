@@ -12,7 +12,7 @@ from runner.core.task import Task
 from runner.core.values import Labels, Shape
 from runner.core.wants import Key, Want, matches, shape_of
 from runner.errors import IllegalTransitionError
-from runner.ids import FunctionId, MachineId, TaskId
+from runner.ids import FunctionId, MachineId, ObjectId, TaskId
 
 if TYPE_CHECKING:
     from runner.core.reservation import Reservation
@@ -117,6 +117,7 @@ class Machine:
     awake: dict[TaskId, Task] = field(default_factory=dict)  # unblocked attempts that wait for CPUs, first come first
     sent_functions: set[FunctionId] = field(default_factory=set)
     sent_packages: set[str] = field(default_factory=set)
+    emptying: set[ObjectId] = field(default_factory=set)  # what it was told to hand over before it ends; volatile
     version: int = 0  # of its entries in the placement heaps
     # When we last heard from it. Volatile: leases start anew with the coordinator, so it is in no journal.
     heard_s: float = 0.0

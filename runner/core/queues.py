@@ -72,6 +72,16 @@ class KeyQueue:
         ring = self._rings[task.record.priority]
         self._shrink(task, ring, ring[task.record.client_id])
 
+    def withdraw(self, task: Task) -> None:
+        """Remove the head, which may come back; nobody has had a turn."""
+        ring = self._rings[task.record.priority]
+        lane = ring[task.record.client_id]
+        if lane.head() is task:
+            lane.entries.popleft()
+        else:
+            lane.entries.remove(task)
+        self._shrink(task, ring, lane)
+
     def tasks(self) -> Iterator[Task]:
         """In the order of lanes; for dumps and for failing them all."""
         for priority in self._priorities:
@@ -116,6 +126,13 @@ class Queues:
     def discard(self, task: Task) -> None:
         queue = self.by_key[task.key]
         queue.discard(task)
+        if not queue.live:
+            del self.by_key[queue.key]
+
+    def withdraw(self, task: Task) -> None:
+        """As `discard`, for one that may be queued again."""
+        queue = self.by_key[task.key]
+        queue.withdraw(task)
         if not queue.live:
             del self.by_key[queue.key]
 

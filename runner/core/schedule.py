@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from runner.core.commands import BringObjects
 from runner.core.decide_groups import lose_bundles, place_groups
 from runner.core.facts import AttemptAssigned, AttemptResumed, MachineMoved
 from runner.core.feasibility import is_feasible, unschedulable
+from runner.core.lineage import is_supplied
 from runner.core.machine import Machine, MachineState
 from runner.core.placement import PlaceIndex, SlotIndex
 from runner.core.preferences import preferred
@@ -44,7 +46,7 @@ class Scheduler:
             ):
                 turn.record(MachineMoved(machine.machine_id, MachineState.DRAINING, "it has served its one task"))
             if machine.state is MachineState.DRAINING and not machine.slots:
-                turn.record(MachineMoved(machine.machine_id, MachineState.STOPPING, "drained"))
+                _empty(turn, machine)
         for bundle in list(state.dirty_bundles):
             if bundle.awake:
                 _resume(turn, bundle)
@@ -87,6 +89,8 @@ class Scheduler:
 
     def _place_head(self, turn: Turn, queue: KeyQueue) -> bool:
         state, key, task = turn.state, queue.key, queue.head()
+        if task.record.dependencies and not is_supplied(turn, task):
+            return True  # it has left the queue
         shape = task.shape
         place = self._choose(state, key, task)
         gpu_ids: tuple[int, ...] = ()
@@ -121,6 +125,18 @@ class Scheduler:
         if best is not None and (task.record.dependencies or task.record.wishes is not None):
             return preferred(state, task, best)
         return best
+
+
+def _empty(turn: Turn, machine: Machine) -> None:
+    """It runs nothing any more: it ends when it has handed over the values that only it has."""
+    there = turn.state.objects.volatile.get(machine.machine_id)
+    if not there:
+        turn.record(MachineMoved(machine.machine_id, MachineState.STOPPING, "drained"))
+        return
+    news = tuple(object_id for object_id in there if object_id not in machine.emptying)
+    if news:
+        machine.emptying.update(news)
+        turn.state.commands.append(BringObjects(machine.machine_id, machine.generation, news))
 
 
 def _resume(turn: Turn, place: Machine | Reservation) -> None:

@@ -33,10 +33,11 @@ def settle(
     """End it with this failure; so do all that wait for its result (without recursion: chains are long)."""
     final = actor_death(task, failure) if task.record.actor is not None else failure
     turn.record(TaskSettled(task.task_id, is_cancelled, final, turn.now_s))
-    _fail_all(turn, dependents(turn, task), failure)
+    fail_all(turn, dependents(turn, task), failure)
 
 
-def _fail_all(turn: Turn, waiting: list[Task], failure: FailureRecord) -> None:
+def fail_all(turn: Turn, waiting: list[Task], failure: FailureRecord) -> None:
+    """These wait for what will never be: they fail with it, and so do all that wait for them."""
     pending = waiting[::-1]
     while pending:
         task = pending.pop()
@@ -53,7 +54,7 @@ def end_promise(
     waiting = list(turn.state.objects.by_id[object_id].dependents or ())
     turn.record(PromiseEnded(client_id, object_id, value, failure))
     if failure is not None:
-        _fail_all(turn, waiting, failure)
+        fail_all(turn, waiting, failure)
 
 
 def actor_death(task: Task, failure: FailureRecord) -> FailureRecord:

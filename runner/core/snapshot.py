@@ -59,7 +59,7 @@ def _task(task: Task) -> dict[str, Any]:
 
 
 def _machine(machine: Machine) -> dict[str, Any]:
-    volatile = ("resources", "slots", "reservations", "awake", "version", "heard_s", "lease_due_s")
+    volatile = ("emptying", "resources", "slots", "reservations", "awake", "version", "heard_s", "lease_due_s")
     plain = {name: getattr(machine, name) for name in Machine.__dataclass_fields__ if name not in volatile}
     plain["phases"] = dict(machine.phases)
     plain["sent_functions"] = sorted(machine.sent_functions)
@@ -91,7 +91,17 @@ def _object(obj: Object) -> dict[str, Any]:
     maker = None if obj.maker is None else obj.maker.task_id
     dependents = [task.task_id for task in obj.dependents or ()]
     subscribers = list(obj.subscribers or ())
-    kept = (obj.state, obj.value, obj.failure, obj.holders, obj.pins, obj.contained, obj.promised_by)
+    kept = (
+        obj.state,
+        obj.value,
+        obj.failure,
+        obj.holders,
+        obj.pins,
+        obj.contained,
+        obj.promised_by,
+        obj.lineage,
+        obj.gone,
+    )
     return {"maker": maker, "dependents": dependents, "subscribers": subscribers, "rest": kept}
 
 

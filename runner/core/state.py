@@ -25,9 +25,9 @@ from runner.core.pool import Pool
 from runner.core.queues import Queues
 from runner.core.reservation import Reservation
 from runner.core.task import Task, TaskState
-from runner.core.values import CoreConfig, FailureRecord, Labels, PoolRecord, Shape, TaskRecord
+from runner.core.values import CoreConfig, FailureRecord, Labels, PoolRecord, SegmentRecord, Shape, TaskRecord
 from runner.core.wants import Key
-from runner.ids import ClientId, FunctionId, MachineId, TaskId
+from runner.ids import ClientId, FunctionId, MachineId, ObjectId, TaskId
 
 # Kinds of timers.
 BACKOFF, BOOT, LEASE, CLIENT, SCALE, GROUP = 1, 2, 3, 4, 5, 6
@@ -169,18 +169,29 @@ class State:
         while freed:
             obj = freed.pop()
             if obj.value is not None and obj.value.segment is not None:
-                self.commands.append(FreeSegment(obj.object_id, obj.value.segment))
+                self._free_segment(obj.object_id, obj.value.segment)
             if obj.maker is not None:
                 obj.maker.live_returns -= 1
                 self.forget_if_over(obj.maker)
+        dropped = self.objects.dropped
+        while dropped:
+            self._free_segment(*dropped.pop())
+
+    def _free_segment(self, object_id: ObjectId, segment: SegmentRecord) -> None:
+        self.commands.append(FreeSegment(object_id, segment))
+        machine = self.machines.get(segment.machine_id)
+        if machine is not None and machine.state is MachineState.DRAINING:
+            self.dirty_machines[machine] = None  # it waited for that, maybe
 
     def forget_if_over(self, task: Task) -> None:
-        """Drop the record of a settled task without returns; those of runs stay."""
+        """Drop the record of a settled task without returns; those of runs stay. To be followed by `sweep`."""
         if task.live_returns or not task.is_settled() or task.record.is_run:
             return
         if self.tasks.pop(task.record.task_id, None) is None:
             return  # freeing its last return has done it
         self.task_counts[task.state] -= 1
+        if task.lineage is not None:
+            self.drop_lineage(task)
         if task.record.actor is not None:
             self.actors.by_id.pop(task.task_id, None)
         if task.stream is not None and (reader := self.clients.get(task.record.client_id)) is not None:
@@ -189,11 +200,25 @@ class State:
             self.commands.append(DropCheckpoint(task.record.task_id, task.checkpoint))
         self.commands.append(ForgetTask(task.record.task_id))
 
+    def drop_lineage(self, task: Task) -> None:
+        """It will not run again. To be followed by `sweep`."""
+        lineage, task.lineage = task.lineage or (), None
+        self.objects.drop_lineage(lineage)
+        self.release_function(task)
+
+    def release_function(self, task: Task) -> None:
+        """It needs its function no longer. To be followed by `sweep`."""
+        function, task.function = task.function, None
+        if function is not None:
+            function.uses -= 1
+            if not function.clients:
+                self.drop_function_if_unused(function)
+
     def drop_function_if_unused(self, function: Function) -> None:
+        """To be followed by `sweep`."""
         if not function.clients and not function.uses:
             del self.functions[function.function_id]
             self.objects.unpin(function.pinned)
-            self.sweep()
 
     # ---- machines ----
     def move_machine(self, machine: Machine, to: MachineState, reason: str = "") -> None:

@@ -38,11 +38,11 @@ class TaskState(enum.IntEnum):
 _S = TaskState
 TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
     _S.WAITING: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED}),
-    _S.QUEUED: frozenset({_S.ASSIGNED, _S.FAILED, _S.CANCELLED}),
+    _S.QUEUED: frozenset({_S.ASSIGNED, _S.WAITING, _S.FAILED, _S.CANCELLED}),
     _S.ASSIGNED: frozenset({_S.RUNNING, _S.QUEUED, _S.BACKOFF, _S.FAILED, _S.CANCELLED}),
     _S.RUNNING: frozenset({_S.SUCCEEDED, _S.QUEUED, _S.BACKOFF, _S.FAILED, _S.CANCELLED}),
     _S.BACKOFF: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED}),
-    _S.SUCCEEDED: frozenset(),
+    _S.SUCCEEDED: frozenset({_S.WAITING}),  # its result was lost
     _S.FAILED: frozenset(),
     _S.CANCELLED: frozenset(),
 }
@@ -95,6 +95,8 @@ class Task:
     failure: FailureRecord | None = None
     children: dict[TaskId, Task] | None = None  # unfinished ones
     stream: Stream | None = None  # of a generator
+    lineage: tuple[ObjectId, ...] | None = None  # succeeded, and may run again: the arguments that it would need
+    reruns: int = 0  # times that it ran again for a lost result
     trail: bytes = b"\x01"  # every state it was in
     # What it needs now: more memory than at first, maybe.
     shape: Shape = ()

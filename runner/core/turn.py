@@ -9,6 +9,7 @@ from runner.core.apply_actors import ACTOR_FACTS
 from runner.core.apply_clients import CLIENT_FACTS
 from runner.core.apply_fleet import FLEET_FACTS
 from runner.core.apply_groups import GROUP_FACTS
+from runner.core.apply_lineage import LINEAGE_FACTS
 from runner.core.apply_streams import STREAM_FACTS
 from runner.core.apply_tasks import TASK_FACTS
 from runner.core.facts import Fact
@@ -20,6 +21,7 @@ APPLY: dict[type[Any], Callable[[State, Any], None]] = {
     **GROUP_FACTS,
     **FLEET_FACTS,
     **STREAM_FACTS,
+    **LINEAGE_FACTS,
     **TASK_FACTS,
 }
 

@@ -62,6 +62,7 @@ class SegmentRecord(NamedTuple):
     host_id: str
     path: str
     size_bytes: int
+    machine_id: MachineId = MachineId("")  # set: only this machine has it, and it is lost with the machine
 
 
 class ValueRecord(NamedTuple):

@@ -40,6 +40,7 @@ CLIENTS = [ClientId("c-0"), ClientId("c-1")]
 # The session of an executor: it holds refs and submits children.
 SESSION, EXECUTOR = ClientId("x-0"), ExecutorId("x-0")
 MACHINES = [MachineId(f"x-{i}") for i in range(4)]
+NOWHERE = MachineId("")
 BIG = make_shape({CPU: 4 * UNIT, GPU: 2 * UNIT, MEMORY: 8})
 SMALL = make_shape({CPU: 2 * UNIT})
 ONE = make_shape({CPU: UNIT})
@@ -94,6 +95,7 @@ class ClusterModel(RuleBasedStateMachine):
         self.written: set[str] = set()  # segments, each by a path of its own
         self.freed: set[str] = set()
         self.puts = 0
+        self.bringing: dict[ObjectId, str] = {}  # what machines were told to hand over: the path it has
         self.promised: dict[ObjectId, ClientId] = {}
         # Items that the attempt's generator has made, those that it was told to skip included.
         self.made: dict[Fence, int] = {}
@@ -156,6 +158,12 @@ class ClusterModel(RuleBasedStateMachine):
             case c.FreeSegment(_, segment):
                 assert segment.path not in self.freed, "freed once"
                 self.freed.add(segment.path)
+            case c.BringObjects(machine_id, generation, object_ids):
+                assert self.cluster.is_machine_live(machine_id, generation)
+                for object_id in object_ids:
+                    there = self.cluster.object_outcome(object_id)
+                    if isinstance(there, ValueRecord) and there.segment is not None:
+                        self.bringing[object_id] = there.segment.path
             case _:
                 pass
 
@@ -253,7 +261,8 @@ class ClusterModel(RuleBasedStateMachine):
         known = [i for i in self.objects if self.cluster.story(i).startswith("object")]
         return st.sampled_from([*known[-6:], *known[-6:], ObjectId("never.0")])
 
-    def draw_value(self, data: st.DataObject, name: str) -> ValueRecord:
+    def draw_value(self, data: st.DataObject, name: str, machine_id: MachineId = NOWHERE) -> ValueRecord:
+        """`machine_id`: who alone may have it."""
         # Only older objects, as in life: a value cannot hold the ref to itself.
         born = self.objects.index(ObjectId(name)) if name in self.objects else len(self.objects)
         older = self.living().filter(lambda object_id: object_id in self.objects[:born])
@@ -262,7 +271,8 @@ class ClusterModel(RuleBasedStateMachine):
             return ValueRecord(b"v", contained, None)
         path = f"/{name}-{len(self.written)}"
         self.written.add(path)
-        return ValueRecord(b"v", contained, SegmentRecord("h", path, 1))
+        is_there = machine_id and data.draw(st.sampled_from([True, True, False]))
+        return ValueRecord(b"v", contained, SegmentRecord("h", path, 1, machine_id if is_there else NOWHERE))
 
     def draw_fence(self, data: st.DataObject) -> Fence:
         is_late = data.draw(st.sampled_from([False, False, False, True]))
@@ -334,6 +344,6 @@ class ClusterModel(RuleBasedStateMachine):
     def succeed(self, data: st.DataObject, fence: Fence) -> None:
         self.running.pop(fence, None)
         count = next(0 if task.actor else task.num_returns for task in self.tasks if task.task_id == fence[2])
-        values = tuple(self.draw_value(data, f"{fence[2]}.{index}") for index in range(count))
+        values = tuple(self.draw_value(data, f"{fence[2]}.{index}", fence[0]) for index in range(count))
         duration_s = data.draw(st.sampled_from([0.001, 0.001, 5.0]))
         self.report(fence, e.AttemptSucceeded(*fence, values, duration_s))

@@ -21,13 +21,23 @@ from runner.core.group_events import GroupRemovalRequested, GroupRequested
 from runner.core.journal_form import decode, encode
 from runner.core.objects import Object
 from runner.core.stream_events import StreamDropped, StreamRead
-from runner.core.values import CoreConfig, FailureKind, FailureRecord, PoolRecord, TaskRecord, ValueRecord, WishRecord
+from runner.core.values import (
+    CoreConfig,
+    FailureKind,
+    FailureRecord,
+    PoolRecord,
+    SegmentRecord,
+    TaskRecord,
+    ValueRecord,
+    WishRecord,
+)
 from runner.ids import ClientId, MachineId, ObjectId, TaskId, item_id, return_id
 from tests.properties.cluster_model import (
     BIG,
     CLIENTS,
     LABELS,
     MACHINES,
+    NOWHERE,
     ONE,
     REPORTS,
     SESSION,
@@ -104,9 +114,10 @@ class ClusterMachine(ClusterModel):
             again = self.feed(e.TaskSubmitted(client_id, record, True))
             assert again == [], "a repeat is a no-op"
 
-    @rule(data=st.data(), client_id=st.sampled_from(CLIENTS))
+    @rule(data=st.data(), client_id=st.sampled_from([*CLIENTS, SESSION]))
     def put(self, data: st.DataObject, client_id: ClientId) -> None:
-        value = self.draw_value(data, f"put-{self.puts}")
+        machine_id = data.draw(st.sampled_from([NOWHERE, *MACHINES])) if client_id == SESSION else NOWHERE
+        value = self.draw_value(data, f"put-{self.puts}", machine_id)
         object_id = ObjectId(f"put-{self.puts}")
         self.puts += 1
         self.objects.append(object_id)
@@ -129,11 +140,31 @@ class ClusterMachine(ClusterModel):
             return
         object_id = data.draw(st.sampled_from(list(self.promised)))
         if kind == 2:
-            value = self.draw_value(data, object_id)
+            value = self.draw_value(data, object_id, data.draw(st.sampled_from([NOWHERE, *MACHINES])))
             self.feed(e.PromiseFulfilled(client_id, object_id, value, None))
         else:
             failure = FailureRecord(FailureKind.USER, "it failed")
             self.feed(e.PromiseFulfilled(client_id, object_id, None, failure))
+
+    @rule(data=st.data(), kind=st.integers(0, 3))
+    def values(self, data: st.DataObject, kind: int) -> None:
+        """Somebody reads a value; and values of machines that end, or of others, reach the coordinator's store."""
+        object_id = data.draw(self.living())
+        if kind == 0:
+            self.feed(e.ObjectWanted(object_id))
+            assert self.cluster.object_state(object_id) != "evicted", "what is needed is made again, or failed"
+            return
+        if kind == 1 and self.bringing:
+            object_id = data.draw(st.sampled_from(list(self.bringing)))
+        outcome = self.cluster.object_outcome(object_id)
+        segment = outcome.segment if isinstance(outcome, ValueRecord) else None
+        path = self.bringing.pop(object_id, "") or (segment.path if segment is not None else "")
+        value = None
+        if data.draw(st.sampled_from([True, True, False])):
+            there = f"/{object_id}-{len(self.written)}"
+            self.written.add(there)
+            value = ValueRecord(b"v", (), SegmentRecord("h", there, 1))
+        self.feed(e.ObjectBrought(object_id, path, value, "no room"))
 
     @precondition(lambda self: self.tasks)
     @rule(data=st.data(), client_id=st.sampled_from([*CLIENTS, SESSION]), kind=st.integers(0, 3))

@@ -44,6 +44,11 @@ def segment(name: str) -> ValueRecord:
     return ValueRecord(b"s", (), SegmentRecord("host", f"/dev/shm/{name}", 1 << 20))
 
 
+def held_by(machine_id: str, name: str, contained: tuple[ObjectId, ...] = ()) -> ValueRecord:
+    """A value that only this machine has."""
+    return ValueRecord(b"s", contained, SegmentRecord(machine_id, f"/dev/shm/{name}", 1 << 20, MachineId(machine_id)))
+
+
 def crash(message: str = "executor killed by signal 9 (SIGKILL)") -> FailureRecord:
     return FailureRecord(FailureKind.WORKER_CRASHED, message)
 
