@@ -168,11 +168,13 @@ def _check_objects(state: State) -> None:
     holders = Counter(object_id for client in state.clients.values() for object_id in client.held)
     pins: Counter[ObjectId] = Counter()
     for task in state.tasks.values():
-        pins.update(task.pinned)
+        if task.pinned:
+            pins.update(task.pinned)
     for function in state.functions.values():
         pins.update(function.pinned)
     for obj in state.objects.by_id.values():
-        pins.update(obj.contained)
+        if obj.contained:
+            pins.update(obj.contained)
     lineage = Counter(object_id for task in state.tasks.values() for object_id in task.lineage or ())
     assert set(lineage) <= set(state.objects.by_id), "the record of what a task may need again was dropped"
     assert set(pins) <= set(state.objects.by_id), "a pinned object was freed"
