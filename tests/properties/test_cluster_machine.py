@@ -166,6 +166,28 @@ class ClusterMachine(ClusterModel):
             value = ValueRecord(b"v", (), SegmentRecord("h", there, 1))
         self.feed(e.ObjectBrought(object_id, path, value, "no room"))
 
+    @rule(data=st.data(), client_id=st.sampled_from(CLIENTS), take_refs=st.booleans(), how=st.integers(0, 3))
+    def lose(self, data: st.DataObject, client_id: ClientId, take_refs: bool, how: int) -> None:
+        """Values that only one machine has, lost with it or handed over; some are wanted after that."""
+        for fence in [fence for fence in self.running if self.cluster.is_current(*fence)][:2]:
+            self.succeed(data, fence)
+        volatile = self.cluster._state.objects.volatile
+        if not volatile:
+            return
+        machine_id = data.draw(st.sampled_from(sorted(volatile)))
+        lost = tuple(sorted(volatile[machine_id]))
+        if take_refs:
+            self.connect(client_id)
+            self.feed(e.RefsAdded(client_id, lost))
+        if how == 0:
+            self.feed(e.MachineRemovalRequested(machine_id, force=data.draw(st.booleans())))
+        else:
+            self.feed(e.MachineExited(machine_id, "killed"))
+            assert machine_id not in volatile
+            self.cluster.check()
+        if how > 1:
+            self.feed(e.ObjectsResolved(client_id, lost))
+
     @precondition(lambda self: self.tasks)
     @rule(data=st.data(), client_id=st.sampled_from([*CLIENTS, SESSION]), kind=st.integers(0, 3))
     def actors(self, data: st.DataObject, client_id: ClientId, kind: int) -> None:
