@@ -381,7 +381,8 @@ class ClusterMachine(ClusterModel):
         segments = {obj.value.segment.path for obj in kept.values() if obj.value is not None and obj.value.segment}
         assert self.freed == self.written - segments, "no other segment is left"
         left = self.cluster.tasks(limit=1000)[0]
-        assert all(view.is_run for view in left), "only runs are kept"
+        makers = {obj.maker.task_id for obj in kept.values() if obj.maker is not None}
+        assert all(view.is_run or view.task_id in makers for view in left), "only runs, and what they hold, are kept"
 
     def kept_by_runs(self) -> dict[ObjectId, Object]:
         """What the records of runs hold, and what that contains."""
