@@ -10,15 +10,7 @@ from runner.core.stream_events import ItemsYielded, StreamDropped, StreamRead
 from runner.core.value_events import ObjectBrought as ObjectBrought  # noqa: PLC0414
 from runner.core.value_events import ObjectWanted as ObjectWanted  # noqa: PLC0414
 from runner.core.value_events import ValuesKept as ValuesKept  # noqa: PLC0414
-from runner.core.values import (
-    CheckpointRecord,
-    FailureRecord,
-    Labels,
-    PoolRecord,
-    Shape,
-    TaskRecord,
-    ValueRecord,
-)
+from runner.core.values import CheckpointRecord, FailureRecord, Labels, PoolRecord, Shape, TaskRecord, ValueRecord
 from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, ObjectId, TaskId
 
 
