@@ -37,6 +37,8 @@ FEW = [
     ("fly", Phase.RUNNING, Victim.ALL),
     ("fly", Phase.GROWING, Victim.BOTH),
 ]
+# Of them, what every run of the tests does; the others run with the long ones.
+SHORT = [(Phase.CREATING, Victim.CLIENT), (Phase.REGISTERING, Victim.BOTH), (Phase.ENDING, Victim.COORDINATOR)]
 # At the documented rate a boot of 64 takes a minute: the phases in which the limit matters.
 LIMITED = (Phase.CREATING, Phase.REGISTERING, Phase.ENDING)
 ALL = [
@@ -56,7 +58,7 @@ def ground_of(name: str) -> Iterator[Ground]:
 
 
 def _marked(where: str, phase: Phase, victim: Victim) -> object:
-    is_long = where != "local" and (phase, victim) != (Phase.CREATING, Victim.COORDINATOR)
+    is_long = where != "local" or (phase, victim) not in SHORT
     return pytest.param(where, phase, victim, marks=[pytest.mark.long] if is_long else [])
 
 

@@ -19,6 +19,8 @@ from tests.contract.providers.fly_harness import FlyHarness, running_simulator
 from tests.contract.providers.harness import Exits, make_spec
 from tests.integration.helpers import let_pass
 
+# The suite of all providers runs on this one in `make test`; what is special to it, with the long tests.
+pytestmark = pytest.mark.long
 M1 = MachineId("m-1")
 MakeHarness = Callable[..., Any]
 

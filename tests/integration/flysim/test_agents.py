@@ -28,7 +28,7 @@ from runner.rpc.security import new_token
 from tests.integration.coordinator.harness import Harness, running
 from tests.integration.helpers import until, wait_gone
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 WAIT_S = 20.0
 
 
@@ -238,7 +238,7 @@ async def test_a_coordinator_is_a_machine_that_takes_its_secrets_by_exec(sim: Fl
     )
     env = {"RUNNER_COORDINATOR": encode_config(wanted)}
     machine_id = await create(sim, "coordinator", config_of(None, auto_destroy=True) | {"env": env})
-    with open(f"/proc/{sim.state()['machines'][machine_id]['pid']}/environ", encoding="utf-8") as file:
+    with open(f"/proc/{await pid_of(sim, machine_id)}/environ", encoding="utf-8") as file:
         inside = dict(each.split("=", 1) for each in file.read().split("\0") if each)
     assert (inside["FLY_MACHINE_ID"], inside["FLY_APP_NAME"]) == (machine_id, "app")
     assert inside["FLY_PRIVATE_IP"].startswith("127.")

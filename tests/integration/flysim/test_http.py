@@ -19,7 +19,7 @@ from runner.flysim import FlySim
 from tests.integration.flysim.conftest import AT_ONCE, client_of
 from tests.integration.helpers import wait_until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 MACHINE = {"name": "m", "config": {"image": "runner-worker:1"}}
 
 

@@ -22,7 +22,7 @@ from runner.flysim.fixture import FlySim
 from runner.flysim.settings import Delay
 from tests.integration.helpers import wait_until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
 LOST_S = 6.0
 # After the last client: to notice, to destroy the workers, to end itself, and for the API to show it; on a busy host.
@@ -103,7 +103,6 @@ def test_up_work_down(sim: FlySim, shell: Shell, monkeypatch: pytest.MonkeyPatch
     assert not any((shell.home / "machines").iterdir())
 
 
-@pytest.mark.long
 def test_a_killed_client_ends_all_of_it(sim: FlySim, shell: Shell) -> None:
     cluster = shell.up()
     script = """
@@ -128,7 +127,6 @@ def test_a_killed_client_ends_all_of_it(sim: FlySim, shell: Shell) -> None:
     assert list((shell.home / "clusters").iterdir()) == []
 
 
-@pytest.mark.long
 def test_nothing_is_left_when_up_is_killed_on_the_way(sim: FlySim, shell: Shell) -> None:
     with shell.begin_up() as up:
         wait_until(lambda: alive(sim), 20.0, "the coordinator's machine")
@@ -139,7 +137,6 @@ def test_nothing_is_left_when_up_is_killed_on_the_way(sim: FlySim, shell: Shell)
     assert sim.processes() == []
 
 
-@pytest.mark.long
 def test_a_machine_that_dies_is_cleared_away_by_down(sim: FlySim, shell: Shell) -> None:
     """Workers without a coordinator end by their leases, minutes later; `down` does not wait for that."""
     cluster = shell.up()
@@ -154,7 +151,6 @@ def test_a_machine_that_dies_is_cleared_away_by_down(sim: FlySim, shell: Shell) 
     assert sim.processes() == []
 
 
-@pytest.mark.long
 def test_a_task_holds_no_token_and_boots_nothing(sim: FlySim, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = shell.up()
     monkeypatch.setenv("RUNNER_HOME", str(shell.home))
@@ -177,7 +173,6 @@ def test_a_task_holds_no_token_and_boots_nothing(sim: FlySim, shell: Shell, monk
     assert shell.run("down").returncode == 0
 
 
-@pytest.mark.long
 def test_lost_answers_make_nothing_twice(sim: FlySim, shell: Shell) -> None:
     """Of the app, the machine, the token and the hand-over: each was done, and nobody heard of it."""
     sim.inject("drop_reply", count=4)
@@ -189,7 +184,6 @@ def test_lost_answers_make_nothing_twice(sim: FlySim, shell: Shell) -> None:
     assert alive(sim) == {}
 
 
-@pytest.mark.long
 def test_no_secret_is_in_what_the_api_shows(sim: FlySim, shell: Shell) -> None:
     cluster = shell.up()
     token = Path(cluster["token_file"]).read_text().strip()
@@ -214,7 +208,6 @@ def test_no_secret_is_in_what_the_api_shows(sim: FlySim, shell: Shell) -> None:
     assert shell.run("down").returncode == 0
 
 
-@pytest.mark.long
 def test_ctrl_c_during_the_boot_leaves_nothing(sim: FlySim, shell: Shell) -> None:
     with shell.begin_up() as up:
         wait_until(lambda: alive(sim), 20.0, "the coordinator's machine")

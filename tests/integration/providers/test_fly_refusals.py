@@ -12,7 +12,7 @@ import runner
 from runner.errors import ProviderError
 from runner.flysim import FlySim
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(60)]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from runner.flysim.settings import Delay, Region
 from tests.integration.helpers import let_stay, wait_until
 from tests.integration.providers.cloud import QUICK, add_machines, init, pool, ready, there
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(90)]
 WAIT_S = 30.0
 LEASES = {"heartbeat_s": 0.5, "lost_after_s": 4.0, "destroy_after_s": 6.0}
 MANY = int(os.environ.get("RUNNER_KILLS_MACHINES") or 24)
@@ -86,7 +86,6 @@ def test_five_of_eight_are_none_for_a_strict_start() -> None:
 
 
 # ---- what goes away for a while ----
-@pytest.mark.long
 def test_a_provider_that_goes_down_in_the_middle_of_a_boot_has_all_machines_in_the_end(sim: FlySim) -> None:
     sim.inject("settings", settings={"create_delay": {"median_s": 0.5, "spread": 0.8}})
     with init(sim, machines=8):
@@ -108,7 +107,6 @@ def test_a_token_that_expires_in_the_middle_is_told_and_what_runs_goes_on(sim: F
         sim.inject("expire_token", expired=False)
 
 
-@pytest.mark.long
 def test_work_on_a_host_that_fails_is_done_elsewhere(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
 
@@ -135,7 +133,6 @@ def test_work_on_a_host_that_fails_is_done_elsewhere(tmp_path: Path) -> None:
 
 
 # ---- what gets lost ----
-@pytest.mark.long
 def test_lost_replies_and_lists_that_lag_make_exactly_the_machines_wanted() -> None:
     rough = {**QUICK, "lost_reply_rate": 0.3, "lost_reply_as": "mixed", "visible_delay": Delay(1.0, 0.5)}
     with FlySim(**rough, lost_request_rate=0.05, error_rate=0.05, seed=64) as sim:
