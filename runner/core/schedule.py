@@ -103,7 +103,7 @@ class Scheduler:
             if gpus:
                 gpu_ids = place.resources.pick_gpus(gpus)
         else:
-            slot = self._slots.best(task) if key is shape and is_cpu_only(shape) else None
+            slot = None if isinstance(key, Want) or not is_cpu_only(shape) else self._slots.best(task)
             if slot is None:
                 return False
             slot_id, machine = slot.slot_id, slot.machine

@@ -164,7 +164,7 @@ class CoreConfig:
     backoff_first_s: float = 0.5  # doubles per retry
     backoff_max_s: float = 30.0
     poison_after: int = 3  # executors killed by one task before it fails whatever its retries
-    chain_depth_max: int = 16  # attempts queued on a machine behind one slot
-    chain_target_s: float = 0.02  # expected work queued behind one slot
+    chain_depth_max: int = 64  # attempts queued on a machine behind one slot
+    chain_target_s: float = 0.05  # expected work queued behind one slot
     destroyed_kept: int = 1_000  # of machines that are gone, how many the listings show
     use_leases: bool = True  # False: the pipe of embedded local machines tells

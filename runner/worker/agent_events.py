@@ -266,6 +266,7 @@ class ReportEnded(NamedTuple):
     outcome: Any
     fault: Fault | None
     duration_s: float
+    is_last: bool = True  # nothing waits behind it on its slot: until this is told, that stands idle
 
 
 class ReportReturned(NamedTuple):

@@ -93,7 +93,8 @@ class Output:
             if handle.started is not None:
                 self.buffer.withdraw(handle.started)
                 handle.started = None
-        self._add(item, size_bytes)
+        # In a burst of short attempts many ends travel together: each message costs as much as an attempt.
+        self._add(item, size_bytes, is_urgent=command.is_last)
 
     def returned(self, key: Key, reason: str) -> None:
         """Given back, not started here or stopped without fault of its own."""
@@ -229,13 +230,16 @@ class Output:
     def _said(self, handle: Handle) -> None:
         handle.started = None  # what follows it must find the attempt running
 
-    def _add(self, item: fleet_pb2.ReportItem, size_bytes: int) -> None:
+    def _add(self, item: fleet_pb2.ReportItem, size_bytes: int, *, is_urgent: bool = True) -> None:
         if size_bytes > ITEM_BYTES_MAX:
             # What executors send is bounded there; whatever one makes of it must not end the machine's stream.
             log.error("a report of %d bytes (%s) cannot be sent; dropped", size_bytes, item.WhichOneof("item"))
             return
         self.buffer.add(item, size_bytes)
-        self._wake()
+        if is_urgent:
+            self._wake()
+        else:
+            self.wake_later()
 
     def _fill_failure(self, ended: fleet_pb2.AttemptEnded, key: Key, fault: ev.Fault) -> None:
         ended.key.task_id, ended.key.attempt = key

@@ -227,7 +227,8 @@ class AttemptFlow:
         else:
             duration_s = self._now_s - placed.head_since_s
             outcome = None if placed.fault is not None else placed.outcome
-            self._emit(ev.ReportEnded(attempt.key, number, outcome, placed.fault, duration_s))
+            is_last = following is None
+            self._emit(ev.ReportEnded(attempt.key, number, outcome, placed.fault, duration_s, is_last))
         return following
 
     def _blocked(self, event: ev.ExecutorBlocked) -> None:

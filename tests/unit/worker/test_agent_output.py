@@ -47,6 +47,15 @@ def test_an_attempt_that_ends_before_its_start_was_told_costs_one_item() -> None
     assert kinds(output) == ["ended"]
 
 
+def test_an_end_with_more_work_behind_it_waits_for_company() -> None:
+    output = Output("m-1")
+    woken: list[str] = []
+    output.wake, output.wake_later = lambda: woken.append("now"), lambda: woken.append("later")
+    for is_last in (False, True):
+        output.ended(ev.ReportEnded(KEY, 1, b"", None, 0.1, is_last), handle())
+    assert woken == ["later", "now"]
+
+
 def test_the_start_stays_when_it_matters() -> None:
     for said in ("run", "metrics", "sent"):
         output, it = Output("m-1"), handle()
