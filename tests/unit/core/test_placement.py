@@ -168,7 +168,7 @@ def test_chains_end_at_the_depth_and_at_the_expected_wait() -> None:
 def test_chains_are_of_equal_shapes_wherever_they_were_made() -> None:
     s = Script(CoreConfig(chain_depth_max=1), m_1=cpus(1))
     learn(s)
-    placed = [bool(started(s.submit(f"t-{i}", shape=tuple(list(cpus(1)))))) for i in range(4)]
+    placed = [bool(started(s.submit(f"t-{i}", shape=cpus(1)))) for i in range(4)]
     assert placed == [True, True, False, False]
     assert started(s.succeed("t-0", duration_s=QUICK_S))
     assert started(s.succeed("t-1", duration_s=QUICK_S))
