@@ -26,7 +26,12 @@ PURE = [
     *(ROOT / "runner" / "worker" / f"{name}.py" for name in PURE_OF_WORKER),
     ROOT / "runner" / "client" / "session_machine.py",
 ]
-SLEEPERS = (("integration", "helpers.py"), ("leakcheck.py",), ("unit", "test_testing.py"))
+SLEEPERS = (
+    ("integration", "helpers.py"),
+    ("leakcheck.py",),
+    ("unit", "test_testing.py"),
+    ("integration", "worker", "actor_classes.py"),  # what runs in executors may take its time
+)
 # There sleeping takes no time.
 ON_FAKE_CLOCK = (("unit", "providers", "fly"),)
 WORK_S = 30
