@@ -74,6 +74,7 @@ class PreparedCall:
     is_run: bool
     is_streaming: bool  # a generator: its one return is ready when it is done
     has_backpressure: bool
+    is_anywhere: bool  # says nothing of where it is to run
     constant: bytes = field(repr=False)  # a serialised TaskSpec; fields appended to it add to it
 
     @classmethod
@@ -117,7 +118,16 @@ class PreparedCall:
             spec.retry_exceptions = serialize(options.retry_exceptions).to_bytes()
         constant = spec.SerializeToString()
         name = options.name or function.name
-        return cls(function, name, num_returns, is_run, is_streaming, backpressure > 0, constant)
+        return cls(
+            function,
+            name,
+            num_returns,
+            is_run,
+            is_streaming,
+            backpressure > 0,
+            options.scheduling_strategy is None,
+            constant,
+        )
 
 
 def register_operations(

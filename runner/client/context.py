@@ -32,6 +32,14 @@ class TaskContext(Protocol):
     @property
     def gpu_ids(self) -> tuple[int, ...]: ...
     @property
+    def group_id(self) -> str:
+        """Of the placement group that it runs in; empty: none."""
+
+    @property
+    def is_group_for_children(self) -> bool:
+        """Whether what it submits goes to the group too."""
+
+    @property
     def resources(self) -> Mapping[str, float]: ...
 
     def report(self, values: Mapping[str, Any], *, step: int | None, checkpoint: Any) -> None:

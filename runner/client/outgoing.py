@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.client.calls import PickledFunction, PreparedCall, register_operations
 from runner.client.checks import check_own
+from runner.client.context import current_task
 from runner.client.pickling_errors import bad_argument, not_serializable
 from runner.client.wire import bounded
 from runner.ids import ObjectId, TaskId
@@ -77,6 +78,8 @@ class Outgoing:
         for object_id in dependencies:
             self._session.share(object_id)
         spec = types_pb2.TaskSpec(task_id=task_id, args=value, dependencies=dependencies, name=name)
+        if call.is_anywhere and (task := current_task()) is not None and task.is_group_for_children:
+            spec.group_id, spec.group_for_children = task.group_id, True
         return call.constant + spec.SerializeToString(), (inside, refs)
 
     def put(self, serialized: Serialized, object_id: ObjectId | None = None) -> ObjectRef[Any]:

@@ -222,6 +222,10 @@ class ClientService(client_pb2_grpc.ClientServicer):
         """One page of tasks in order of submission."""
         return listings.tasks(self._engine.cluster, self._core_clock, request)
 
+    async def ListGroups(self, request: client_pb2.ListGroupsRequest, context: Context) -> client_pb2.ListGroupsReply:
+        """Placement groups."""
+        return listings.groups(self._engine.cluster, request)
+
     async def GetStatus(self, request: client_pb2.GetStatusRequest, context: Context) -> client_pb2.GetStatusReply:
         """The cluster in numbers."""
         cluster = self._engine.cluster

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from runner.core import commands
+from runner.core.gangs import BUNDLES_MAX, STRATEGIES
 from runner.core.values import (
     ActorRecord,
     CheckpointRecord,
     FailureKind,
     FailureRecord,
+    GroupRecord,
     SegmentRecord,
     Shape,
     TaskRecord,
@@ -83,6 +85,27 @@ def _wish_record(spec: types_pb2.TaskSpec) -> WishRecord:
         spec.spread,
         spec.machine.machine_id,
         spec.machine.soft,
+    )
+
+
+def group_record(create: client_pb2.CreateGroup, client_id: ClientId, parent: tuple[TaskId, int] | None) -> GroupRecord:
+    """What a placement group is to the core.
+
+    Raises:
+        ProtocolViolationError: it has no id, no bundles or too many of them, or a strategy that there is not.
+    """
+    bundles = tuple(make_shape(bundle.amounts) for bundle in create.bundles)
+    if not create.group_id or not 0 < len(bundles) <= BUNDLES_MAX or create.strategy not in STRATEGIES:
+        raise ProtocolViolationError(f"client {client_id} asked for a placement group that cannot be")
+    return GroupRecord(
+        create.group_id,
+        client_id,
+        bundles,
+        create.strategy,
+        create.name,
+        create.deadline_s,
+        create.detached,
+        parent,
     )
 
 

@@ -43,6 +43,23 @@ def tasks(cluster: Cluster, clock: CoreClock, request: client_pb2.ListTasksReque
     return client_pb2.ListTasksReply(tasks=[_task(cluster, clock, view) for view in views], next_page_token=token)
 
 
+def groups(cluster: Cluster, request: client_pb2.ListGroupsRequest) -> client_pb2.ListGroupsReply:
+    """One placement group, or all."""
+    reply = client_pb2.ListGroupsReply()
+    for view in cluster.groups(request.group_id):
+        reply.groups.add(
+            group_id=view.record.group_id,
+            name=view.record.name,
+            state=view.state,
+            strategy=view.record.strategy,
+            bundles=[resources_message(bundle) for bundle in view.record.bundles],
+            machine_ids=view.machine_ids,
+            attempt=view.attempt,
+            reason=cut_text(view.reason, _REASON_BYTES_MAX),
+        )
+    return reply
+
+
 def pools(cluster: Cluster) -> list[client_pb2.PoolInfo]:
     """All pools."""
     return [

@@ -12,6 +12,7 @@ from runner.coordinator.machine_links import MachineLinks
 from runner.coordinator.task_index import TaskIndex
 from runner.core import events, stream_events
 from runner.core.cluster import Cluster
+from runner.core.group_events import GroupRemovalRequested, GroupRequested
 from runner.core.values import FailureKind, FailureRecord, TaskRecord
 from runner.errors import ProtocolViolationError
 from runner.ids import ClientId, FunctionId, ObjectId, TaskId, item_id, return_id
@@ -51,6 +52,7 @@ class Operations:
             "register_function": self._registered,
             "actor_frames": self._actor_input,
             "call": self._called,
+            "create_group": self._create_group,
             **_PLAIN,
         }
 
@@ -131,6 +133,11 @@ class Operations:
         self._links.send(*place, fleet_pb2.AgentCommand(actor_input=told))
         return True
 
+    def _create_group(self, session: Session, create: client_pb2.CreateGroup, parent: Parent) -> events.Event | None:
+        if session.executor_id and parent is None:
+            return None  # its attempt is over
+        return GroupRequested(conversion.group_record(create, session.client_id, parent))
+
     def _called(self, session: Session, call: client_pb2.Call, _parent: Parent) -> None:
         self.on_call(session.client_id, call)
 
@@ -195,7 +202,12 @@ def _drop_stream(session: Session, drop: client_pb2.StreamRead, _parent: Parent)
     return stream_events.StreamDropped(session.client_id, TaskId(drop.task_id), drop.count, drop.go_on)
 
 
+def _remove_group(_session: Session, remove: client_pb2.RemoveGroup, _parent: Parent) -> events.Event:
+    return GroupRemovalRequested(remove.group_id)
+
+
 _PLAIN: dict[str, Read] = {
+    "remove_group": _remove_group,
     "read_stream": _read_stream,
     "drop_stream": _drop_stream,
     "promise": _promise,

@@ -30,6 +30,7 @@ class RelayedCalls:
         self._methods: dict[str, Method] = {
             "ListMachines": (client_pb2.ListMachinesRequest, lambda request: service.ListMachines(request, None)),
             "ListTasks": (client_pb2.ListTasksRequest, lambda request: service.ListTasks(request, None)),
+            "ListGroups": (client_pb2.ListGroupsRequest, lambda request: service.ListGroups(request, None)),
             "GetStatus": (client_pb2.GetStatusRequest, lambda request: service.GetStatus(request, None)),
             "Watch": (client_pb2.WatchRequest, service.watch_page),
         }

@@ -22,7 +22,7 @@ from runner.core.state import State
 from runner.core.task import TaskState
 from runner.core.turn import APPLY, Turn
 from runner.core.values import CoreConfig, FailureRecord, ValueRecord
-from runner.core.views import MachineView, PoolView, TaskView
+from runner.core.views import GroupView, MachineView, PoolView, TaskView
 from runner.ids import ClientId, FunctionId, MachineId, ObjectId, TaskId
 
 EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {
@@ -173,6 +173,12 @@ class Cluster:
 
     def pools(self) -> list[PoolView]:
         return queries.pools(self._state)
+
+    def groups(self, group_id: str = "") -> list[GroupView]:
+        """The placement group of this id, or all."""
+        by_id = self._state.groups.by_id
+        chosen = by_id.values() if not group_id else [by_id[group_id]] if group_id in by_id else []
+        return [queries.group_view(group) for group in chosen]
 
     def newest_machine(self) -> int:
         """The order of the machine that was added last."""

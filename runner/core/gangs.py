@@ -10,6 +10,9 @@ from typing import Generic, TypeVar
 from runner.core.resources import Resources, amount_of, missing
 from runner.core.values import CPU, GPU, UNIT, Shape, make_shape
 
+STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
+BUNDLES_MAX = 1_000
+
 T = TypeVar("T")
 Bundle = tuple[int, Shape]  # its index, and what it needs
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import islice, takewhile
 
 from runner.core.actors import ActorState
-from runner.core.groups import GroupState
+from runner.core.groups import Group, GroupState
 from runner.core.machine import BOOTING, LIVE, Machine, MachineState
 from runner.core.resources import describe, missing
 from runner.core.state import State
 from runner.core.task import Task, TaskState
 from runner.core.values import FailureRecord, ValueRecord
-from runner.core.views import MachineView, PoolView, TaskView
+from runner.core.views import GroupView, MachineView, PoolView, TaskView
 from runner.ids import MachineId, ObjectId, TaskId
 
 _NAMES_SHOWN = 3
@@ -119,6 +119,18 @@ def object_outcome(state: State, object_id: ObjectId) -> ValueRecord | FailureRe
     return None if obj is None else obj.value if obj.value is not None else obj.failure
 
 
+def group_view(group: Group) -> GroupView:
+    ids = tuple("" if each is None else str(each.machine.machine_id) for each in group.places)
+    reason = group.failure.message if group.failure is not None else _lacks(group)
+    return GroupView(group.record, group.state.label, group.attempt, ids, reason)
+
+
+def _lacks(group: Group) -> str:
+    if group.state is GroupState.CREATED:
+        return ""
+    return f"no room for {'; '.join(describe(each) for each in group.lacking[:_NAMES_SHOWN]) or 'it yet'}"
+
+
 def why_waiting(state: State, task: Task) -> str:
     """One sentence for people; "" when it is not waiting for anything."""
     match task.state:
@@ -147,8 +159,7 @@ def _no_room(state: State, task: Task) -> str:
     group = state.group_of(task.record)
     if group is not None:
         if group.state is not GroupState.CREATED:
-            lacks = "; ".join(describe(each) for each in group.lacking[:_NAMES_SHOWN])
-            return f"waits for {group.story()}, which is {group.state.label}: no room for {lacks or 'it yet'}"
+            return f"waits for {group.story()}, which is {group.state.label}: {_lacks(group)}"
         return f"needs {describe(task.shape)}; the bundles of {group.story()} are in use"
     shape = task.shape
     able = [m for m in state.machines.values() if not missing(shape, m.resources.total)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from runner.core.values import CheckpointRecord, FailureRecord, Labels, PoolRecord, Shape
+from runner.core.values import CheckpointRecord, FailureRecord, GroupRecord, Labels, PoolRecord, Shape
 from runner.ids import ClientId, FunctionId, MachineId, TaskId
 
 
@@ -41,6 +41,14 @@ class MachineView(NamedTuple):
     running_tasks: int
     pool: str
     labels: Labels
+
+
+class GroupView(NamedTuple):
+    record: GroupRecord
+    state: str
+    attempt: int
+    machine_ids: tuple[str, ...]  # of the bundles; empty for one that has no place
+    reason: str  # why it waits, or is over
 
 
 class PoolView(NamedTuple):

@@ -104,6 +104,14 @@ class Call:
         return self.actor.gpu_ids
 
     @property
+    def group_id(self) -> str:
+        return self.actor.group_id
+
+    @property
+    def is_group_for_children(self) -> bool:
+        return self.actor.is_group_for_children
+
+    @property
     def resources(self) -> Mapping[str, float]:
         return self.actor.resources
 

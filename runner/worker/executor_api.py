@@ -63,6 +63,8 @@ class RunningTask:
         self.serial = serial
         self.task_id: str = spec.task_id
         self.task_name: str = spec.name
+        self.group_id: str = spec.group_id
+        self.is_group_for_children: bool = spec.group_for_children
         self.function: object = None  # that runs, once it is loaded
         self.owner_id: str = assignment.client_id
         is_actor = spec.HasField("actor")

@@ -232,14 +232,13 @@ class Welcome(_message.Message):
     def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., cluster_id: _Optional[str] = ..., acked_seq: _Optional[int] = ..., embedded: bool = ..., store_path: _Optional[str] = ..., event_seq: _Optional[int] = ..., client_lost_after_s: _Optional[float] = ..., lane: _Optional[_Union[_types_pb2.Lane, _Mapping]] = ...) -> None: ...
 
 class ServerFrame(_message.Message):
-    __slots__ = ("acked_seq", "ready", "warnings", "actors", "actor_frames", "found_actors", "groups", "answers", "items")
+    __slots__ = ("acked_seq", "ready", "warnings", "actors", "actor_frames", "found_actors", "answers", "items")
     ACKED_SEQ_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     ACTORS_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FRAMES_FIELD_NUMBER: _ClassVar[int]
     FOUND_ACTORS_FIELD_NUMBER: _ClassVar[int]
-    GROUPS_FIELD_NUMBER: _ClassVar[int]
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     acked_seq: int
@@ -248,10 +247,9 @@ class ServerFrame(_message.Message):
     actors: _containers.RepeatedCompositeFieldContainer[ActorUpdate]
     actor_frames: _containers.RepeatedCompositeFieldContainer[ActorFrames]
     found_actors: _containers.RepeatedCompositeFieldContainer[FoundActor]
-    groups: _containers.RepeatedCompositeFieldContainer[GroupUpdate]
     answers: _containers.RepeatedCompositeFieldContainer[Answer]
     items: _containers.RepeatedCompositeFieldContainer[StreamItems]
-    def __init__(self, acked_seq: _Optional[int] = ..., ready: _Optional[_Iterable[_Union[ObjectReady, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., actors: _Optional[_Iterable[_Union[ActorUpdate, _Mapping]]] = ..., actor_frames: _Optional[_Iterable[_Union[ActorFrames, _Mapping]]] = ..., found_actors: _Optional[_Iterable[_Union[FoundActor, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[GroupUpdate, _Mapping]]] = ..., answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., items: _Optional[_Iterable[_Union[StreamItems, _Mapping]]] = ...) -> None: ...
+    def __init__(self, acked_seq: _Optional[int] = ..., ready: _Optional[_Iterable[_Union[ObjectReady, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., actors: _Optional[_Iterable[_Union[ActorUpdate, _Mapping]]] = ..., actor_frames: _Optional[_Iterable[_Union[ActorFrames, _Mapping]]] = ..., found_actors: _Optional[_Iterable[_Union[FoundActor, _Mapping]]] = ..., answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., items: _Optional[_Iterable[_Union[StreamItems, _Mapping]]] = ...) -> None: ...
 
 class StreamItems(_message.Message):
     __slots__ = ("task_id", "first_index", "values", "is_over")
@@ -294,18 +292,6 @@ class FoundActor(_message.Message):
     meta: bytes
     failure: bytes
     def __init__(self, request_id: _Optional[str] = ..., actor_id: _Optional[str] = ..., meta: _Optional[bytes] = ..., failure: _Optional[bytes] = ...) -> None: ...
-
-class GroupUpdate(_message.Message):
-    __slots__ = ("group_id", "state", "failure", "machine_ids")
-    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
-    STATE_FIELD_NUMBER: _ClassVar[int]
-    FAILURE_FIELD_NUMBER: _ClassVar[int]
-    MACHINE_IDS_FIELD_NUMBER: _ClassVar[int]
-    group_id: str
-    state: str
-    failure: bytes
-    machine_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, group_id: _Optional[str] = ..., state: _Optional[str] = ..., failure: _Optional[bytes] = ..., machine_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Answer(_message.Message):
     __slots__ = ("request_id", "reply", "failure")
@@ -572,6 +558,38 @@ class TaskInfo(_message.Message):
     failure: _types_pb2.Failure
     num_returns: int
     def __init__(self, task_id: _Optional[str] = ..., name: _Optional[str] = ..., function_name: _Optional[str] = ..., state: _Optional[str] = ..., attempt: _Optional[int] = ..., machine_id: _Optional[str] = ..., submitted_s: _Optional[float] = ..., started_s: _Optional[float] = ..., ended_s: _Optional[float] = ..., why_waiting: _Optional[str] = ..., checkpoint: _Optional[_Union[_types_pb2.Checkpoint, _Mapping]] = ..., failure: _Optional[_Union[_types_pb2.Failure, _Mapping]] = ..., num_returns: _Optional[int] = ...) -> None: ...
+
+class ListGroupsRequest(_message.Message):
+    __slots__ = ("group_id",)
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    def __init__(self, group_id: _Optional[str] = ...) -> None: ...
+
+class ListGroupsReply(_message.Message):
+    __slots__ = ("groups",)
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    groups: _containers.RepeatedCompositeFieldContainer[GroupInfo]
+    def __init__(self, groups: _Optional[_Iterable[_Union[GroupInfo, _Mapping]]] = ...) -> None: ...
+
+class GroupInfo(_message.Message):
+    __slots__ = ("group_id", "name", "state", "strategy", "bundles", "machine_ids", "attempt", "reason")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_IDS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    name: str
+    state: str
+    strategy: str
+    bundles: _containers.RepeatedCompositeFieldContainer[_types_pb2.Resources]
+    machine_ids: _containers.RepeatedScalarFieldContainer[str]
+    attempt: int
+    reason: str
+    def __init__(self, group_id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., strategy: _Optional[str] = ..., bundles: _Optional[_Iterable[_Union[_types_pb2.Resources, _Mapping]]] = ..., machine_ids: _Optional[_Iterable[str]] = ..., attempt: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

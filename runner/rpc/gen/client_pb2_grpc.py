@@ -65,6 +65,11 @@ class ClientStub(object):
                 request_serializer=runner_dot_v1_dot_client__pb2.ListTasksRequest.SerializeToString,
                 response_deserializer=runner_dot_v1_dot_client__pb2.ListTasksReply.FromString,
                 _registered_method=True)
+        self.ListGroups = channel.unary_unary(
+                '/runner.v1.Client/ListGroups',
+                request_serializer=runner_dot_v1_dot_client__pb2.ListGroupsRequest.SerializeToString,
+                response_deserializer=runner_dot_v1_dot_client__pb2.ListGroupsReply.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/runner.v1.Client/GetStatus',
                 request_serializer=runner_dot_v1_dot_client__pb2.GetStatusRequest.SerializeToString,
@@ -133,6 +138,12 @@ class ClientServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListGroups(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -190,6 +201,11 @@ def add_ClientServicer_to_server(servicer, server):
                     servicer.ListTasks,
                     request_deserializer=runner_dot_v1_dot_client__pb2.ListTasksRequest.FromString,
                     response_serializer=runner_dot_v1_dot_client__pb2.ListTasksReply.SerializeToString,
+            ),
+            'ListGroups': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGroups,
+                    request_deserializer=runner_dot_v1_dot_client__pb2.ListGroupsRequest.FromString,
+                    response_serializer=runner_dot_v1_dot_client__pb2.ListGroupsReply.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -374,6 +390,33 @@ class Client(object):
             '/runner.v1.Client/ListTasks',
             runner_dot_v1_dot_client__pb2.ListTasksRequest.SerializeToString,
             runner_dot_v1_dot_client__pb2.ListTasksReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGroups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runner.v1.Client/ListGroups',
+            runner_dot_v1_dot_client__pb2.ListGroupsRequest.SerializeToString,
+            runner_dot_v1_dot_client__pb2.ListGroupsReply.FromString,
             options,
             channel_credentials,
             insecure,
