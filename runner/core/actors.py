@@ -73,7 +73,7 @@ class Actor:
 
 
 class ActorTable:
-    """All actors, and the names of those that are not dead."""
+    """All actors, and the names of those that are not dead nor being ended."""
 
     def __init__(self) -> None:
         self.by_id: dict[TaskId, Actor] = {}
@@ -85,7 +85,7 @@ class ActorTable:
             self.names[actor.record.namespace, actor.record.name] = actor
 
     def free_name(self, actor: Actor) -> None:
-        """It is dead: the name may be used again."""
+        """It is dead, or will be: as in Ray its name may be used again at once."""
         key = (actor.record.namespace, actor.record.name)
         if self.names.get(key) is actor:
             del self.names[key]

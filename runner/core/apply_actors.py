@@ -52,7 +52,9 @@ def _come_up(state: State, fact: f.ActorUp) -> None:
 
 
 def _release(state: State, fact: f.ActorReleased) -> None:
-    task = state.tasks[fact.actor_id]
+    actor = state.actors.by_id[fact.actor_id]
+    state.actors.free_name(actor)
+    task = actor.task
     task.is_cancelling = True
     machine = task.machine
     assert machine is not None

@@ -220,6 +220,8 @@ def _mark_cancel(state: State, fact: f.CancelMarked) -> None:
     task.is_cancelling = True
     task.is_cancel_forced |= fact.is_forced
     task.is_cancel_recursive |= fact.is_recursive
+    if (actor := state.actors.by_id.get(fact.task_id)) is not None:
+        state.actors.free_name(actor)
     state.commands.append(
         StopAttempt(machine.machine_id, machine.generation, task.task_id, task.attempt, "cancelled", fact.is_forced)
     )

@@ -22,11 +22,16 @@ from runner.ids import ClientId, ExecutorId, TaskId, return_id
 # ---- promises ----
 def _promised(turn: Turn, event: e.ObjectsPromised) -> None:
     state = turn.state
-    if event.client_id not in state.clients:
+    client = state.clients.get(event.client_id)
+    if client is None:
         return
-    news = tuple(object_id for object_id in dict.fromkeys(event.object_ids) if object_id not in state.objects.by_id)
-    if news:
+    by_id, held = state.objects.by_id, client.held
+    object_ids = tuple(dict.fromkeys(event.object_ids))
+    if news := tuple(object_id for object_id in object_ids if object_id not in by_id):
         turn.record(f.PromisesMade(event.client_id, news))
+    # The actor's process was faster and has stored the value: who promises holds it all the same.
+    if stored := tuple(object_id for object_id in object_ids if object_id not in held):
+        turn.record(f.RefsTaken(event.client_id, stored))
 
 
 def _fulfilled(turn: Turn, event: e.PromiseFulfilled) -> None:
@@ -39,7 +44,8 @@ def _fulfilled(turn: Turn, event: e.PromiseFulfilled) -> None:
         return
     obj = state.objects.by_id.get(event.object_id)
     segment = None if event.value is None else event.value.segment
-    if segment is not None and (obj is None or obj.value is None or obj.value.segment != segment):
+    there = None if obj is None or obj.value is None else obj.value.segment
+    if segment is not None and (there is None or there.path != segment.path):
         state.commands.append(FreeSegment(event.object_id, segment))  # nobody will ever name it
 
 

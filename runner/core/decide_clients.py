@@ -72,7 +72,11 @@ def _package(turn: Turn, event: e.PackageRegistered) -> None:
 
 def _put(turn: Turn, event: e.ObjectPut) -> None:
     state = turn.state
-    if event.object_id in state.objects.by_id:
+    obj = state.objects.by_id.get(event.object_id)
+    if obj is not None:
+        if obj.promised_by and event.client_id in state.clients:  # by the caller of the actor that stores its result
+            turn.record(f.RefsTaken(event.client_id, (event.object_id,)))
+            end_promise(turn, obj.promised_by, event.object_id, event.value, None)
         return
     if event.client_id in state.clients:
         turn.record(f.ObjectStored(event.client_id, event.object_id, event.value))

@@ -256,7 +256,8 @@ def _check_actors(state: State) -> None:
         assert actor.state is not ActorState.ALIVE or actor.task.state is TaskState.RUNNING, actor.task.story()
         assert all(actor_id in state.clients[client_id].watched for client_id in actor.watchers)
         key = (actor.record.namespace, actor.record.name)
-        assert (actors.names.get(key) is actor) == (bool(actor.record.name) and actor.state is not ActorState.DEAD)
+        has_name = bool(actor.record.name) and actor.state is not ActorState.DEAD and not actor.task.is_cancelling
+        assert (actors.names.get(key) is actor) == has_name, actor.task.story()
     for client in state.clients.values():
         assert client.promised <= client.held | set(state.objects.by_id)
 

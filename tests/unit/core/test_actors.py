@@ -41,6 +41,10 @@ def stops(commands: list[c.Command]) -> list[tuple[str, bool]]:
     return [(each.reason, each.force) for each in commands if isinstance(each, c.StopAttempt)]
 
 
+def freed(commands: list[c.Command]) -> list[str]:
+    return [each.object_id for each in commands if isinstance(each, c.FreeSegment)]
+
+
 # ---- lives ----
 def test_a_watcher_is_told_where_it_is_and_when_that_changes() -> None:
     s = Script(m_1=cpus(2))
@@ -203,6 +207,29 @@ def test_death_frees_the_name() -> None:
     assert answer.actor_id == "t-2"
 
 
+@pytest.mark.parametrize("how", ["killed", "released"])
+def test_one_that_is_being_ended_has_no_name_any_more(how: str) -> None:
+    s = alive(called="counter")
+    if how == "killed":
+        s.feed(e.ActorKillRequested(T1, True))
+    else:
+        s.release(oid("t-1"))
+    (answer,) = found(s.feed(e.ActorSought(A, "r-1", "counter", "")))
+    assert answer.failure is not None
+    (answer,) = found(make(s, "t-2", called="counter"))
+    assert answer.actor_id == "t-2"
+    s.fail("t-1", crash())  # the end of the old one leaves the name to the new one
+    (answer,) = found(s.feed(e.ActorSought(A, "r-2", "counter", "")))
+    assert answer.actor_id == "t-2"
+
+
+def test_a_restart_keeps_the_name() -> None:
+    s = alive(max_restarts=1, called="counter")
+    s.feed(e.ActorKillRequested(T1, False))
+    (answer,) = found(s.feed(e.ActorSought(A, "r-1", "counter", "")))
+    assert answer.actor_id == T1
+
+
 # ---- resources ----
 def test_many_without_cpus_fit_on_one_and_nothing_is_chained_to_them() -> None:
     s = Script(m_1=cpus(1))
@@ -251,8 +278,36 @@ def test_a_promise_nobody_holds_is_freed_when_it_is_kept() -> None:
     s.feed(e.ObjectsPromised(A, (ObjectId("c-1.0"),)))
     s.release(ObjectId("c-1.0"))
     commands = s.feed(e.PromiseFulfilled(A, ObjectId("c-1.0"), segment("s"), None))
-    assert [each.object_id for each in commands if isinstance(each, c.FreeSegment)] == ["c-1.0"]
+    assert freed(commands) == ["c-1.0"]
     assert s.cluster.object_count() == 0
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["the promise comes first", "the value comes first"])
+def test_who_promises_what_another_session_stores_is_a_holder_all_the_same(is_first: bool) -> None:
+    """A large result of an actor: its process stores it, while the caller has passed the ref on."""
+    s = Script(m_1=cpus(2))
+    s.feed(e.ClientConnected(B))
+    object_id = ObjectId("c-1.0")
+    promise, put = e.ObjectsPromised(A, (object_id,)), e.ObjectPut(B, object_id, segment("s"))
+    for event in (promise, put) if is_first else (put, promise):
+        s.feed(event)
+    s.submit("t-2", dependencies=(object_id,))
+    assert s.state("t-2") == "assigned"
+    assert not freed(s.feed(e.PromiseFulfilled(A, object_id, segment("s"), None)))
+    assert not freed(s.release(object_id, client=B))
+    s.succeed("t-2")
+    assert freed(s.release(object_id)) == [object_id]
+
+
+def test_what_an_actor_has_stored_is_freed_also_when_it_dies_before_its_caller_knows() -> None:
+    s = Script(m_1=cpus(2))
+    s.feed(e.ClientConnected(B))
+    object_id = ObjectId("c-1.0")
+    s.feed(e.ObjectsPromised(A, (object_id,)))
+    s.feed(e.ObjectPut(B, object_id, segment("s")))
+    s.feed(e.ClientClosed(B))
+    s.feed(e.PromiseFulfilled(A, object_id, None, crash()))
+    assert freed(s.release(object_id)) == [object_id]
 
 
 def test_replay_knows_actors_and_promises() -> None:
