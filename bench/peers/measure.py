@@ -72,7 +72,8 @@ def open_api(system: str) -> Any:
     if system == "ray":
         import ray
 
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        # "local": a cluster of its own, whatever other one runs on this host.
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         return ray
     import runner
 
