@@ -58,7 +58,8 @@ class Call:
     keep: Any = field(default=None, repr=False)
     # Whether a failure of the user's code, as serialised, is to be tried again.
     may_retry: Callable[[bytes], bool] | None = field(default=None, repr=False)
-    is_ready: bool = True  # the server knows all objects that it names
+    is_ready: bool = True  # its arguments are final, and the server knows all objects that it names
+    holds_up: bool = True  # until then later calls wait too: the actor runs its calls in their order
     is_sent: bool = False
     is_cancelled: bool = False
     items: int = 0  # of its stream, that have come
@@ -99,6 +100,7 @@ class ActorChannel:
         self._calls: dict[int, Call] = {}  # unanswered
         self._by_id: dict[str, Call] = {}
         self._queue: deque[Call] = deque()  # of these the ones to be sent, in order
+        self._parked: set[Call] = set()  # and those that join them when they are ready
         self._out: list[bytes] = []
         self._out_bytes = 0
 
@@ -111,7 +113,7 @@ class ActorChannel:
     @property
     def in_flight(self) -> int:
         """How many of them the actor has."""
-        return len(self._calls) - len(self._queue)
+        return len(self._calls) - len(self._queue) - len(self._parked)
 
     @property
     def out_bytes(self) -> int:
@@ -125,18 +127,24 @@ class ActorChannel:
         return seq
 
     def call(self, call: Call) -> None:
-        """Send it as soon as the actor can take it; after those that were made before."""
+        """Send it as soon as it is ready and the actor can take it; after those that were made before and hold it up."""
         if self.state is ChannelState.DEAD:
             self._client.ended(call, End.DIED, self.failure)
             return
         self._calls[call.seq] = call
         self._by_id[call.call_id] = call
-        self._queue.append(call)
-        self._pump()
+        if call.is_ready or call.holds_up:
+            self._queue.append(call)
+            self._pump()
+        else:
+            self._parked.add(call)
 
     def ready(self, call: Call) -> None:
-        """The server knows by now what the call names."""
+        """What the call needs is there by now, and the server knows what it names."""
         call.is_ready = True
+        if call in self._parked:
+            self._parked.remove(call)
+            self._queue.append(call)
         self._pump()
 
     def killed(self) -> None:
@@ -154,7 +162,10 @@ class ActorChannel:
         if call.is_sent:
             self._put(encode(ActorKind.CANCEL, call.seq, recursive))
         else:
-            self._queue.remove(call)
+            if call in self._parked:
+                self._parked.remove(call)
+            else:
+                self._queue.remove(call)
             self._end(call, End.CANCELLED)
 
     def read(self, call: Call, count: int) -> None:
@@ -184,6 +195,7 @@ class ActorChannel:
             for call in list(self._calls.values()):
                 self._end(call, End.DIED)
             self._queue.clear()
+            self._parked.clear()
         elif update.state == "alive" and update.incarnation > self.incarnation:
             self._lose(update.incarnation - self.incarnation if self.incarnation else 1)
             self.incarnation, self.place, self._is_killed = update.incarnation, update, False

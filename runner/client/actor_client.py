@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner import config
 from runner.client import actor_failures, fork_guard
+from runner.client.actor_arguments import Draft, values_of, when_final
 from runner.client.actor_channel import ActorChannel, Call, ChannelState, End
 from runner.client.actor_links import ActorLinks, Link
 from runner.client.generators import ObjectRefGenerator
@@ -18,9 +19,8 @@ from runner.errors import BadOptionsError, PendingCallsLimitExceededError, Usage
 from runner.ids import ObjectId, TaskId, return_id, task_of
 from runner.objects.refs import ObjectRef
 from runner.objects.serialization import serialize_plain
-from runner.rpc.actor_frames import STREAMING, ActorKind, Frame, encode
+from runner.rpc.actor_frames import STREAMING, ActorKind, Frame
 from runner.rpc.gen import client_pb2, types_pb2
-from runner.rpc.limits import ITEM_BYTES_MAX
 
 if TYPE_CHECKING:
     from runner.client.actor_meta import ActorMeta, MethodMeta
@@ -80,36 +80,28 @@ class ActorClient:
             )
         name = f"{meta.class_name}.{method.name}"
         value, refs, inside = session.outgoing.arguments(name, args, kwargs)
-        dependencies, must_wait = self._dependencies(refs, channel) if refs else ((), False)
-        must_wait = must_wait or bool(value.contained_refs)
         call_id = session.outgoing.new_id("c")
         object_ids = [return_id(TaskId(call_id), index) for index in range(abs(method.num_returns))]
+        returns = (method.num_returns, method.backpressure)
         with self._gate, self._lock:
             seq = channel.next_seq()
-            frame = encode(
-                ActorKind.CALL,
-                seq,
-                call_id,
-                method.wire_name,
-                value.SerializeToString(),
-                dependencies,
-                method.num_returns,
-                method.backpressure,
-            )
-            bounded(frame, f"A call of {name}")
-            call = Call(
-                seq, call_id, name, method.num_returns, method.retries, frame, (ref, refs, inside), method.may_retry
-            )
+            start = (ActorKind.CALL, seq, call_id, method.wire_name, value.SerializeToString())
+            draft = Draft(start, returns, refs, bool(value.contained_refs))
+            frame = bounded(draft.frame([(each.id, b"") for each in refs]), f"A call of {name}")
+            keep = (ref, refs, inside)
+            call = Call(seq, call_id, name, method.num_returns, method.retries, frame, keep, method.may_retry)
+            call.holds_up = not meta.is_concurrent
+            is_waiting = bool(refs) and when_final(self._machine, refs, partial(self._complete, channel, call, draft))
+            call.is_ready = not is_waiting and self._fill(channel, call, draft)
             self._machine.local.created(object_ids)
             if method.num_returns == STREAMING:
                 self._machine.streams.open(call_id, has_backpressure=method.backpressure > 0, producer=self)
-            if must_wait and self._machine.after_ack(partial(self._ready, channel, call)):
-                call.is_ready = False
             self._callers[call_id] = ref.id
             channel.call(call)
         result: list[ObjectRef[Any]] = [ObjectRef(object_id, session) for object_id in object_ids]
-        if must_wait:
+        if not call.is_ready:
             session.transport.wake()
+            self.links.serve()
         self.links.called(channel)
         if method.num_returns == STREAMING:
             stream = self._machine.streams.get(call_id)
@@ -165,6 +157,7 @@ class ActorClient:
         search = _Search(again, waiter)
         with self._gate, self._lock:
             self._searches[request_id] = search
+            self._machine.drain_dropped()  # handles dropped before this count no more: their actors have no names
             self._machine.operate(operation)
             self._machine.add_waiter(waiter)
         try:
@@ -290,30 +283,21 @@ class ActorClient:
         if channel.out_bytes:
             self.links.flush_soon(channel.actor_id)
 
-    def _dependencies(
-        self, refs: Sequence[ObjectRef[Any]], channel: ActorChannel
-    ) -> tuple[list[tuple[str, bytes]], bool]:
-        """Ids of top-level refs with the values that are known and small, and whether the server must know any first."""
-        must_wait = False
-        found: list[tuple[str, bytes]] = []
-        for ref in refs:
-            outcome = self._machine.outcomes.get(ref.id)
-            payload = b""
-            if outcome is not None and not outcome.is_failure:
-                value = types_pb2.Value.FromString(outcome.payload)
-                # A file of this host can be mapped by its processes; others bring it by its id.
-                is_elsewhere = value.WhichOneof("body") == "segment" and self._is_relayed(channel)
-                if (
-                    not is_elsewhere
-                    and sum(len(each[1]) for each in found) + len(outcome.payload) < ITEM_BYTES_MAX // 2
-                ):
-                    payload = outcome.payload
-                must_wait = must_wait or bool(value.contained_refs)
-            if not payload:
-                self._session.share(ref.id)
-                must_wait = True
-            found.append((ref.id, payload))
-        return found, must_wait
+    def _fill(self, channel: ActorChannel, call: Call, draft: Draft) -> bool:
+        """All that it needs is final: put the values in. False: the server has to know of some first, and then it is sent."""
+        must_wait = draft.must_wait
+        if draft.refs:
+            reads_files = not self._is_relayed(channel)
+            values, has_news = values_of(self._machine, draft.refs, self._session.share, reads_files=reads_files)
+            call.frame = draft.frame(values)
+            must_wait = must_wait or has_news
+        return not (must_wait and self._machine.after_ack(partial(self._ready, channel, call)))
+
+    def _complete(self, channel: ActorChannel, call: Call, draft: Draft) -> None:
+        """What it needs has become final."""
+        if channel.find(call.call_id) is call and self._fill(channel, call, draft):
+            self._ready(channel, call)
+        self.links.ring()
 
     def _is_relayed(self, channel: ActorChannel) -> bool:
         place = channel.place

@@ -67,6 +67,7 @@ class ActorMeta:
     class_name: str
     max_pending_calls: int
     methods: Mapping[str, MethodMeta]
+    is_concurrent: bool  # calls run at the same time, so that none waits for those made before it
     packed: bytes = field(repr=False)
 
     @staticmethod
@@ -89,20 +90,29 @@ class ActorMeta:
             for each in methods
         ]
         name = kind.__qualname__.rpartition("<locals>.")[2]
-        packed: bytes = msgpack.packb([name, options.max_pending_calls, options.max_task_retries, rows])
+        is_concurrent = (options.max_concurrency or 1) > 1 or bool(options.concurrency_groups) or has_coroutines(kind)
+        packed: bytes = msgpack.packb(
+            [name, options.max_pending_calls, options.max_task_retries, is_concurrent, rows],
+        )
         return ActorMeta.unpack(packed)
 
     @staticmethod
     @functools.lru_cache(maxsize=256)
     def unpack(packed: bytes) -> ActorMeta:
         """What `packed` says."""
-        class_name, max_pending_calls, max_task_retries, rows = msgpack.unpackb(packed)
+        class_name, max_pending_calls, max_task_retries, is_concurrent, rows = msgpack.unpackb(packed)
         methods = {
             name: MethodMeta(name, returns, group, retries, _unpack_exceptions(exceptions), backpressure)
             for name, returns, group, retries, exceptions, backpressure in rows
         }
         methods.update({name: MethodMeta(name, retries=max_task_retries) for name in SPECIAL})
-        return ActorMeta(class_name, max_pending_calls, methods, packed)
+        return ActorMeta(class_name, max_pending_calls, methods, is_concurrent, packed)
+
+
+def has_coroutines(kind: type) -> bool:
+    """Whether a method of the class is an `async def`: its calls run as coroutines of one loop."""
+    methods = (inspect.unwrap(each) for _, each in inspect.getmembers(kind, callable))
+    return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in methods)
 
 
 def _method(name: str, member: Any, max_task_retries: int) -> MethodMeta:

@@ -19,12 +19,6 @@ from runner.worker.actor_modes import LOOK_AFTER_S, Actor, Mode, told_of_hook
 _END_S = 1.0  # for cancelled coroutines
 
 
-def has_coroutines(cls: type) -> bool:
-    """Whether a method of the class is an `async def`."""
-    methods = (inspect.unwrap(each) for _, each in inspect.getmembers(cls, callable))
-    return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in methods)
-
-
 class AsyncMode(Mode):
     """At most so many calls of each group at a time; they begin in the order in which they came."""
 

@@ -14,9 +14,10 @@ from typing import Any
 import msgpack
 
 from runner.client.actor_hooks import ENTER, EXIT, ActorExit, hooks
+from runner.client.actor_meta import has_coroutines
 from runner.client.session import Session
 from runner.rpc.gen import types_pb2
-from runner.worker.actor_async import AsyncMode, has_coroutines
+from runner.worker.actor_async import AsyncMode
 from runner.worker.actor_blocking import SyncMode, ThreadMode
 from runner.worker.actor_board import Switchboard
 from runner.worker.actor_calls import Answers, Decode

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from runner.client.actor_channel import ActorChannel, Call, ChannelState, End
 from runner.rpc.actor_frames import ActorKind, Decoder, encode
@@ -56,11 +56,15 @@ class ChannelMachine(RuleBasedStateMachine):
         raise AssertionError
 
     # ---- what may happen ----
+    @initialize(is_ordered=st.booleans())
+    def choose(self, is_ordered: bool) -> None:
+        self.is_ordered = is_ordered  # else calls run beside each other
+
     @rule(retries=st.integers(-1, 2), is_ready=st.booleans())
     def call(self, retries: int, is_ready: bool) -> None:
         seq = self.channel.next_seq()
         frame = encode(ActorKind.CALL, seq, f"c-{seq}", "m", b"", (), 1, 0)
-        call = Call(seq, f"c-{seq}", "A.m", 1, retries, frame, is_ready=is_ready)
+        call = Call(seq, f"c-{seq}", "A.m", 1, retries, frame, is_ready=is_ready, holds_up=self.is_ordered)
         self.calls[call.call_id], self.allowed[call.call_id] = call, retries
         self.channel.call(call)
         self._carry()
@@ -128,7 +132,7 @@ class ChannelMachine(RuleBasedStateMachine):
         if frame[0] != ActorKind.CALL:
             return
         seq, call_id = frame[1:3]
-        assert seq > self.last_seq
+        assert seq > self.last_seq or not self.is_ordered
         self.last_seq = seq
         self.runs[call_id] = self.runs.get(call_id, 0) + 1
         if is_answered:

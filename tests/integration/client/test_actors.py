@@ -58,51 +58,6 @@ def test_values_of_all_sizes_come_back(shared: Any) -> None:
     assert get(shared.echo.options(num_returns=3).remote((1, 2, 3))) == [1, 2, 3]
 
 
-def test_refs_among_the_arguments(shared: Any) -> None:
-    @runner.remote
-    def double(x: Any) -> Any:
-        return 2 * x
-
-    task = double.remote(2)
-    assert get(shared.echo.remote(task)) == 4
-    assert get(shared.echo.remote(value=shared.add.remote(0))) >= 0
-    assert get(shared.echo.remote(double.remote(np.arange(50_000))))[-1] == 99_998
-    inner = get(shared.echo.remote([task, runner.put("put")]))
-    assert get(inner) == [4, "put"]
-    call = shared.echo.remote("of a call")
-    assert get(double.remote(call)) == "of a call" * 2
-    assert get(get(shared.echo.remote([call]))[0]) == "of a call"
-    failed = shared.fail.remote()
-    with pytest.raises(KeyError):
-        get(shared.echo.remote(failed))
-    with pytest.raises(KeyError):
-        get(double.remote(failed))
-
-
-def test_a_result_is_passed_on_before_it_is_there(actor_class: Any) -> None:
-    @runner.remote
-    def upper(text: str) -> str:
-        return text.upper()
-
-    slow = actor_class.options(max_concurrency=2).remote()
-    ref = slow.wait_for_go.remote()
-    result = upper.remote(ref)
-    nested = actor_class.remote()
-    get(nested.keep.remote([ref]))
-    get(slow.set_go.remote())
-    assert get(result) == "WENT"
-    assert get(nested.echo.remote(ref)) == "went"
-
-
-def test_refs_that_an_actor_keeps_outlive_the_callers(shared: Any) -> None:
-    ref = runner.put(np.arange(60_000))
-    get(shared.keep.remote([ref]))
-    del ref
-    assert get(shared.read.remote())[-1] == 59_999
-    value = get(shared.echo.remote([runner.put(b"y" * 200_000)]))[0]
-    assert len(get(value)) == 200_000
-
-
 def test_errors_are_of_the_users_type_and_the_actor_lives_on(shared: Any) -> None:
     with pytest.raises(KeyError) as raised:
         get(shared.fail.remote())
@@ -261,6 +216,20 @@ def _is_missing(name: str) -> bool:
     except ValueError:
         return True
     return False
+
+
+def test_a_name_is_free_when_its_last_handle_is_gone_and_when_it_is_killed(actor_class: Any) -> None:
+    options = {"name": "again", "get_if_exists": True}
+    first = actor_class.options(**options).remote()
+    pids = [get(first.pid.remote())]
+    del first
+    second = actor_class.options(**options).remote()
+    pids.append(get(second.pid.remote()))
+    runner.kill(second)
+    third = actor_class.options(**options).remote()
+    pids.append(get(third.pid.remote()))
+    assert len(set(pids)) == 3
+    assert get(runner.get_actor("again").pid.remote()) == pids[2]
 
 
 def test_cancelling(actor_class: Any) -> None:

@@ -105,6 +105,23 @@ def test_a_call_whose_objects_are_unknown_holds_back_those_after_it(peer: Peer) 
     assert peer.sent() == [(CALL, 1), (CALL, 2)]
 
 
+def test_one_that_is_not_ready_holds_up_nobody_where_calls_run_beside_each_other(peer: Peer) -> None:
+    peer.up()
+    first = peer.call(is_ready=False, holds_up=False)
+    cancelled = peer.call(is_ready=False, holds_up=False)
+    peer.call(holds_up=False)
+    assert peer.sent() == [(CALL, 3)]
+    assert (peer.channel.pending, peer.channel.in_flight) == (3, 1)
+    peer.channel.cancel(cancelled, recursive=True)
+    peer.channel.ready(cancelled)
+    peer.channel.ready(first)
+    assert peer.sent() == [(CALL, 1)]
+    peer.call(is_ready=False, holds_up=False)
+    peer.update("dead")
+    assert sorted(peer.ends()) == [("cancelled", "c-2"), ("died", "c-1"), ("died", "c-3"), ("died", "c-4")]
+    assert (peer.channel.pending, peer.channel.in_flight) == (0, 0)
+
+
 def test_a_dead_actor_fails_what_is_sent_and_what_waits(peer: Peer) -> None:
     peer.call()
     peer.up()
