@@ -21,6 +21,7 @@ BOOT = "RUNNER_BOOT"  # the same, base64, where no file can be placed
 PRICES = "RUNNER_PRICES"  # a TOML file with prices of machines, over those that come with the package
 COORDINATOR = "RUNNER_COORDINATOR"  # settings of a coordinator that was booted as a machine, base64; no secrets
 ACTOR_RELAY = "RUNNER_ACTOR_RELAY"  # any value: calls of actors go through the coordinator, never straight; for tests
+MEMORY_GUARD = "RUNNER_MEMORY_GUARD"  # the share of a machine's memory above which its agent ends an attempt; 0: never
 INSIDE = "RUNNER_INSIDE"  # set by agents: the machine whose process this is
 PRIVATE_ADDRESS = "FLY_PRIVATE_IP"  # set by Fly in each machine: where others of its organisation reach it
 FLY_API_TOKEN = "FLY_API_TOKEN"  # noqa: S105  for the provider `fly`; its options win
@@ -50,6 +51,7 @@ class Settings:
     private_address: str | None = None
     no_color: bool = False
     actor_relay: bool = False
+    memory_guard: float = 0.95
     fly_token: str | None = field(default=None, repr=False)
     fly_base_url: str | None = None
     docker_host: str = ""
@@ -103,11 +105,24 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         private_address=env.get(PRIVATE_ADDRESS),
         no_color=NO_COLOR in env,
         actor_relay=ACTOR_RELAY in env,
+        memory_guard=_share(env.get(MEMORY_GUARD)),
         fly_token=env.get(FLY_API_TOKEN),
         fly_base_url=env.get(FLY_BASE_URL),
         docker_host=env.get(DOCKER_HOST, ""),
         runtime_dir=_path(env.get(XDG_RUNTIME_DIR)),
     )
+
+
+def _share(text: str | None) -> float:
+    if text is None:
+        return Settings.memory_guard
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise BadOptionsError(f"{MEMORY_GUARD} is {text!r}; expected a share from 0 to 1, such as 0.95, or 0 for never")
+    return share
 
 
 def set_grpc_defaults() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from runner.clock import SystemClock
-from runner.config import mark_inside
+from runner.config import load, mark_inside
 from runner.errors import ClusterError, RunnerError
 from runner.objects.machine_folders import MachineFolders
 from runner.rpc.gen import fleet_pb2
@@ -58,7 +58,7 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self._exit: asyncio.Future[str] = self._loop.create_future()
         self.folders: MachineFolders | None = None  # of a machine that shares no files with the coordinator
-        self.shell = AgentShell(boot, self._clock, template, zygote, self._end)
+        self.shell = AgentShell(boot, self._clock, template, zygote, self._end, guard_share=load().memory_guard)
         self._stream = AgentStream(boot, self._clock, self.shell.output.buffer, self._on_commands, self._reconnected)
         self.shell.output.wake = self._stream.wake
         self.shell.output.wake_now = self._stream.wake_now

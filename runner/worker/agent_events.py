@@ -49,6 +49,7 @@ class Attempt(NamedTuple):
     payload: Any = None
     grace_s: float = 0.0  # of an actor, from the request to end to SIGTERM; 0: it is none
     startup_timeout_s: float = 0.0  # until its function runs; 0: none
+    may_retry: bool = False  # it would be tried again after a kill, as far as is known here
 
 
 class ExitCause(NamedTuple):
@@ -64,6 +65,7 @@ class Fault(NamedTuple):
 
     kind: FailureKind
     message: str
+    used_bytes: int = 0  # of memory, where that is why
 
 
 # ---- events: from the coordinator ----
@@ -157,6 +159,16 @@ class MemoryExceeded(NamedTuple):
     number: int
     serial: int
     used_bytes: int
+    users: str = ""  # for people: who uses most of the machine's memory
+
+
+class MemoryLow(NamedTuple):
+    """The machine has hardly any memory left: the kernel would soon kill whom it likes."""
+
+    used_bytes: int
+    total_bytes: int
+    users: str  # as above
+    used_by: Mapping[int, int]  # bytes by pid of executors
 
 
 class LayerReady(NamedTuple):
@@ -192,6 +204,7 @@ Event = (
     | SpawnFailed
     | StageReached
     | MemoryExceeded
+    | MemoryLow
     | LayerReady
     | LayerFailed
     | ClockGapSeen

@@ -62,6 +62,7 @@ class Functions:
             assignment,
             actor_grace_s(spec.actor) if is_actor else 0.0,
             spec.startup_timeout_s,
+            spec.max_retries < 0 or key[1] <= spec.max_retries,
         )
 
     def _environment(self, assignment: fleet_pb2.Assignment, spec: types_pb2.TaskSpec) -> Environment:

@@ -49,6 +49,7 @@ class AgentMachine(AttemptFlow):
             ev.SpawnFailed: self._spawn_failed,
             ev.StageReached: self._stage_reached,
             ev.MemoryExceeded: self._memory_exceeded,
+            ev.MemoryLow: self._memory_low,
             ev.LayerReady: lambda event: self._settle_layer(event.modules, TemplateState.READY),
             ev.LayerFailed: lambda event: self._settle_layer(event.modules, TemplateState.FAILED),
             ev.ClockGapSeen: lambda _event: self._lease.doubt(self._now_s),

@@ -248,6 +248,7 @@ class Output:
         failure.message = fault.message
         failure.task_id, failure.attempt = key
         failure.machine_id = self._machine_id
+        failure.used_bytes = fault.used_bytes
 
 
 def _text_bytes(text: str) -> int:

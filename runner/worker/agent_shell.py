@@ -27,7 +27,7 @@ from runner.worker.agent_output import Output
 from runner.worker.agent_templates import TemplateLink
 from runner.worker.frames import INTERRUPTED, LEFT_CHILDREN, Frame, Kind, encode
 from runner.worker.layers import layer_of
-from runner.worker.memory_watch import POLL_S, OomCounter, used_bytes
+from runner.worker.memory_watch import MemoryWatch, OomCounter
 from runner.worker.process import exit_cause
 from runner.worker.templates import BASE, Modules
 
@@ -54,8 +54,10 @@ class AgentShell:
         template: socket.socket,
         zygote: socket.socket | None,
         on_exit: Callable[[str], None],
+        *,
+        guard_share: float = 0.0,
     ) -> None:
-        """`template`: the base template's control socket. `zygote`: where layers are asked for; None: at the base template."""
+        """`guard_share`: see MemoryWatch. `template`: the base template's control socket. `zygote`: where layers are asked for; None: at the base template."""
         self._boot = boot
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -74,7 +76,8 @@ class AgentShell:
         )
         self._machine = AgentMachine(settings)
         self._oom = OomCounter()
-        self._limited: dict[int, Handle] = {}  # executors whose attempt has a memory limit
+        executors = self.executors.by_number
+        self._memory = MemoryWatch(self.handle, executors.values, guard_share=guard_share)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = float("inf")
         self._seen_s = clock.boottime_s()
@@ -150,7 +153,7 @@ class AgentShell:
             self._on_frame |= transfers.frames()
         self.handle(ev.Registered())
         self.preload(self._boot.preload)
-        self._loop.call_later(POLL_S, self._watch_memory)
+        self._memory.start()
 
     def beat(self) -> None:
         """Called every heartbeat."""
@@ -234,7 +237,7 @@ class AgentShell:
         frames.append(encode(Kind.RUN, command.serial, attempt.payload.SerializeToString()))
         handle.link.send(b"".join(frames))
         if attempt.memory_bytes:
-            self._limited[handle.number] = handle
+            self._memory.limited[handle.number] = handle
 
     def _report_started(self, command: ev.ReportStarted) -> None:
         self.output.started(command, self.executors.by_number[command.number])
@@ -268,7 +271,7 @@ class AgentShell:
 
     def _remove(self, number: int) -> None:
         handle = self.executors.remove(number)
-        self._limited.pop(number, None)
+        self._memory.limited.pop(number, None)
         if handle is not None:
             if self._transfers is not None:
                 self._transfers.over(handle)
@@ -312,7 +315,7 @@ class AgentShell:
 
     def _ended(self, handle: Handle, frame: Frame) -> None:
         flags = frame[3]
-        self._limited.pop(handle.number, None)
+        self._memory.limited.pop(handle.number, None)
         self.handle(
             ev.ExecutorEnded(handle.number, frame[1], frame[2], bool(flags & INTERRUPTED), bool(flags & LEFT_CHILDREN))
         )
@@ -367,15 +370,6 @@ class AgentShell:
     def _zygote_ended(self) -> None:
         self._zygote_link = None
         self._layer_source = self._templates[BASE]
-
-    # ---- memory ----
-    def _watch_memory(self) -> None:
-        self._loop.call_later(POLL_S, self._watch_memory)
-        for handle in list(self._limited.values()):
-            if handle.attempt is not None and handle.pid:
-                used = used_bytes(handle.pid, handle.attempt.memory_bytes)
-                if used is not None:
-                    self.handle(ev.MemoryExceeded(handle.number, handle.serial, used))
 
 
 def _is_at_end(sock: socket.socket) -> bool:

@@ -292,9 +292,18 @@ class AttemptFlow:
             return
         attempt, executor = placed.attempt, placed.executor
         placed.fault = faults.over_limit(
-            attempt.label, executor.pid, self._settings.machine_id, event.used_bytes, attempt.memory_bytes
+            attempt.label, executor.pid, self._settings.machine_id, event.used_bytes, attempt.memory_bytes, event.users
         )
         self._kill(executor)
+
+    def _memory_low(self, event: ev.MemoryLow) -> None:
+        """One attempt goes, so that the others can go on: the newest, rather one that is tried again."""
+        going_on = (each for each in self._slots if each.fault is None and each.stop is None)
+        running = [each for each in going_on if each.executor is not None and each.phase is not Phase.ENDING]
+        placed = max(running, key=lambda each: (each.attempt.may_retry, each.serial), default=None)
+        if placed is not None and (executor := placed.executor) is not None:
+            placed.fault = faults.machine_full(placed.attempt, executor.pid, self._settings.machine_id, event)
+            self._kill(executor)
 
     # ---- starts with a time limit ----
     def _limit_startup(self, placed: Placed) -> None:

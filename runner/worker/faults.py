@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.core.values import FailureKind
-from runner.worker.agent_events import ExitCause, Fault, StopReason
+from runner.worker.agent_events import Attempt, ExitCause, Fault, MemoryLow, StopReason
 
 _MIB = 1 << 20
 _CRASH_SIGNALS = {
@@ -36,14 +36,31 @@ def exited(label: str, pid: int, machine_id: str, cause: ExitCause, *, was_oom: 
     )
 
 
-def over_limit(label: str, pid: int, machine_id: str, used_bytes: int, limit_bytes: int) -> Fault:
+def over_limit(label: str, pid: int, machine_id: str, used_bytes: int, limit_bytes: int, users: str) -> Fault:
     """It was killed here because of its `memory=`."""
     return Fault(
         FailureKind.OUT_OF_MEMORY,
         f"{label}: executor {pid} on {machine_id} was killed because it and its children used "
         f"{used_bytes / _MIB:.0f} MiB, more than its memory={limit_bytes} ({limit_bytes / _MIB:.0f} MiB); "
-        f"raise memory= or use less",
+        f"raise memory= or use less{_users(users)}",
+        used_bytes,
     )
+
+
+def machine_full(attempt: Attempt, pid: int, machine_id: str, low: MemoryLow) -> Fault:
+    """It was killed here, because else the kernel would have killed something."""
+    why = "the newest attempt there that can be retried" if attempt.may_retry else "the newest attempt there"
+    return Fault(
+        FailureKind.OUT_OF_MEMORY,
+        f"{attempt.label}: executor {pid} on {machine_id} was killed because {low.used_bytes / _MIB:.0f} of the machine's "
+        f"{low.total_bytes / _MIB:.0f} MiB of memory were in use, and it was {why}; "
+        f"use less memory in the task or run fewer at once (num_cpus=, memory=){_users(low.users)}",
+        low.used_by.get(pid, 0),
+    )
+
+
+def _users(users: str) -> str:
+    return f"; top memory users: {users}" if users else ""
 
 
 def not_spawned(label: str, machine_id: str, text: str) -> Fault:

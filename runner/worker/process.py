@@ -105,6 +105,40 @@ def pss_bytes(pids: Iterable[int]) -> int:
     return total_kib * 1024
 
 
+def machine_memory() -> tuple[int, int]:
+    """Bytes in use that nobody can take back, and bytes there are: of this control group, or of the host, whichever is fuller."""
+    found = [_host_memory(), *_group_memory()]
+    return max(found, key=lambda pair: pair[0] / pair[1])
+
+
+def _host_memory() -> tuple[int, int]:
+    with open("/proc/meminfo", encoding="ascii") as file:
+        kib = {line.partition(":")[0]: int(line.split()[1]) for line in file}
+    total = kib["MemTotal"] * 1024
+    return total - kib.get("MemAvailable", kib["MemFree"]) * 1024, total
+
+
+def _group_memory() -> list[tuple[int, int]]:
+    """Of the control group that this process sees as its root, under both versions of them; none without a limit."""
+    found: list[tuple[int, int]] = []
+    for limit, usage, stat, cache in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file "),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file "),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            total, used = (int(_read(f"/sys/fs/cgroup/{name}")) for name in (limit, usage))  # "max" is no number
+            lines = _read(f"/sys/fs/cgroup/{stat}").splitlines()
+            used -= next((int(line.split()[1]) for line in lines if line.startswith(cache)), 0)
+            if 0 < total < 1 << 60:  # the first version says a very large number for no limit
+                found.append((used, total))
+    return found
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()
+
+
 def oom_kills() -> int:
     """How often the kernel has killed for memory, here or in this control group; rises only."""
     total = 0

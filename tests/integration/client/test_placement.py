@@ -171,5 +171,18 @@ def test_too_much_memory_ends_the_task_and_names_who_had_it() -> None:
         time.sleep(60)
         return len(held)
 
-    with pytest.raises(OutOfMemoryError, match=r"hog.*more than its memory="):
+    with pytest.raises(
+        OutOfMemoryError,
+        match=r"hog.*more than its memory=.*top memory users: pid \d+ task t-.*hog.* attempt 1 \d+ MiB",
+    ):
         runner.get(hog.remote(), timeout=30)
+
+
+def test_memory_grows_until_it_is_enough() -> None:
+    @runner.remote(memory=150 << 20, on_oom="grow", max_retries=2)
+    def grows() -> int:
+        held = bytearray(400 << 20)
+        time.sleep(0.6)  # the agent looks a few times a second
+        return len(held)
+
+    assert runner.get(grows.remote(), timeout=40) == 400 << 20
