@@ -112,9 +112,12 @@ def _assign(state: State, fact: f.AttemptAssigned) -> None:
         bundle = _bundle_of(state, task, fact.bundle) if fact.bundle >= 0 else None
         slot = machine.slots[fact.slot] = Slot(fact.slot, machine, task.shape, fact.gpu_ids, bundle)
         state.next_slot = fact.slot + 1
-        slot.place.resources.take(slot.shape, slot.gpu_ids)
+        if bundle is None:
+            machine.resources.take(slot.shape, slot.gpu_ids)
+        else:
+            bundle.resources.take(slot.shape, slot.gpu_ids)
+            state.dirty_bundles[bundle] = None
         state.dirty_machines[machine] = None
-        state.touch(slot)
         machine.has_served = True
         state.note_idleness(machine)
     task.machine, task.slot = machine, slot
@@ -250,6 +253,7 @@ def _place_of(task: Task) -> tuple[Slot, Machine]:
 def _leave_slot(state: State, task: Task) -> None:
     """The allocation passes to the next attempt on the slot; the last one frees it."""
     slot, machine = _place_of(task)
+    place = machine if slot.bundle is None else slot.bundle
     slot.tasks.remove(task)
     slot.work_s = slot.work_s - task.expected_s if task.expected_s < 1e9 else sum(t.expected_s for t in slot.tasks)
     slot.is_closed = False
@@ -262,12 +266,12 @@ def _leave_slot(state: State, task: Task) -> None:
         held = (
             slot.shape if task.block is Block.NONE else tuple(p for p in slot.shape if p not in only_cpus(slot.shape))
         )
-        slot.place.resources.give(held, slot.gpu_ids)
+        place.resources.give(held, slot.gpu_ids)
         state.dirty_machines[machine] = None
         if slot.bundle is not None:
             _leave_bundle(state, slot.bundle)
         state.note_idleness(machine)
-    slot.place.awake.pop(task.task_id, None)
+    place.awake.pop(task.task_id, None)
     task.machine = task.slot = None
     task.block = Block.NONE
     task.executor_id = ExecutorId("")

@@ -33,7 +33,7 @@ def _submit(turn: Turn, event: e.TaskSubmitted) -> None:
     if task.function is None:
         text = f"task {record.task_id}: its function {record.function_id} was never registered"
         settle_task(turn, task, failure_of(task, FailureKind.SETUP, text))
-    elif ends_at_once(turn, task):
+    elif record.wishes is not None and ends_at_once(turn, task):
         return
     elif not is_feasible(state, task.key):
         settle_task(turn, task, unschedulable(state, task))

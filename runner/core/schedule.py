@@ -47,7 +47,7 @@ class Scheduler:
                 turn.record(MachineMoved(machine.machine_id, MachineState.DRAINING, "it has served its one task"))
             if machine.state is MachineState.DRAINING and not machine.slots:
                 _empty(turn, machine)
-        for bundle in list(state.dirty_bundles):
+        for bundle in list(state.dirty_bundles) if state.dirty_bundles else ():
             if bundle.awake:
                 _resume(turn, bundle)
         if state.groups.waiting:
@@ -96,8 +96,10 @@ class Scheduler:
         gpu_ids: tuple[int, ...] = ()
         bundle = -1
         if place is not None:
-            machine = place if isinstance(place, Machine) else place.machine
-            bundle = -1 if isinstance(place, Machine) else place.index
+            if isinstance(place, Machine):
+                machine = place
+            else:
+                machine, bundle = place.machine, place.index
             slot_id = state.next_slot
             gpus = amount_of(shape, GPU)
             if gpus:

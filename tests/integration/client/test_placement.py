@@ -30,6 +30,7 @@ def cluster() -> Iterator[None]:
         runner.Pool("fast", min=1, num_cpus=1, num_gpus=0, labels={"disk": "fast"}, resources={"slot": 1}),
     ]
     with runner.init(machines=pools, log_to_driver=False):
+        wait_until(lambda: runner.cluster_resources().get("CPU") == 5, 30, "all machines are there")
         yield
 
 
