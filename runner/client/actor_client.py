@@ -228,12 +228,12 @@ class ActorClient:
     def frames(self, link: Link, frames: list[Frame]) -> bool:
         return all(link.channel.received(frame) for frame in frames)
 
-    def relay(self, channel: ActorChannel, data: bytes) -> None:
+    def relay(self, channel: ActorChannel, data: memoryview) -> None:
         for start in range(0, len(data), _RELAYED_BYTES_MAX):
             piece = client_pb2.ActorFrames(
                 actor_id=channel.actor_id,
                 incarnation=channel.incarnation,
-                frames=data[start : start + _RELAYED_BYTES_MAX],
+                frames=bytes(data[start : start + _RELAYED_BYTES_MAX]),
             )
             self._machine.operate(client_pb2.Operation(actor_frames=piece).SerializeToString())
         self.links.ring()

@@ -19,6 +19,7 @@ from runner.client.actor_channel import ActorChannel, ChannelState
 from runner.client.waiting import Waiter
 from runner.errors import ProtocolViolationError
 from runner.rpc.actor_frames import Decoder, Frame
+from runner.rpc.peers import is_own
 
 STAND_BACK_S = 0.01
 RETRY_FIRST_S = 0.02
@@ -39,7 +40,7 @@ class Desk(Protocol):
             ProtocolViolationError: no actor may send this.
         """
 
-    def relay(self, channel: ActorChannel, data: bytes) -> None:
+    def relay(self, channel: ActorChannel, data: memoryview) -> None:
         """Send through the server. Called under the session's lock."""
 
     def tidy(self) -> None:
@@ -53,7 +54,7 @@ class Link:
         self.channel = channel
         self.sock = sock
         self.decoder = Decoder()
-        self.unsent = b""
+        self.unsent = memoryview(b"")  # what did not fit into the socket
         self.is_stuck = False  # the poll tells when more can be sent
         self.is_flush_wanted = False
         self.is_open = True
@@ -95,7 +96,7 @@ class ActorLinks:
         """Go through the server; a connection that there was is closed."""
         self.drop(channel.actor_id)
         link = self._links[channel.actor_id] = Link(channel)
-        link.unsent = channel.hello()
+        link.unsent = memoryview(channel.hello())
         self.flush_soon(channel.actor_id)
 
     def drop(self, actor_id: str) -> None:
@@ -285,21 +286,22 @@ class ActorLinks:
         link.is_flush_wanted = False
         if not link.is_open:
             return
-        data = link.unsent + link.channel.take()
-        was_stuck, link.unsent = link.is_stuck, b""
-        if not data:
-            return
-        if link.sock is None:
-            self._desk.relay(link.channel, data)
-            return
-        try:
-            link.unsent = data[link.sock.send(data) :]
-        except BlockingIOError:
-            link.unsent = data
-        except OSError:  # whoever reads sees its end
-            return
-        link.is_stuck = bool(link.unsent)
-        if link.is_stuck != was_stuck:
+        while data := link.unsent or memoryview(link.channel.take()):
+            if link.sock is None:
+                self._desk.relay(link.channel, data)
+                link.unsent = memoryview(b"")
+                continue
+            try:
+                link.unsent = data[link.sock.send(data) :]
+            except BlockingIOError:
+                link.unsent = data
+            except OSError:  # whoever reads sees its end
+                link.unsent = memoryview(b"")
+                return
+            if link.unsent:
+                break
+        if link.sock is not None and link.is_stuck != bool(link.unsent):
+            link.is_stuck = bool(link.unsent)
             self._watch(link, select.EPOLLIN | (select.EPOLLOUT if link.is_stuck else 0))
 
     def _watch(self, link: Link, mask: int) -> None:
@@ -356,6 +358,8 @@ class ActorLinks:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             sock.connect(name if name.startswith("\0") else f"\0{name}")
+            if not is_own(sock):  # the actor has ended, and somebody else has taken its name
+                raise PermissionError(name)
         except BlockingIOError:  # very many want to
             sock.close()
             self._wanted[channel.actor_id] = (channel, time.monotonic() + wait_s, min(2 * wait_s, RETRY_MAX_S))
@@ -368,7 +372,7 @@ class ActorLinks:
         link = Link(channel, sock)
         self._links[channel.actor_id] = self._by_fd[sock.fileno()] = link
         link.retry_s = wait_s
-        link.unsent = channel.hello()
+        link.unsent = memoryview(channel.hello())
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         self._flush(link)
 

@@ -16,6 +16,7 @@ import msgpack
 from runner.errors import ProtocolViolationError
 from runner.rpc.gen import types_pb2
 from runner.rpc.limits import MESSAGE_BYTES_MAX
+from runner.rpc.peers import is_own
 
 SECRET_BYTES = 32
 # Between the offer and the connection lie two processes' turns, however slow the machine is.
@@ -56,6 +57,8 @@ def connect(lane: types_pb2.Lane) -> socket.socket | None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         sock.settimeout(OFFER_S)
         sock.connect(f"\0{lane.address}")
+        if not is_own(sock):  # who offered it has ended, and somebody else has taken its name
+            raise PermissionError(lane.address)
         sock.sendall(lane.secret)
         sock.setblocking(False)
     except OSError:
@@ -89,6 +92,7 @@ class LaneServer:
             return None
         secret = secrets.token_bytes(SECRET_BYTES)
         self._offers[secret] = self._loop.create_future()
+        self._loop.call_later(OFFER_S, self._expire, secret)
         return types_pb2.Lane(address=self._address, secret=secret)
 
     async def taken(self, lane: types_pb2.Lane) -> socket.socket:
@@ -97,7 +101,9 @@ class LaneServer:
         Raises:
             ProtocolViolationError: it did not come within OFFER_S.
         """
-        arrived = self._offers[lane.secret]
+        arrived = self._offers.get(lane.secret)
+        if arrived is None:
+            raise ProtocolViolationError(f"the lane was not told to its peer within {OFFER_S:g} s; connect again")
         try:
             async with asyncio.timeout(OFFER_S):
                 return await asyncio.shield(arrived)
@@ -108,7 +114,7 @@ class LaneServer:
                 raise ProtocolViolationError(f"nobody took up the lane within {OFFER_S:g} s; connect again") from None
             raise
         finally:
-            del self._offers[lane.secret]
+            self._offers.pop(lane.secret, None)
 
     def close(self) -> None:
         """Offer nothing more. Idempotent."""
@@ -119,6 +125,12 @@ class LaneServer:
             for sock, late in list(self._waiting.items()):
                 late.cancel()
                 self._drop(sock)
+
+    def _expire(self, secret: bytes) -> None:
+        """Its stream has ended before anybody waited for the peer, or nobody came."""
+        arrived = self._offers.pop(secret, None)
+        if arrived is not None and arrived.done():
+            arrived.result().close()
 
     def _accept(self) -> None:
         assert self._sock is not None

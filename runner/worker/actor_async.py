@@ -78,7 +78,8 @@ class AsyncMode(Mode):
         return True
 
     def interrupt(self, call: Call) -> None:
-        call.running.cancel()
+        if not call.is_made:
+            call.running.cancel()
 
     def gone(self, channel: Channel) -> None:
         for call in list(channel.by_seq.values()):
@@ -121,6 +122,7 @@ class AsyncMode(Mode):
             else:
                 trace = error.__traceback__
                 frame = answers.raised(call, error.with_traceback(trace.tb_next if trace is not None else None))
+        call.is_made = True
         if call.must_wait or answers.keeps_refs(call):
             await acknowledged(self.actor.session)
         self._answer(call, frame)

@@ -8,7 +8,6 @@ import os
 import secrets
 import select
 import socket
-import struct
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 
 from runner.client import fork_guard
 from runner.errors import ProtocolViolationError
+from runner.rpc import peers
 from runner.rpc.actor_frames import PROTOCOL, ActorKind, encode
 from runner.worker.actor_channel import Channel, RelayCarrier, SocketCarrier
 from runner.worker.executor_socket import ExecutorSocket
@@ -24,7 +24,6 @@ from runner.worker.frames import Frame, Kind
 _READ_BYTES = 256 << 10
 _BACKLOG = 512
 _MASKS = (select.EPOLLIN, select.EPOLLOUT)
-_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _HELLO = int(ActorKind.HELLO)
 
 
@@ -176,12 +175,11 @@ class Switchboard:
         except OSError:  # it was gone again, or there are no descriptors left
             return
         sock.setblocking(False)
-        _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         channel = self._new_channel(SocketCarrier(sock, self._epoll, _MASKS))
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         self._by_fd[sock.fileno()] = channel
-        if uid != os.geteuid():
-            self._refuse(channel, f"this actor belongs to user {os.geteuid()}, not to {uid}")
+        if not peers.is_own(sock):
+            self._refuse(channel, f"this actor belongs to user {os.geteuid()}, not to {peers.user_of(sock)}")
 
     def _serve(self, channel: Channel, mask: int) -> None:
         if mask & select.EPOLLOUT:

@@ -36,7 +36,7 @@ class Call:
 
     __slots__ = (
         "actor", "args", "backpressure", "borrowed", "call_id", "channel", "children", "dependencies", "group", "has_begun",
-        "is_cancelled", "is_closed", "items_read", "look", "method", "moved", "must_wait", "num_returns", "running", "seq",
+        "is_cancelled", "is_closed", "is_made", "items_read", "look", "method", "moved", "must_wait", "num_returns", "running", "seq",
     )  # fmt: skip
 
     def __init__(self, channel: Channel, frame: list[Any], actor: RunningTask) -> None:
@@ -53,6 +53,7 @@ class Call:
         self.has_begun = False
         self.is_cancelled = False
         self.is_closed = False  # nobody reads its stream on
+        self.is_made = False  # its answer, which may still wait for the coordinator: a cancel comes too late
         self.items_read = 0
         self.must_wait = False  # the answer names values that the coordinator must know first
         self.borrowed: list[str] = []  # objects of which refs came with the arguments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 
 import msgpack
@@ -63,6 +64,37 @@ async def test_an_offer_that_nobody_takes_up_ends(monkeypatch: pytest.MonkeyPatc
     server.close()
     assert connect(offer) is None
     assert server.offer() is None
+
+
+async def test_an_offer_for_which_nobody_waits_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "OFFER_S", 0.05)
+    server = LaneServer()
+    server.start()
+    try:
+        offer = server.offer()
+        assert offer is not None
+        sock = connect(offer)
+        assert sock is not None
+        with sock:
+            assert await asyncio.to_thread(_read, sock) == b""
+        assert not server._offers
+        with pytest.raises(ProtocolViolationError, match="was not told to its peer"):
+            await server.taken(offer)
+    finally:
+        server.close()
+
+
+async def test_another_user_who_has_taken_the_name_is_told_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = LaneServer()
+    server.start()
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    try:
+        offer = server.offer()
+        assert offer is not None
+        assert connect(offer) is None
+    finally:
+        server.close()
 
 
 async def test_a_connection_that_says_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
