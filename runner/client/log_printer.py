@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from runner.client.session import Session
 
 _BUFFER_MAX_LINES = 10_000
+# Of so few named runs every line is shown, whoever else has written the same: their names are what is looked for.
+FEW_RUNS = 8
 _KINDS = (client_pb2.EVENT_KIND_LOG, client_pb2.EVENT_KIND_LOG_GAP)
 
 
@@ -30,6 +32,7 @@ class LogPrinter:
 
     def __init__(self, session: Session, transport: GrpcTransport, from_seq: int) -> None:
         self._transport = transport
+        self._runs = session.runs
         request = client_pb2.WatchRequest(
             client_id=session.info.client_id, from_seq=from_seq, kinds=_KINDS, follow=True
         )
@@ -77,11 +80,16 @@ class LogPrinter:
         while (event := self._next_event(dedup)) is not None:
             if event.kind != "log":
                 _print(event.kind != "fleet", _line(event))
-            elif dedup.feed(event.task_id, _label(event), event.stream, event.text, time.monotonic()):
+            elif self._is_one_of_few(event) or dedup.feed(
+                event.task_id, _label(event), event.stream, event.text, time.monotonic()
+            ):
                 _print(event.stream != "stderr", _line(event))
             if self._lines.empty():
                 _flush()
         _print_counts(dedup.flush())
+
+    def _is_one_of_few(self, event: Event) -> bool:
+        return event.task_id in self._runs and len(self._runs) <= FEW_RUNS
 
     def _next_event(self, dedup: LogDedup) -> Event | None:
         """The next one; counts of equal lines are printed when it is time for them."""

@@ -59,10 +59,28 @@ def test_every_line_is_printed_with_its_name_and_none_is_lost_at_the_end(script:
         f"(lr=0.1) line {i} of lr=0.1" for i in range(500)
     ]
     assert lines.count("(talk) line 1 of talk") == 1
-    # What both have written is shown once, with a count.
-    told = {line for line in [*lines, *err.splitlines()] if "no end of line" in line or "to stderr" in line}
-    assert len(told) == 4
-    assert len({line.partition(") ")[2] for line in told if "once more, from 1 other task" in line}) == 2
+    # Of few runs every line is shown, also those that another task has written.
+    told = sorted(line for line in [*lines, *err.splitlines()] if "no end of line" in line or "to stderr" in line)
+    assert told == [f"({name}) {text}" for name in ("lr=0.1", "talk") for text in ("no end of line", "to stderr")]
+
+
+def test_equal_lines_of_many_runs_are_printed_once_with_a_count(script: Script) -> None:
+    status, out, err = finish(
+        script(
+            """
+            import runner
+            @runner.remote
+            def talk():
+                print("the same warning")
+            runner.init()
+            runner.get([talk.options(name=f"r{index}").remote() for index in range(10)])
+            """
+        )
+    )
+    assert status == 0, err
+    first, count = [line.partition(") ")[2] for line in out.splitlines() if "the same warning" in line]
+    assert first == "the same warning"
+    assert count.startswith("the same warning [9 more times, from 9 other tasks")
 
 
 def test_init_twice_is_one_session_and_shutdown_ends_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
