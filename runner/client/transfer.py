@@ -41,6 +41,8 @@ async def fetch(
             async for chunk in stream("Fetch", request, client_pb2.Chunk):
                 if zlib.crc32(chunk.data) != chunk.crc32:
                     raise ProtocolViolationError(f"a chunk of {object_id} at {position} arrived damaged")
+                if chunk.total_bytes != size_bytes:  # it was made again, and came out otherwise
+                    size_bytes, position, data = _resize(chunk, position)
                 data[position : position + len(chunk.data)] = chunk.data
                 position += len(chunk.data)
             is_whole = True
@@ -49,6 +51,12 @@ async def fetch(
     if position != size_bytes or len(data) != size_bytes:
         raise ObjectLostError(f"{object_id} arrived with {position} of {size_bytes} bytes.")
     return data
+
+
+def _resize(chunk: client_pb2.Chunk, position: int) -> tuple[int, int, bytearray]:
+    if position:
+        raise ObjectLostError("a value was lost while it was being read, and has changed since; get it again")
+    return chunk.total_bytes, 0, bytearray(chunk.total_bytes)
 
 
 async def upload(channel: Any, method: str, object_id: str, serialized: Serialized) -> types_pb2.Segment:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from typing import NamedTuple
 
+from runner.coordinator.engine import Engine
+from runner.coordinator.machine_links import MachineLinks
+from runner.coordinator.places import Places
 from runner.coordinator.transfer import new_path, object_id_of
-from runner.core.cluster import Cluster
-from runner.core.values import FailureRecord, ValueRecord
+from runner.core.value_events import ObjectBrought
+from runner.core.values import FailureRecord, SegmentRecord, ValueRecord
 from runner.errors import ObjectLostError, ProtocolViolationError, UsageError
 from runner.ids import MachineId, ObjectId, TaskId, random_id, task_of
 from runner.objects import spill
@@ -39,10 +42,19 @@ class Bulk:
     """What Upload and Download do. Its callers have checked certificate and generation."""
 
     def __init__(
-        self, cluster: Cluster, *, host_id: str, store_path: str, artefact_path: str, reserve_bytes: int
+        self,
+        engine: Engine,
+        links: MachineLinks,
+        *,
+        host_id: str,
+        store_path: str,
+        artefact_path: str,
+        reserve_bytes: int,
     ) -> None:
         """`reserve_bytes`: what must stay free on the disk that artefacts share with the journal."""
-        self._cluster = cluster
+        self._engine = engine
+        self._cluster = engine.cluster
+        self._places = Places(engine, links)
         self._host_id = host_id
         self._store_path = store_path
         self._artefact_path = artefact_path
@@ -56,7 +68,8 @@ class Bulk:
         return self._holders.pop(path, set())
 
     def close(self) -> None:
-        """Sweep no more. Idempotent."""
+        """Sweep no more, and keep nobody waiting. Idempotent."""
+        self._places.close()
         if self._sweep is not None:
             self._sweep.cancel()
 
@@ -74,6 +87,8 @@ class Bulk:
             StoreFullError: no room; nothing stays behind.
             ProtocolViolationError: damaged, or not what was announced.
         """
+        if header.brought_path:
+            return await self._receive_brought(header, parts, accept)
         owner = self._owner(header.machine_id, header.generation, header.key)
         is_object = header.WhichOneof("what") == "object_id"
         path = self._object_path(header.object_id, owner) if is_object else self._checkpoint_path(header, owner)
@@ -94,6 +109,38 @@ class Bulk:
         self._sweep_soon()
         segment = types_pb2.Segment(host_id=self._host_id, path=path, size_bytes=header.total_bytes)
         return fleet_pb2.UploadReply(segment=segment)
+
+    async def _receive_brought(
+        self,
+        header: fleet_pb2.UploadHeader,
+        parts: AsyncIterator[fleet_pb2.UploadPart],
+        accept: Callable[[], Awaitable[None]],
+    ) -> fleet_pb2.UploadReply:
+        """What only that machine had; from now on it is here."""
+        object_id = object_id_of(header.object_id)
+        path = new_path(self._store_path, object_id)
+        async with IncomingFile(path, header.total_bytes, what=object_id, is_hashed=True) as file:
+            self._check_brought(header)
+            await accept()
+            await _take_in(file, parts)
+            self._check_brought(header)
+            file.publish()
+        self._holders[path] = {(MachineId(header.machine_id), header.generation)}
+        segment = types_pb2.Segment(host_id=self._host_id, path=path, size_bytes=header.total_bytes)
+        value = ValueRecord(
+            types_pb2.Value(segment=segment).SerializeToString(),
+            (),
+            SegmentRecord(self._host_id, path, header.total_bytes),
+        )
+        self._engine.post(ObjectBrought(object_id, header.brought_path, value))
+        await self._engine.committed()
+        return fleet_pb2.UploadReply(segment=segment)
+
+    def _check_brought(self, header: fleet_pb2.UploadHeader) -> None:
+        outcome = self._cluster.object_outcome(ObjectId(header.object_id))
+        segment = outcome.segment if isinstance(outcome, ValueRecord) else None
+        if segment is None or (segment.path, segment.machine_id) != (header.brought_path, header.machine_id):
+            raise UsageError(f"object {header.object_id} is not wanted from machine {header.machine_id} any more")
 
     def _object_path(self, text: str, owner: Owner) -> str:
         object_id = object_id_of(text)
@@ -116,7 +163,8 @@ class Bulk:
         """
         owner = self._owner(request.machine_id, request.generation, request.key)
         if request.WhichOneof("what") == "object_id":
-            path, total_bytes = self._segment(object_id_of(request.object_id))
+            object_id = object_id_of(request.object_id)
+            path, total_bytes = self._segment(object_id, await self.at_hand(object_id))
             self._holders.setdefault(path, set()).add((owner.machine_id, owner.generation))
         else:
             path, total_bytes = self._checkpoint(request.checkpoint_uri, owner)
@@ -128,13 +176,63 @@ class Bulk:
             position = request.offset
             async for data, crc32 in file.chunks(position, total_bytes):
                 position += len(data)
-                yield fleet_pb2.DownloadPart(data=data, crc32=crc32, total_bytes=total_bytes)
+                yield fleet_pb2.DownloadPart(data=data, crc32=crc32, total_bytes=total_bytes, path=path)
             if position < total_bytes:
                 raise ObjectLostError(f"{path} ends after {position} of {total_bytes} bytes")
             yield fleet_pb2.DownloadPart(total_bytes=total_bytes, sha256=file.sha256)
 
-    def _segment(self, object_id: ObjectId) -> tuple[str, int]:
-        outcome = self._cluster.object_outcome(object_id)
+    async def locate(self, request: fleet_pb2.DownloadRequest) -> fleet_pb2.LocateReply:
+        """Where an attempt's machine is to get a value from: it counts as a holder of a copy from now on.
+
+        Raises:
+            UsageError: the attempt is not that machine's, or there is no file of the value.
+            ObjectLostError: it is gone for good.
+        """
+        owner = self._owner(request.machine_id, request.generation, request.key)
+        object_id = object_id_of(request.object_id)
+        outcome = await self._places.settled(object_id)
+        segment = outcome.segment if isinstance(outcome, ValueRecord) else None
+        if segment is None or not segment.machine_id:
+            path, total_bytes = self._segment(object_id, outcome)
+            return fleet_pb2.LocateReply(total_bytes=total_bytes, path=path)
+        self._holders.setdefault(segment.path, set()).add((owner.machine_id, owner.generation))
+        generation, address = self._places.address(segment.machine_id)
+        return fleet_pb2.LocateReply(
+            total_bytes=segment.size_bytes,
+            path=segment.path,
+            machine_id=segment.machine_id,
+            generation=generation,
+            address=address,
+        )
+
+    async def at_hand(self, object_id: ObjectId) -> ValueRecord | FailureRecord | None:
+        """The outcome of an object, when no machine alone has it: it is made again and brought here first, where needed.
+
+        Raises:
+            ObjectLostError: its machine cannot bring it.
+        """
+        return await self._places.at_hand(object_id)
+
+    # ---- values that machines have ----
+    def serves(self, machine_id: MachineId, generation: int, address: str) -> None:
+        """Other machines can pull this one's values there."""
+        self._places.addresses[machine_id] = generation, address
+
+    def look_again(self, object_id: ObjectId) -> None:
+        """A value was made again, has moved or is lost for good."""
+        self._places.look_again(object_id)
+
+    def ask_for(self, object_ids: Iterable[ObjectId]) -> None:
+        """Have machines bring what they alone have."""
+        for object_id in object_ids:
+            self._places.ask_for(object_id)
+
+    def bring_failed(self, object_id: ObjectId, path: str, why: str) -> None:
+        """That machine cannot."""
+        self._places.bring_failed(object_id, path, why)
+        self._engine.post(ObjectBrought(object_id, path, None, why))
+
+    def _segment(self, object_id: ObjectId, outcome: ValueRecord | FailureRecord | None) -> tuple[str, int]:
         if isinstance(outcome, FailureRecord):
             raise ObjectLostError(f"object {object_id} has no value: {outcome.message}", task_id=outcome.task_id)
         segment = None if outcome is None else outcome.segment

@@ -12,6 +12,7 @@ from typing import Any
 
 from runner.clock import Clock
 from runner.coordinator import listings, transfer
+from runner.coordinator.bulk import Bulk
 from runner.coordinator.cost_keeper import CostKeeper
 from runner.coordinator.engine import CoreClock, Engine
 from runner.coordinator.event_log import EventLog
@@ -61,6 +62,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
         event_log: EventLog,
         fleet: Fleet,
         costs: CostKeeper,
+        bulk: Bulk,
         facts: ClusterFacts,
         shut_down: Callable[[str], None],
         take_numbers: Callable[[str, int], range],
@@ -73,6 +75,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
         self._event_log = event_log
         self._fleet = fleet
         self._costs = costs
+        self._bulk = bulk
         self._facts = facts
         self._shut_down = shut_down
         self._take_numbers = take_numbers
@@ -194,7 +197,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
 
     async def Fetch(self, request: client_pb2.FetchRequest, context: Context) -> None:
         """The encoded bytes of one ready value, in chunks."""
-        outcome = self._engine.cluster.object_outcome(transfer.object_id_of(request.object_id))
+        outcome = await self._bulk.at_hand(transfer.object_id_of(request.object_id))
         async for chunk in transfer.read_chunks(
             outcome, request.object_id, request.offset, host_id(), self._facts.store_path
         ):

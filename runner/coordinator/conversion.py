@@ -109,12 +109,13 @@ def group_record(create: client_pb2.CreateGroup, client_id: ClientId, parent: tu
     )
 
 
-def value_record(value: types_pb2.Value) -> ValueRecord:
-    """A value as the core keeps it."""
+def value_record(value: types_pb2.Value, machine_id: str = "") -> ValueRecord:
+    """A value as the core keeps it. `machine_id`: who tells it, and may say that it alone has the value."""
     segment = None
     if value.HasField("segment"):
         wire = value.segment
-        segment = SegmentRecord(wire.host_id, wire.path, wire.size_bytes)
+        holder = MachineId(machine_id if wire.machine_id else "")
+        segment = SegmentRecord(wire.host_id, wire.path, wire.size_bytes, holder)
     contained: tuple[ObjectId, ...] = tuple(value.contained_refs)  # type: ignore[arg-type]
     if contained:
         # Readers find the refs in the value itself; a list of many would not fit in a message beside anything else.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from runner.coordinator import conversion
@@ -19,7 +19,7 @@ from runner.coordinator.recorder import LogEntry, Recorder
 from runner.coordinator.sessions import Sessions
 from runner.core import commands
 from runner.errors import InternalError
-from runner.ids import MachineId, TaskId
+from runner.ids import TaskId
 from runner.objects import spill
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
 from runner.rpc.limits import ITEM_BYTES_MAX
@@ -97,6 +97,8 @@ class Effects:
             commands.NoteMachineState: self._machine_moved,
             commands.ForgetTask: self._forget_task,
             commands.FreeSegment: self._free_segment,
+            commands.NoteObject: lambda c: self._bulk.look_again(c.object_id),
+            commands.BringObjects: lambda c: self._bulk.ask_for(c.object_ids),
             commands.DropCheckpoint: lambda c: self._artefacts.drop(c.checkpoint.uri),
             commands.SweepCheckpoints: lambda c: self._artefacts.sweep(c.task_id, c.kept.uri if c.kept else ""),
         }
@@ -220,9 +222,9 @@ class Effects:
             if os.path.dirname(segment.path) == self._store_path:
                 with contextlib.suppress(OSError):
                     spill.remove(segment.path)
-            holders: Iterable[tuple[MachineId, int]] = self._bulk.released(segment.path)
-        else:
-            holders = self._fleet.machines_on(segment.host_id)
+        holders = self._bulk.released(segment.path)
+        if segment.host_id != self._host_id:
+            holders.update(self._fleet.machines_on(segment.host_id))
         for machine_id, generation in holders:
             command = fleet_pb2.AgentCommand(free_segment=fleet_pb2.FreeSegment(path=segment.path))
             self._links.send(machine_id, generation, command)

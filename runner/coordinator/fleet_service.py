@@ -25,7 +25,7 @@ from runner.ids import ClusterId, MachineId
 from runner.pools import REGION_LABEL
 from runner.rpc.channels import UPLOAD_ACCEPTED, peer_machine
 from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc, types_pb2
-from runner.rpc.security import Authority
+from runner.rpc.security import Authority, MachineIdentity
 from runner.rpc.version import check_peer, host_id, local_peer
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,7 @@ class JoinService(fleet_pb2_grpc.JoinServicer):
             cluster_id=self._cluster_id,
             generation=generation,
             certificate_pem=self._authority.sign_csr(csr_pem, boot.machine_id, generation=generation),
+            peer_certificate_pem=self._authority.sign_peer(csr_pem, MachineIdentity(boot.machine_id, generation)),
             fleet_address=self._fleet.fleet_address,
             store_path=self._store_path,
             artefact_path=self._artefact_path,
@@ -196,6 +197,11 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         async with contextlib.aclosing(self._bulk.send(request)) as parts:
             async for part in parts:
                 await context.write(part)
+
+    async def Locate(self, request: fleet_pb2.DownloadRequest, context: Context) -> fleet_pb2.LocateReply:
+        """Tell a machine on another host where a value is."""
+        self._admit(context, MachineId(request.machine_id), request.generation)
+        return await self._bulk.locate(request)
 
     def _admit(self, context: Context, machine_id: MachineId, generation: int) -> MachineLink:
         """The link that this connection may speak for.

@@ -96,8 +96,8 @@ class Operations:
             raise ProtocolViolationError(f"client {session.client_id} put a value without an id")
         if not self._journal.has_room():
             self._refuse(session.client_id, [object_id], _no_room(f"value {object_id}"))
-            return events.PutRefused(object_id, conversion.value_record(put.value))
-        return events.ObjectPut(session.client_id, object_id, conversion.value_record(put.value))
+            return events.PutRefused(object_id, conversion.value_record(put.value, session.machine_id))
+        return events.ObjectPut(session.client_id, object_id, conversion.value_record(put.value, session.machine_id))
 
     def _registered(self, session: Session, function: types_pb2.Function, _parent: Parent) -> events.Event:
         function_id = FunctionId(function.function_id)
@@ -177,7 +177,9 @@ def _promise(session: Session, refs: client_pb2.RefList, _parent: Parent) -> eve
 def _fulfil(session: Session, fulfil: client_pb2.Fulfil, _parent: Parent) -> events.Event:
     object_id = ObjectId(fulfil.object_id)
     if fulfil.HasField("value"):
-        return events.PromiseFulfilled(session.client_id, object_id, conversion.value_record(fulfil.value), None)
+        return events.PromiseFulfilled(
+            session.client_id, object_id, conversion.value_record(fulfil.value, session.machine_id), None
+        )
     failure = conversion.failure_record(types_pb2.Failure.FromString(fulfil.failure))
     return events.PromiseFulfilled(session.client_id, object_id, None, failure)
 

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from runner.coordinator import conversion
+from runner.coordinator.bulk import Bulk
 from runner.coordinator.engine import Engine
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.machine_links import MachineLink, MachineLinks
 from runner.coordinator.recorder import LogEntry, Recorder
 from runner.coordinator.sessions import Session, Sessions
 from runner.core import commands, events, stream_events
-from runner.core.values import ValueRecord
+from runner.core.values import SegmentRecord, ValueRecord
 from runner.errors import ProtocolViolationError
-from runner.ids import ClientId, ExecutorId, TaskId
+from runner.ids import ClientId, ExecutorId, ObjectId, TaskId
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
 from runner.rpc.phases import DRAINING
 from runner.rpc.version import check_peer
@@ -36,6 +37,7 @@ class Reports:
         sessions: Sessions,
         recorder: Recorder,
         fleet: Fleet,
+        bulk: Bulk,
         welcome: Welcome,
         use_leases: bool,
     ) -> None:
@@ -61,6 +63,9 @@ class Reports:
             "items": self._items,
             "actor_ready": self._actor_ready,
             "actor_output": self._actor_output,
+            "pull_served": lambda link, item: bulk.serves(link.machine_id, link.generation, item.address),
+            "values_kept": self._values_kept,
+            "bring_failed": lambda link, item: bulk.bring_failed(ObjectId(item.object_id), item.path, item.why),
         }
 
     def take(self, link: MachineLink, report: fleet_pb2.AgentReport) -> None:
@@ -101,7 +106,7 @@ class Reports:
         key = item.key
         task_id = TaskId(key.task_id)
         if item.HasField("returns"):
-            values = tuple([conversion.value_record(value) for value in item.returns.values])
+            values = tuple([conversion.value_record(value, link.machine_id) for value in item.returns.values])
             self._engine.post(
                 events.AttemptSucceeded(
                     link.machine_id,
@@ -132,7 +137,7 @@ class Reports:
         if item.plain:
             values = tuple([ValueRecord(value) for value in item.plain])
         else:
-            values = tuple([conversion.value_record(value) for value in item.values])
+            values = tuple([conversion.value_record(value, link.machine_id) for value in item.values])
         self._engine.post(
             stream_events.ItemsYielded(
                 link.machine_id, link.generation, TaskId(key.task_id), key.attempt, item.first_index, values
@@ -153,6 +158,14 @@ class Reports:
         part = client_pb2.ActorFrames(actor_id=actor_id, incarnation=item.key.attempt, frames=item.frames)
         self._sessions.tell(ClientId(item.caller_id), client_pb2.ServerFrame(actor_frames=[part]))
         self._sessions.flush()
+
+    def _values_kept(self, link: MachineLink, item: fleet_pb2.ValuesKept) -> None:
+        machine = self._engine.cluster.machine(link.machine_id)
+        host_id = "" if machine is None else machine.host_id
+        kept = tuple(
+            (ObjectId(each.object_id), SegmentRecord(host_id, each.path, 0, link.machine_id)) for each in item.values
+        )
+        self._engine.post(events.ValuesKept(link.machine_id, kept))
 
     def _returned(self, link: MachineLink, item: fleet_pb2.AttemptReturned) -> None:
         self._post_key(events.AttemptReturned, link, item.key)

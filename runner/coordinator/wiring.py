@@ -119,7 +119,8 @@ class Coordinator:
         self._fleet.on_boot_failed = lambda boot, why: self._tell(boot.pool, why)
         self._fleet.on_created = lambda boot: self._costs.placed(boot.machine_id, boot.size, boot.region)
         self._bulk = Bulk(
-            self.cluster,
+            self.engine,
+            self._links,
             host_id=host_id(),
             store_path=str(state.store),
             artefact_path=str(state.artefacts),
@@ -134,6 +135,7 @@ class Coordinator:
             event_log=self._event_log,
             fleet=self._fleet,
             costs=self._costs,
+            bulk=self._bulk,
             facts=self._facts(core_clock.now_s()),
             shut_down=self.stop,
             take_numbers=self._journal.take_numbers,
@@ -297,6 +299,7 @@ class Coordinator:
             sessions=self._sessions,
             recorder=self._recorder,
             fleet=self._fleet,
+            bulk=self._bulk,
             welcome=self._client_service.welcome,
             use_leases=core_config(self._config).use_leases,
         )

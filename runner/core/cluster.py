@@ -17,6 +17,7 @@ from runner.core.decide_tasks import TASK_EVENTS
 from runner.core.events import Event
 from runner.core.facts import Fact
 from runner.core.lineage import LINEAGE_EVENTS
+from runner.core.objects import ObjectState
 from runner.core.schedule import Scheduler
 from runner.core.state import State
 from runner.core.task import TaskState
@@ -139,6 +140,14 @@ class Cluster:
         if object_id not in self._state.objects.by_id:
             return unknown_object(object_id)
         return queries.object_outcome(self._state, object_id)
+
+    def is_lost(self, object_id: ObjectId) -> bool:
+        """Whether it had a value that is gone, and can be or is being made again."""
+        obj = self._state.objects.by_id.get(object_id)
+        return obj is not None and (
+            obj.state is ObjectState.EVICTED
+            or (obj.state is ObjectState.PENDING and obj.maker is not None and obj.maker.reruns > 0)
+        )
 
     def object_state(self, object_id: ObjectId) -> str:
         """Label: "pending", "ready", "failed", "evicted"; "" when unknown or freed."""

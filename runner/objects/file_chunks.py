@@ -37,7 +37,7 @@ class OutgoingFile:
     """A file that leaves in chunks: `async with` opens it, the next chunk is read while the one before is on its way.
 
     Raises:
-        OSError: it cannot be opened; a symbolic link is not followed.
+        OSError: it cannot be opened; a symbolic link is followed only where its store has spilled it.
     """
 
     def __init__(self, path: str) -> None:
@@ -47,7 +47,7 @@ class OutgoingFile:
         self._digest = hashlib.sha256()
 
     async def __aenter__(self) -> Self:
-        self._fd = await in_thread(os.open, self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._fd = await in_thread(_open, self._path)
         return self
 
     async def __aexit__(
@@ -84,6 +84,21 @@ class OutgoingFile:
         data = os.pread(self._fd, size_bytes, position)
         self._digest.update(data)
         return data, zlib.crc32(data)
+
+
+def _open(path: str) -> int:
+    """Follows no symbolic link but that of a store to its own folder on disk."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags)
+    except OSError as error:
+        bounds = spill.read_bounds(os.path.dirname(path)) if error.errno == errno.ELOOP else None
+        if bounds is None:
+            raise
+        target = os.readlink(path)
+        if os.path.dirname(target) != bounds.folder:
+            raise
+        return os.open(target, flags)
 
 
 class IncomingFile:

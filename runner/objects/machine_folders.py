@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from runner.objects import spill
 from runner.objects.file_locks import lock_file
 
 _SHARED_MEMORY = Path("/dev/shm")
@@ -38,6 +39,7 @@ class MachineFolders:
         for path in (self.store, self.artefacts):
             os.makedirs(path, mode=0o700, exist_ok=True)
         self.store_bytes_max = int(shutil.disk_usage(self.store).free * _STORE_SHARE)
+        spill.set_bounds(self.store, spill.Bounds(self.store_bytes_max, str(self._tops[-1] / "spilled")))
 
     def remove(self) -> None:
         """Everything goes. Idempotent."""

@@ -33,21 +33,30 @@ class Store:
             StoreFullError: no space is left; nothing stays behind.
         """
         path = os.path.join(self.path, f"{object_id}-{secrets.token_hex(4)}")
-        size_bytes = serialized.total_bytes
-        if self._bounds is None:
-            write_segment(path, serialized)
-            return path, size_bytes
-        target = spill.place(path, size_bytes, self._bounds)
-        try:
-            write_segment(target, serialized)
-        except StoreFullError:
-            if target != path:
-                raise
-            target = spill.place_on_full(path, size_bytes, self._bounds)
-            write_segment(target, serialized)
+        write_within(self._bounds, path, serialized)
+        return path, serialized.total_bytes
+
+
+def write_within(bounds: spill.Bounds | None, path: str, serialized: Serialized) -> None:
+    """Write one value to `path` of a store with these bounds.
+
+    Raises:
+        StoreFullError: no space is left; nothing stays behind.
+    """
+    if bounds is None:
+        write_segment(path, serialized)
+        return
+    size_bytes = serialized.total_bytes
+    target = spill.place(path, size_bytes, bounds)
+    try:
+        write_segment(target, serialized)
+    except StoreFullError:
         if target != path:
-            spill.adopt(path, target)
-        return path, size_bytes
+            raise
+        target = spill.place_on_full(path, size_bytes, bounds)
+        write_segment(target, serialized)
+    if target != path:
+        spill.adopt(path, target)
 
 
 def write_segment(path: str, serialized: Serialized) -> None:

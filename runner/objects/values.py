@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from runner.errors import ObjectLostError
 from runner.objects.serialization import Buffer, Serialized, deserialize
 from runner.objects.store import Store, open_segment
 from runner.rpc.gen import types_pb2
@@ -35,10 +36,17 @@ def to_wire(
 
 
 def from_wire(value: types_pb2.Value, fetch: Fetch, host_id: str) -> Any:
-    """Decode. A segment of this host is mapped, without a copy; any other is brought by `fetch`."""
+    """Decode. A segment of this host is mapped, without a copy; any other is brought by `fetch`.
+
+    So is one that a machine had and that has moved since.
+    """
     if value.WhichOneof("body") != "segment":
         return deserialize(value.inline)
     segment = value.segment
-    if segment.host_id != host_id:
-        return deserialize(fetch(segment))
-    return deserialize(open_segment(segment.path, segment.size_bytes))
+    if segment.host_id == host_id:
+        try:
+            return deserialize(open_segment(segment.path, segment.size_bytes))
+        except ObjectLostError:
+            if not segment.machine_id:
+                raise
+    return deserialize(fetch(segment))

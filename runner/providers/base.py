@@ -41,6 +41,9 @@ class BootConfig:
     log_path: str = ""  # stdout and stderr of the agent go here; empty: inherited
     provider_machine_id: str = ""  # where it is known before the boot
     labels: Mapping[str, str] = field(default_factory=dict)  # beside those of its pool
+    pull_host: str = (
+        "auto"  # where it serves its values to other machines; auto: where it sees its coordinator; empty: nowhere
+    )
     host_id: str = ""  # the host that it counts as being on; the coordinator's: it sees store and artefacts at the same paths. Empty: its own
 
     def shape(self) -> Shape:

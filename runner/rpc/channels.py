@@ -46,12 +46,14 @@ def client_channel(address: str, ca_pem: bytes, token: str = "") -> grpc.aio.Cha
     return TokenChannel(channel, token) if token else channel
 
 
-def fleet_channel(address: str, ca_pem: bytes, key_pem: bytes, cert_pem: bytes) -> grpc.aio.Channel:
-    """A channel to the coordinator's fleet port, with the machine's own certificate."""
+def fleet_channel(
+    address: str, ca_pem: bytes, key_pem: bytes, cert_pem: bytes, *, server_name: str = SERVER_NAME
+) -> grpc.aio.Channel:
+    """A channel to the coordinator's fleet port, or to the machine of that name, with the machine's own certificate."""
     credentials = grpc.ssl_channel_credentials(
         root_certificates=ca_pem, private_key=key_pem, certificate_chain=cert_pem
     )
-    return grpc.aio.secure_channel(address, credentials, options=channel_options())
+    return grpc.aio.secure_channel(address, credentials, options=channel_options(server_name))
 
 
 class TokenChannel(grpc.aio.Channel):
@@ -117,11 +119,11 @@ def token_metadata(token: str) -> tuple[tuple[str, str], ...]:
     return ((_AUTHORIZATION, f"Bearer {token}"),)
 
 
-def channel_options() -> Options:
+def channel_options(server_name: str = SERVER_NAME) -> Options:
     """Options of every channel."""
     return [
         *_common_options(),
-        ("grpc.ssl_target_name_override", SERVER_NAME),
+        ("grpc.ssl_target_name_override", server_name),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 1000),  # also the time a connection attempt may take
         ("grpc.max_reconnect_backoff_ms", _ms(RECONNECT_BACKOFF_S_MAX)),
@@ -157,6 +159,11 @@ def fleet_port_credentials(authority: Authority, hosts: Sequence[str] = ()) -> g
     return grpc.ssl_server_credentials(
         [authority.issue_server(hosts)], root_certificates=authority.ca_pem, require_client_auth=True
     )
+
+
+def peer_port_credentials(ca_pem: bytes, key_pem: bytes, cert_pem: bytes) -> grpc.ServerCredentials:
+    """Mutual TLS for what a machine serves: only machines of the same cluster get in."""
+    return grpc.ssl_server_credentials([(key_pem, cert_pem)], root_certificates=ca_pem, require_client_auth=True)
 
 
 def require_tls13(auth_context: Mapping[str, Iterable[bytes]]) -> None:

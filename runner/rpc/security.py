@@ -44,6 +44,10 @@ class MachineIdentity:
         """As written in the certificate's subject alternative name."""
         return f"runner://machine/{self.machine_id}/generation/{self.generation}"
 
+    def peer_name(self) -> str:
+        """What its certificate calls it when it serves other machines."""
+        return f"{self.machine_id}-{self.generation}.machine.runner"
+
     @classmethod
     def from_uri(cls, uri: str) -> MachineIdentity | None:
         """The identity in `uri`, or None when it is another kind of URI."""
@@ -137,6 +141,19 @@ class Authority:
             x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False
         )
         return _sign(builder, self._key)
+
+    def sign_peer(self, csr_pem: bytes, identity: MachineIdentity) -> bytes:
+        """A certificate (PEM) for the same key with which the machine serves other machines, under its own name only.
+
+        `csr_pem` has passed `sign_csr`.
+        """
+        from cryptography import x509
+        from cryptography.x509.oid import ExtendedKeyUsageOID
+
+        key = x509.load_pem_x509_csr(csr_pem).public_key()
+        builder = self._leaf(identity.machine_id, key, ExtendedKeyUsageOID.SERVER_AUTH)
+        names = x509.SubjectAlternativeName([x509.DNSName(identity.peer_name())])
+        return _sign(builder.add_extension(names, critical=False), self._key)
 
     @cached_property
     def _certificate(self) -> x509.Certificate:

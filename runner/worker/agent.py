@@ -26,6 +26,7 @@ from runner.worker.agent_stream import AgentStream
 from runner.worker.agent_transfers import Transfers
 from runner.worker.frames import Kind, encode
 from runner.worker.local_store import LocalStore
+from runner.worker.neighbours import Neighbours, own_address
 from runner.worker.process import become_subreaper, children_of
 from runner.worker.template import Template
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FLUSH_S = 2.0  # for the last reports of a drained machine
+EMPTY_S = 30.0  # for what it alone has to reach the coordinator
 
 
 class Agent:
@@ -57,6 +59,7 @@ class Agent:
         self._clock = SystemClock()
         self._loop = asyncio.get_running_loop()
         self._exit: asyncio.Future[str] = self._loop.create_future()
+        self._serving: asyncio.Task[None] | None = None
         self.folders: MachineFolders | None = None  # of a machine that shares no files with the coordinator
         self.shell = AgentShell(boot, self._clock, template, zygote, self._end, guard_share=load().memory_guard)
         self._stream = AgentStream(boot, self._clock, self.shell.output.buffer, self._on_commands, self._reconnected)
@@ -72,6 +75,7 @@ class Agent:
             "stop": self._stop,
             "resume": lambda each: handle(ev.AttemptResumed((each.key.task_id, each.key.attempt))),
             "relay": self._relay,
+            "bring": lambda each: self.shell.bring(each.object_id, each.path),
             "free_segment": lambda each: self.shell.free_segment(each.path),
             "items_read": lambda each: self._tell(each, Kind.ITEMS_READ, each.count),
             "actor_input": lambda each: self._tell(each, Kind.ACTOR_IN, each.caller_id, each.frames),
@@ -126,7 +130,17 @@ class Agent:
             self.folders = folders = self._make_folders()
             store_path, artefact_path = folders.store, folders.artefacts
             store = LocalStore(store_path, folders.store_bytes_max)
-            transfers = Transfers(self._stream.bulk_client(), store, artefact_path, self.shell.output)
+            neighbours = self._stream.neighbours()
+            transfers = Transfers(
+                self._stream.bulk_client(),
+                neighbours,
+                store,
+                artefact_path,
+                self.shell.output,
+                machine_id=self._boot.machine_id,
+                host_id=our_host_id,
+            )
+            self._serving = asyncio.create_task(self._serve_values(neighbours, store))
         told = {
             "machine_id": self._boot.machine_id,
             "cluster_id": reply.cluster_id,
@@ -139,6 +153,14 @@ class Agent:
         self.shell.start(told, transfers)
         self._may_drain = self._is_own_process
         self._loop.call_later(reply.heartbeat_s, self._beat, reply.heartbeat_s)
+
+    async def _serve_values(self, neighbours: Neighbours, store: LocalStore) -> None:
+        host = self._boot.pull_host
+        if host == "auto":
+            host = own_address(self._boot.coordinator_address)
+        address = await neighbours.serve(store, host) if host else ""
+        if address:
+            self.shell.output.pull_served(address)
 
     def _make_folders(self) -> MachineFolders:
         try:
@@ -177,6 +199,9 @@ class Agent:
         """A machine that was drained has results to deliver; one that is to die has not."""
         if self._exit.result() != "drained":
             return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EMPTY_S):
+                await self.shell.emptied()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
                 await self._stream.all_acknowledged()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from runner.core.values import FailureKind
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
@@ -100,6 +100,22 @@ class Output:
         """Given back, not started here or stopped without fault of its own."""
         returned = fleet_pb2.AttemptReturned(key=_key(key), reason=reason)
         self._add(fleet_pb2.ReportItem(returned=returned), _ITEM_BYTES)
+
+    def pull_served(self, address: str) -> None:
+        """Other machines can pull values there."""
+        self._add(fleet_pb2.ReportItem(pull_served=fleet_pb2.PullServed(address=address)), _ITEM_BYTES)
+
+    def values_kept(self, kept: Mapping[str, str]) -> None:
+        """What an attempt that is over has kept here: objects by path."""
+        item = fleet_pb2.ReportItem()
+        for path, object_id in kept.items():
+            item.values_kept.values.add(object_id=object_id, path=path)
+        self._add(item, item.ByteSize())
+
+    def bring_failed(self, object_id: str, path: str, why: str) -> None:
+        """The coordinator does not get this value."""
+        failed = fleet_pb2.BringFailed(object_id=object_id, path=path, why=why)
+        self._add(fleet_pb2.ReportItem(bring_failed=failed), failed.ByteSize())
 
     def blocked(self, key: Key) -> None:
         self._add(fleet_pb2.ReportItem(blocked=fleet_pb2.AttemptBlocked(key=_key(key))), _ITEM_BYTES)

@@ -186,6 +186,16 @@ class AgentShell:
         except OSError as error:
             log.debug("%s: %s", path, error)
 
+    def bring(self, object_id: str, path: str) -> None:
+        """The coordinator is to have this value of the machine's own."""
+        if self._transfers is not None:
+            self._transfers.bring(object_id, path)
+
+    async def emptied(self) -> None:
+        """Returns when nothing would be lost with this machine."""
+        if self._transfers is not None:
+            await self._transfers.emptied()
+
     def close(self) -> None:
         """Have the templates end everything that they forked, and wait until they have: EXIT_S at most."""
         if self._zygote_link is not None:
@@ -252,6 +262,8 @@ class AgentShell:
             handle.attempt = None
         self.output.ended(command, handle)
         if handle is not None:
+            if self._transfers is not None:
+                self._transfers.tell_kept(handle)
             self.output.let_go(handle)
 
     def _interrupt(self, command: ev.InterruptExecutor) -> None:
@@ -275,6 +287,7 @@ class AgentShell:
         if handle is not None:
             if self._transfers is not None:
                 self._transfers.over(handle)
+                self._transfers.tell_kept(handle)
             self.output.let_go(handle)
             self.output.executor_gone(handle.executor_id)
 

@@ -28,6 +28,7 @@ from runner.rpc.status import from_rpc_error
 from runner.rpc.version import check_peer, local_peer
 from runner.worker.backoff import Backoff
 from runner.worker.bulk import BulkClient, Identity
+from runner.worker.neighbours import Neighbours
 from runner.worker.report_buffer import ReportBuffer
 from runner.worker.report_lane import ReportLane
 
@@ -158,6 +159,12 @@ class AgentStream:
         reply = self._registration
         channel = fleet_channel(reply.fleet_address, self._boot.ca_pem, self._key_pem, reply.certificate_pem)
         return BulkClient(channel, reply.fleet_address, Identity(self._boot.machine_id, reply.generation))
+
+    def neighbours(self) -> Neighbours:
+        """For values from machine to machine; after `register`."""
+        assert self._registration is not None, "register first"
+        reply = self._registration
+        return Neighbours(self._boot.ca_pem, self._key_pem, reply.certificate_pem, reply.peer_certificate_pem)
 
     async def run(self) -> RunnerError:
         """Serve until the coordinator refuses this machine; returns what it said."""

@@ -13,13 +13,15 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from runner.errors import InternalError, RunnerError, UsageError
+from runner.errors import InternalError, RunnerError, StoreFullError, UsageError
+from runner.rpc.gen import fleet_pb2
 from runner.worker.agent_events import Key
 from runner.worker.agent_executors import Handle
 from runner.worker.agent_output import Output
 from runner.worker.bulk import BulkClient
 from runner.worker.frames import Frame, Kind, encode
 from runner.worker.local_store import LocalStore, attempt_folder
+from runner.worker.neighbours import Neighbours
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +33,31 @@ class _Flight:
     """One download that is under way."""
 
     key: Key  # of the attempt in whose name it is
-    task: asyncio.Task[str]
+    task: asyncio.Task[tuple[str, int]]
     waiters: int = 0
 
 
 class Transfers:
-    """Answers RESERVE, UPLOAD, FETCH and LOAD, each with one TRANSFERRED; uploads checkpoints before they are reported."""
+    """Answers RESERVE, UPLOAD, KEEP, FETCH and LOAD, each with one TRANSFERRED; uploads checkpoints before they are reported."""
 
-    def __init__(self, bulk: BulkClient, store: LocalStore, artefact_path: str, output: Output) -> None:
+    def __init__(
+        self,
+        bulk: BulkClient,
+        neighbours: Neighbours,
+        store: LocalStore,
+        artefact_path: str,
+        output: Output,
+        *,
+        machine_id: str,
+        host_id: str,
+    ) -> None:
         self._bulk = bulk
+        self._neighbours = neighbours
+        self._machine_id = machine_id
+        self._host_id = host_id
+        self._kept: dict[Handle, dict[str, str]] = {}  # by local path: objects that its attempt has kept here
+        self._brings: dict[str, asyncio.Task[None]] = {}
+        self._emptied = asyncio.Event()
         self._store = store
         self._artefact_path = artefact_path
         self._output = output
@@ -52,6 +70,7 @@ class Transfers:
         return {
             Kind.RESERVE: self._reserve,
             Kind.UPLOAD: lambda handle, frame: self._answer(handle, frame, self._upload),
+            Kind.KEEP: self._keep,
             Kind.FETCH: lambda handle, frame: self._answer(handle, frame, self._fetch),
             Kind.LOAD: lambda handle, frame: self._answer(handle, frame, self._load),
             Kind.CHECKPOINT: self._checkpoint,
@@ -71,9 +90,42 @@ class Transfers:
             if os.path.isdir(folder):
                 asyncio.get_running_loop().run_in_executor(None, lambda: shutil.rmtree(folder, ignore_errors=True))
 
+    def tell_kept(self, handle: Handle) -> None:
+        """Its attempt has ended, and that was reported: what it kept here must have been named by now."""
+        kept = self._kept.pop(handle, None)
+        if kept:
+            self._output.values_kept(kept)
+
     def free(self, source: str) -> None:
-        """The coordinator's segment is freed: so is the copy."""
+        """The value is freed: so is the copy, or the machine's own."""
+        for kept in self._kept.values():
+            kept.pop(source, None)
         self._store.drop(source)
+        if not self._store.has_own:
+            self._emptied.set()
+
+    def bring(self, object_id: str, path: str) -> None:
+        """The coordinator is to have this value: somebody cannot reach us, or we are to end."""
+        if path not in self._brings:
+            task = self._brings[path] = asyncio.create_task(self._bring(object_id, path))
+            task.add_done_callback(lambda _: self._brings.pop(path, None))
+
+    async def emptied(self) -> None:
+        """Returns when nothing would be lost with this machine."""
+        while self._store.has_own:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    async def _bring(self, object_id: str, path: str) -> None:
+        try:
+            there = await self._bulk.bring(object_id, path)
+        except Exception as error:
+            self._output.bring_failed(object_id, path, _described(error)[1])
+            return
+        if self._store.own_bytes(path) is not None:  # else: freed meanwhile
+            self._store.keep(path, there)
+        if not self._store.has_own:
+            self._emptied.set()
 
     # ---- what executors ask ----
     def _reserve(self, handle: Handle, frame: Frame) -> None:
@@ -111,6 +163,18 @@ class Transfers:
         self._work[task] = handle
         task.add_done_callback(lambda done: self._work.pop(done, None))
 
+    def _keep(self, handle: Handle, frame: Frame) -> None:
+        """[kind, request, serial, object_id, path, size_bytes]; the segment"""
+        object_id, path, size_bytes = frame[3:]
+        if handle.attempt is None or handle.serial != frame[2] or not self._store.is_reserved(path, size_bytes):
+            error = UsageError(f"object {object_id}: the task is over, or {path} was not reserved for it")
+            _reply(handle, frame[1], None, error)
+            return
+        self._reserved.pop(path, None)
+        self._store.hold(path)
+        self._kept.setdefault(handle, {})[path] = object_id
+        _reply(handle, frame[1], [self._host_id, path, size_bytes], None)
+
     async def _upload(self, key: Key, frame: Frame) -> list[Any]:
         """[kind, request, serial, object_id, path, size_bytes]; the coordinator's segment"""
         object_id, path, size_bytes = frame[3:]
@@ -123,16 +187,16 @@ class Transfers:
         self._store.keep(path, segment.path)
         return [segment.host_id, segment.path, segment.size_bytes]
 
-    async def _fetch(self, key: Key, frame: Frame) -> str:
-        """[kind, request, serial, object_id, source, size_bytes]; the local path"""
+    async def _fetch(self, key: Key, frame: Frame) -> tuple[str, int]:
+        """[kind, request, serial, object_id, source, size_bytes]; the local path, and the size"""
         object_id, source, size_bytes = frame[3:]
         while True:
             found = self._store.find(source)
             if found is not None:
-                return found
+                return found, size_bytes
             flight = self._flights.get(source)
             if flight is None:
-                task = asyncio.create_task(self._download(key, object_id, source, size_bytes))
+                task = asyncio.create_task(self._download(key, object_id))
                 flight = self._flights[source] = _Flight(key, task)
             try:
                 return await self._share(flight, source)
@@ -140,7 +204,7 @@ class Transfers:
                 if flight.key == key:
                     raise  # else: the attempt that began it is over, and ours begins anew
 
-    async def _share(self, flight: _Flight, source: str) -> str:
+    async def _share(self, flight: _Flight, source: str) -> tuple[str, int]:
         flight.waiters += 1
         try:
             return await asyncio.shield(flight.task)
@@ -151,15 +215,35 @@ class Transfers:
                 if self._flights.get(source) is flight:
                     del self._flights[source]
 
-    async def _download(self, key: Key, object_id: str, source: str, size_bytes: int) -> str:
+    async def _download(self, key: Key, object_id: str) -> tuple[str, int]:
+        place = await self._bulk.locate(key, object_id)
+        size_bytes = place.total_bytes
+        if place.machine_id == self._machine_id:
+            return place.path, size_bytes
+        found = self._store.find(place.path)
+        if found is not None:
+            return found, size_bytes
         path = self._store.reserve(object_id, size_bytes)
         try:
-            await self._bulk.download(key, path, size_bytes, object_id=object_id)
+            source = await self._get(key, object_id, path, place)
         except BaseException:
             self._store.give_back(path)
             raise
         self._store.keep(path, source)
-        return path
+        return path, size_bytes
+
+    async def _get(self, key: Key, object_id: str, path: str, place: fleet_pb2.LocateReply) -> str:
+        """From the machine that has it, or else through the coordinator; returns where it came from."""
+        if self._neighbours.can_reach(place):
+            try:
+                await self._neighbours.pull(place, object_id, path)
+            except StoreFullError:
+                raise
+            except RunnerError as error:
+                log.warning("object %s is taken through the coordinator: %s", object_id, error)
+            else:
+                return place.path
+        return await self._bulk.download(key, path, place.total_bytes, object_id=object_id) or place.path
 
     # ---- checkpoints ----
     async def _load(self, key: Key, frame: Frame) -> str:

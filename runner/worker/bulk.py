@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,7 +12,7 @@ import grpc
 import grpc.aio
 
 from runner.errors import CoordinatorUnreachableError, InternalError, ProtocolViolationError, RunnerError
-from runner.objects.file_chunks import IncomingFile, OutgoingFile
+from runner.objects.file_chunks import IncomingFile, OutgoingFile, in_thread
 from runner.rpc.channels import UPLOAD_ACCEPTED
 from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc
 from runner.rpc.status import from_rpc_error
@@ -56,15 +58,48 @@ class BulkClient:
             header.object_id = object_id
         else:
             header.checkpoint_step = step
+        return await self._send(header, path)
 
+    async def bring(self, object_id: str, path: str) -> str:
+        """Bring a value that this machine alone has to the coordinator; returns its path there.
+
+        Raises:
+            OSError: it is gone.
+            StoreFullError: the coordinator has no room.
+            RunnerError: it is not wanted any more.
+        """
+        size_bytes = (await in_thread(os.stat, path)).st_size
+        header = fleet_pb2.UploadHeader(
+            total_bytes=size_bytes, object_id=object_id, brought_path=path, **self._identity._asdict()
+        )
+        return (await self._send(header, path)).segment.path
+
+    async def _send(self, header: fleet_pb2.UploadHeader, path: str) -> fleet_pb2.UploadReply:
         async def once() -> fleet_pb2.UploadReply:
             async with OutgoingFile(path) as file:
-                return await send_file(self._stub.Upload(), header, _parts(file, size_bytes))
+                return await send_file(self._stub.Upload(), header, _parts(file, header.total_bytes))
 
         return await self._retried(once)
 
-    async def download(self, key: Key, path: str, size_bytes: int, *, object_id: str = "", uri: str = "") -> None:
+    async def locate(self, key: Key, object_id: str) -> fleet_pb2.LocateReply:
+        """Where a value is to be had; returns when it is to be had.
+
+        Raises:
+            ObjectLostError: it is gone for good.
+            RunnerError: refused.
+        """
+        request = fleet_pb2.DownloadRequest(key=_key(key), object_id=object_id, **self._identity._asdict())
+
+        async def once() -> fleet_pb2.LocateReply:
+            reply: fleet_pb2.LocateReply = await self._stub.Locate(request)
+            return reply
+
+        return await self._retried(once, is_bulk=False)
+
+    async def download(self, key: Key, path: str, size_bytes: int, *, object_id: str = "", uri: str = "") -> str:
         """Bring a value, or the committed checkpoint at `uri`, to `path`. After a cut it goes on where it was.
+
+        Returns the path that it has at the coordinator.
 
         Raises:
             ObjectLostError: it is gone.
@@ -76,16 +111,18 @@ class BulkClient:
             request.object_id = object_id
         else:
             request.checkpoint_uri = uri
+        source = ""
         async with IncomingFile(path, size_bytes, what=object_id or uri, is_hashed=True) as file:
 
             async def once() -> None:
+                nonlocal source
                 request.offset = file.position
                 await file.resumed()
                 sha256 = ""
                 async for part in self._stub.Download(request):
                     if part.data:
                         await file.add(part.data, part.crc32)
-                    sha256 = part.sha256
+                    sha256, source = part.sha256, part.path or source
                 try:
                     await file.finish(sha256)
                 except ProtocolViolationError:
@@ -94,14 +131,15 @@ class BulkClient:
 
             await self._retried(once)
             file.publish()
+        return source
 
     async def close(self) -> None:
         """End the connection; open calls end with it."""
         await self._channel.close(None)
 
-    async def _retried(self, once: Callable[[], Awaitable[T]]) -> T:
+    async def _retried(self, once: Callable[[], Awaitable[T]], *, is_bulk: bool = True) -> T:
         backoff, damaged = Backoff(), 0
-        async with self._room:
+        async with self._room if is_bulk else contextlib.nullcontext():
             while True:
                 try:
                     return await once()

@@ -83,7 +83,7 @@ class Executor:
         self._loaded: dict[str, Callable[..., Any]] = {}
         self._host_id: str = settings["host_id"]
         # None: what lies on this host can be read by the coordinator, and the other way round.
-        self._files = AgentFiles(channel) if settings["is_apart"] else None
+        self._files = AgentFiles(channel, settings["machine_id"]) if settings["is_apart"] else None
         store = Store(settings["store_path"])
         self._place: Place = partial(to_wire, store=store, host_id=self._host_id)
         if self._files is not None:
@@ -129,6 +129,9 @@ class Executor:
         assignment = fleet_pb2.Assignment.FromString(payload)
         spec = types_pb2.TaskSpec.FromString(assignment.spec)
         self._transport.begin(serial, has_cpus=not spec.HasField("actor") or CPU in spec.resources.amounts)
+        if self._files is not None:
+            # What runs leave behind is to last, and the items of a generator are not made again.
+            self._files.keeps = not (spec.is_run or spec.is_streaming)
         task = RunningTask(self._channel, self._gate, serial, assignment, spec, self._settings, self._files)
         self._task = task
         ended = fleet_pb2.AttemptEnded(key=assignment.key)

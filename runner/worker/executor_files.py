@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+from collections.abc import Callable
 from typing import Any
 
 from runner import errors
 from runner.client.waiting import Waiter
 from runner.errors import InternalError, ObjectLostError, RunnerError
+from runner.objects import spill
 from runner.objects.serialization import Buffer, Serialized
-from runner.objects.store import open_segment, write_segment
+from runner.objects.store import open_segment, write_within
 from runner.objects.values import INLINE_MAX_BYTES
 from runner.rpc.gen import types_pb2
 from runner.worker.executor_socket import ExecutorSocket
@@ -24,8 +26,13 @@ _OPENS_MAX = 5
 class AgentFiles:
     """Asks the agent, and waits for its answers. Thread-safe; the waits of the main thread can be interrupted."""
 
-    def __init__(self, sock: ExecutorSocket) -> None:
+    def __init__(self, sock: ExecutorSocket, machine_id: str) -> None:
         self._sock = sock
+        self._machine_id = machine_id
+        self._bounds: spill.Bounds | None = None
+        self.keeps = True  # what the attempt makes stays on this machine; else it goes to the coordinator at once
+        # How to wait for a value; it may have to be made again first.
+        self.wait_long: Callable[[Waiter], object] = lambda waiter: sock.wait(waiter, None)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Waiter] = {}
         self._answers: dict[int, Frame] = {}
@@ -35,7 +42,7 @@ class AgentFiles:
     def place(
         self, serialized: Serialized, object_id: str, *, inline_max_bytes: int = INLINE_MAX_BYTES
     ) -> types_pb2.Value:
-        """Encode for the wire; a value above `inline_max_bytes` is brought to the coordinator's store.
+        """Encode for the wire; a value above `inline_max_bytes` stays here, or is brought to the coordinator's store.
 
         Raises:
             StoreFullError: no room for it here or there.
@@ -48,7 +55,7 @@ class AgentFiles:
         return value
 
     def upload(self, object_id: str, serialized: Serialized) -> types_pb2.Segment:
-        """Bring a value to the coordinator's store; a copy stays here while there is room.
+        """Keep a value on this machine, or bring it to the coordinator's store; a copy stays here while there is room.
 
         Raises:
             StoreFullError: no room for it here or there.
@@ -56,14 +63,18 @@ class AgentFiles:
         size_bytes = serialized.total_bytes
         path: str = self._ask(Kind.RESERVE, object_id, size_bytes)
         try:
-            write_segment(path, serialized)
-            host_id, remote_path, size_bytes = self._ask(Kind.UPLOAD, self.serial, object_id, path, size_bytes)
+            if self._bounds is None:
+                self._bounds = spill.read_bounds(os.path.dirname(path))
+            write_within(self._bounds, path, serialized)
+            kind = Kind.KEEP if self.keeps else Kind.UPLOAD
+            host_id, told_path, size_bytes = self._ask(kind, self.serial, object_id, path, size_bytes)
         except BaseException:
             # The agent forgets the reservation when the attempt ends; the memory need not wait for that.
             with contextlib.suppress(OSError):
-                os.unlink(path)
+                spill.remove(path)
             raise
-        return types_pb2.Segment(host_id=host_id, path=remote_path, size_bytes=size_bytes)
+        holder = self._machine_id if kind is Kind.KEEP else ""
+        return types_pb2.Segment(host_id=host_id, path=told_path, size_bytes=size_bytes, machine_id=holder)
 
     def fetch(self, object_id: str, segment: types_pb2.Segment) -> Buffer:
         """The bytes of a value, mapped from the machine's copy.
@@ -73,9 +84,10 @@ class AgentFiles:
             StoreFullError: no room for the copy.
         """
         for _ in range(_OPENS_MAX):
-            path = self._ask(Kind.FETCH, self.serial, object_id, segment.path, segment.size_bytes)
+            # Of a value that was made again, both may be new.
+            path, size_bytes = self._ask(Kind.FETCH, self.serial, object_id, segment.path, segment.size_bytes)
             with contextlib.suppress(ObjectLostError):
-                return open_segment(path, segment.size_bytes)
+                return open_segment(path, size_bytes)
         raise ObjectLostError(
             f"object {object_id}: its copy was dropped for others {_OPENS_MAX} times; the store is too small"
         )
@@ -94,7 +106,10 @@ class AgentFiles:
         waiter = self._waiting[number] = Waiter((), 1, wake_on_failure=False)
         try:
             self._sock.send(kind, number, *fields)
-            self._sock.wait(waiter, None)
+            if kind is Kind.FETCH:
+                self.wait_long(waiter)
+            else:
+                self._sock.wait(waiter, None)
         finally:
             del self._waiting[number]
             answer = self._answers.pop(number, None)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("runner")
 # What is there sooner is not worth giving the CPUs back for.
 BLOCK_AFTER_S = 0.002
+# A value that takes longer to come is being made again, maybe, and that needs CPUs.
+FETCH_BLOCK_AFTER_S = 1.0
 
 
 class RelayedTransport:
@@ -45,6 +47,8 @@ class RelayedTransport:
         self._is_waiting = False  # between `blocked` and `unblocked`, in the main thread
         self._is_blocked = False  # the agent was told
         self._resumed = Waiter((), 1, wake_on_failure=False)
+        if files is not None:
+            files.wait_long = self._wait_for_value
         sock.on(Kind.SESSION_REPLY, self._replied)
         sock.on(Kind.RECONNECTED, self._reconnected)
         sock.on(Kind.RESUME, self._resume)
@@ -93,6 +97,18 @@ class RelayedTransport:
         self._is_blocked = True
         self._sock.send(Kind.BLOCKED, self._serial)
         return self._sock.wait(waiter, timeout_s)
+
+    def _wait_for_value(self, waiter: Waiter) -> None:
+        if self._sock.wait(waiter, FETCH_BLOCK_AFTER_S):
+            return
+        is_ours = not self._is_waiting
+        if is_ours:
+            self.blocked()
+        try:
+            self.wait(waiter, None)
+        finally:
+            if is_ours:
+                self.unblocked()
 
     def blocked(self) -> None:
         if not self._has_warned and asyncio._get_running_loop() is not None:

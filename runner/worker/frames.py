@@ -11,7 +11,7 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 | SESSION_REPLY | SessionReply | agent -> executor |
 | RESUME | serial | agent -> executor: you have your CPUs again |
 | COMMITTED | serial, step, accepted, reason, error class | agent -> executor: the checkpoint is in the journal, or refused |
-| TRANSFERRED | request, answer, error class, message | agent -> executor: to one of the four below |
+| TRANSFERRED | request, answer, error class, message | agent -> executor: to one of the five below |
 | RECONNECTED | | agent -> executor: replies may have been lost, ask again |
 | ITEMS_READ | serial, count | agent -> executor: so many items of the generator were read |
 | ACTOR_IN | serial, caller_id, bytes | agent -> executor: part of a relayed actor channel, see runner/rpc/actor_frames.py; no bytes: the caller is gone |
@@ -30,7 +30,8 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 | PHASE | name, unix seconds | executor -> agent: user code has marked a phase of the machine's boot |
 | RESERVE | request, name, size_bytes | executor -> agent: where a large value may be written; answer: path |
 | UPLOAD | request, serial, object_id, path, size_bytes | executor -> agent: it is written; answer: the coordinator's segment |
-| FETCH | request, serial, object_id, source, size_bytes | executor -> agent: a large value; answer: path of a copy |
+| KEEP | request, serial, object_id, path, size_bytes | executor -> agent: it is written and stays on this machine; answer: the segment |
+| FETCH | request, serial, object_id, source, size_bytes | executor -> agent: a large value; answer: path of a copy and its size |
 | LOAD | request, serial, uri, size_bytes | executor -> agent: a checkpoint; answer: path of a copy |
 | SPAWN | number | agent -> template; with socket, stdout, stderr and cancel page |
 | SIGNAL | number, signal, whole_group | agent -> template: only the parent can signal without hitting a reused pid |
@@ -94,6 +95,7 @@ class Kind(enum.IntEnum):
     ACTOR_READY = 33
     ACTOR_OUT = 34
     STAGE = 35
+    KEEP = 36
     SPAWN = 40
     SIGNAL = 41
     LAYER = 42
@@ -135,6 +137,7 @@ _LENGTHS: dict[int, int] = {
     Kind.PHASE: 3,
     Kind.RESERVE: 4,
     Kind.UPLOAD: 6,
+    Kind.KEEP: 6,
     Kind.FETCH: 6,
     Kind.LOAD: 5,
     Kind.ITEMS: 3,

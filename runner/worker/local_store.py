@@ -1,4 +1,5 @@
-"""What lies in the store of a machine that shares none with its coordinator: values on their way there, and copies."""
+"""What lies in the store of a machine that shares none with its coordinator: values that it alone has, or that are on their
+way to the coordinator, and copies."""
 
 from __future__ import annotations
 
@@ -8,12 +9,15 @@ import secrets
 from collections import OrderedDict
 
 from runner.errors import StoreFullError
+from runner.objects import spill
 from runner.worker.agent_events import Key
 
 
 class LocalStore:
-    """Keeps the sum of all files under a limit: copies that were used least recently go first.
+    """Keeps the sum of copies and of values on their way under a limit: copies that were used least recently go first.
 
+    The machine's own values stay until they are freed; those for which memory has no room lie on disk, see
+    `runner.objects.spill`.
     Unlinking is safe under the views of those who have one mapped.
     """
 
@@ -22,6 +26,7 @@ class LocalStore:
         self._limit_bytes = limit_bytes
         self._used_bytes = 0
         self._pinned: dict[str, int] = {}  # local path: size, of what nobody else has yet
+        self._own: dict[str, int] = {}  # local path: size, of what was made here and only this machine has
         self._copies: OrderedDict[str, tuple[str, int]] = OrderedDict()  # the coordinator's path: (local path, size)
 
     @property
@@ -51,9 +56,27 @@ class LocalStore:
         """Whether `reserve` gave this path for so much."""
         return self._pinned.get(path, -1) == size_bytes
 
+    def hold(self, path: str) -> None:
+        """The reserved file is a value that this machine alone has: it stays until `drop`."""
+        size_bytes = self._own[path] = self._pinned.pop(path)
+        self._used_bytes -= size_bytes
+
+    def own_bytes(self, path: str) -> int | None:
+        """The size of a value that this machine alone has; None: it has none there."""
+        return self._own.get(path)
+
+    @property
+    def has_own(self) -> bool:
+        """Whether anything would be lost with this machine."""
+        return bool(self._own)
+
     def keep(self, path: str, source: str) -> None:
-        """The reserved file is now a copy of the coordinator's `source`: it may go when room is needed."""
-        size_bytes = self._pinned.pop(path)
+        """The file is now a copy of `source`, which somebody else has: it may go when room is needed."""
+        size_bytes = self._own.pop(path, None)
+        if size_bytes is None:
+            size_bytes = self._pinned.pop(path)
+        else:
+            self._used_bytes += size_bytes
         self.drop(source)
         self._copies[source] = (path, size_bytes)
 
@@ -72,7 +95,11 @@ class LocalStore:
         return copy[0]
 
     def drop(self, source: str) -> None:
-        """The coordinator's file is freed."""
+        """The value is freed: what the coordinator or another machine has at `source`, or this machine itself."""
+        if self._own.pop(source, None) is not None:
+            with contextlib.suppress(OSError):
+                spill.remove(source)
+            return
         copy = self._copies.pop(source, None)
         if copy is not None:
             self._remove(copy)
@@ -81,7 +108,7 @@ class LocalStore:
         path, size_bytes = file
         self._used_bytes -= size_bytes
         with contextlib.suppress(OSError):
-            os.unlink(path)
+            spill.remove(path)
 
 
 def attempt_folder(artefact_path: str, key: Key) -> str:

@@ -67,7 +67,7 @@ class RegisterRequest(_message.Message):
     def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., machine_id: _Optional[str] = ..., join_token: _Optional[str] = ..., csr_pem: _Optional[bytes] = ..., agent_instance_id: _Optional[str] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., phases: _Optional[_Mapping[str, float]] = ..., resumed: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., sent_unix_s: _Optional[float] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
-    __slots__ = ("peer", "cluster_id", "generation", "certificate_pem", "fleet_address", "store_path", "artefact_path", "heartbeat_s", "lost_after_s", "destroy_after_s")
+    __slots__ = ("peer", "cluster_id", "generation", "certificate_pem", "fleet_address", "store_path", "artefact_path", "heartbeat_s", "lost_after_s", "destroy_after_s", "peer_certificate_pem")
     PEER_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,7 @@ class RegisterReply(_message.Message):
     HEARTBEAT_S_FIELD_NUMBER: _ClassVar[int]
     LOST_AFTER_S_FIELD_NUMBER: _ClassVar[int]
     DESTROY_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    PEER_CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
     peer: _types_pb2.Peer
     cluster_id: str
     generation: int
@@ -88,7 +89,8 @@ class RegisterReply(_message.Message):
     heartbeat_s: float
     lost_after_s: float
     destroy_after_s: float
-    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., cluster_id: _Optional[str] = ..., generation: _Optional[int] = ..., certificate_pem: _Optional[bytes] = ..., fleet_address: _Optional[str] = ..., store_path: _Optional[str] = ..., artefact_path: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., lost_after_s: _Optional[float] = ..., destroy_after_s: _Optional[float] = ...) -> None: ...
+    peer_certificate_pem: bytes
+    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., cluster_id: _Optional[str] = ..., generation: _Optional[int] = ..., certificate_pem: _Optional[bytes] = ..., fleet_address: _Optional[str] = ..., store_path: _Optional[str] = ..., artefact_path: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., lost_after_s: _Optional[float] = ..., destroy_after_s: _Optional[float] = ..., peer_certificate_pem: _Optional[bytes] = ...) -> None: ...
 
 class AssignmentsRequest(_message.Message):
     __slots__ = ("machine_id", "generation", "agent_instance_id", "received_seq", "wants_lane")
@@ -119,7 +121,7 @@ class AgentCommands(_message.Message):
     def __init__(self, acked_report_seq: _Optional[int] = ..., acked_sent_s: _Optional[float] = ..., commands: _Optional[_Iterable[_Union[AgentCommand, _Mapping]]] = ..., seq: _Optional[int] = ..., lane: _Optional[_Union[_types_pb2.Lane, _Mapping]] = ...) -> None: ...
 
 class AgentCommand(_message.Message):
-    __slots__ = ("function", "package", "start", "stop", "resume", "free_segment", "relay", "preload", "exit", "checkpoint_committed", "actor_input", "items_read")
+    __slots__ = ("function", "package", "start", "stop", "resume", "free_segment", "relay", "preload", "exit", "checkpoint_committed", "actor_input", "items_read", "bring")
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +134,7 @@ class AgentCommand(_message.Message):
     CHECKPOINT_COMMITTED_FIELD_NUMBER: _ClassVar[int]
     ACTOR_INPUT_FIELD_NUMBER: _ClassVar[int]
     ITEMS_READ_FIELD_NUMBER: _ClassVar[int]
+    BRING_FIELD_NUMBER: _ClassVar[int]
     function: _types_pb2.Function
     package: _types_pb2.Package
     start: Assignment
@@ -144,7 +147,8 @@ class AgentCommand(_message.Message):
     checkpoint_committed: CommitCheckpointReply
     actor_input: ActorInput
     items_read: ItemsRead
-    def __init__(self, function: _Optional[_Union[_types_pb2.Function, _Mapping]] = ..., package: _Optional[_Union[_types_pb2.Package, _Mapping]] = ..., start: _Optional[_Union[Assignment, _Mapping]] = ..., stop: _Optional[_Union[StopAttempt, _Mapping]] = ..., resume: _Optional[_Union[ResumeAttempt, _Mapping]] = ..., free_segment: _Optional[_Union[FreeSegment, _Mapping]] = ..., relay: _Optional[_Union[RelayToExecutor, _Mapping]] = ..., preload: _Optional[_Union[Preload, _Mapping]] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ..., checkpoint_committed: _Optional[_Union[CommitCheckpointReply, _Mapping]] = ..., actor_input: _Optional[_Union[ActorInput, _Mapping]] = ..., items_read: _Optional[_Union[ItemsRead, _Mapping]] = ...) -> None: ...
+    bring: Bring
+    def __init__(self, function: _Optional[_Union[_types_pb2.Function, _Mapping]] = ..., package: _Optional[_Union[_types_pb2.Package, _Mapping]] = ..., start: _Optional[_Union[Assignment, _Mapping]] = ..., stop: _Optional[_Union[StopAttempt, _Mapping]] = ..., resume: _Optional[_Union[ResumeAttempt, _Mapping]] = ..., free_segment: _Optional[_Union[FreeSegment, _Mapping]] = ..., relay: _Optional[_Union[RelayToExecutor, _Mapping]] = ..., preload: _Optional[_Union[Preload, _Mapping]] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ..., checkpoint_committed: _Optional[_Union[CommitCheckpointReply, _Mapping]] = ..., actor_input: _Optional[_Union[ActorInput, _Mapping]] = ..., items_read: _Optional[_Union[ItemsRead, _Mapping]] = ..., bring: _Optional[_Union[Bring, _Mapping]] = ...) -> None: ...
 
 class AttemptKey(_message.Message):
     __slots__ = ("task_id", "attempt")
@@ -212,6 +216,14 @@ class ResumeAttempt(_message.Message):
     key: AttemptKey
     def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ...) -> None: ...
 
+class Bring(_message.Message):
+    __slots__ = ("object_id", "path")
+    OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    object_id: str
+    path: str
+    def __init__(self, object_id: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
+
 class FreeSegment(_message.Message):
     __slots__ = ("path",)
     PATH_FIELD_NUMBER: _ClassVar[int]
@@ -273,7 +285,7 @@ class ReportReply(_message.Message):
     def __init__(self) -> None: ...
 
 class ReportItem(_message.Message):
-    __slots__ = ("started", "ended", "returned", "blocked", "unblocked", "metrics", "logs", "checkpoint", "relay", "executor_gone", "phase", "actor_ready", "actor_output", "items")
+    __slots__ = ("started", "ended", "returned", "blocked", "unblocked", "metrics", "logs", "checkpoint", "relay", "executor_gone", "phase", "actor_ready", "actor_output", "items", "pull_served", "values_kept", "bring_failed")
     STARTED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
@@ -288,6 +300,9 @@ class ReportItem(_message.Message):
     ACTOR_READY_FIELD_NUMBER: _ClassVar[int]
     ACTOR_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    PULL_SERVED_FIELD_NUMBER: _ClassVar[int]
+    VALUES_KEPT_FIELD_NUMBER: _ClassVar[int]
+    BRING_FAILED_FIELD_NUMBER: _ClassVar[int]
     started: AttemptStarted
     ended: AttemptEnded
     returned: AttemptReturned
@@ -302,7 +317,40 @@ class ReportItem(_message.Message):
     actor_ready: ActorReady
     actor_output: ActorOutput
     items: Items
-    def __init__(self, started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., returned: _Optional[_Union[AttemptReturned, _Mapping]] = ..., blocked: _Optional[_Union[AttemptBlocked, _Mapping]] = ..., unblocked: _Optional[_Union[AttemptUnblocked, _Mapping]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., logs: _Optional[_Union[LogLines, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSaved, _Mapping]] = ..., relay: _Optional[_Union[RelayFromExecutor, _Mapping]] = ..., executor_gone: _Optional[_Union[ExecutorGone, _Mapping]] = ..., phase: _Optional[_Union[BootPhase, _Mapping]] = ..., actor_ready: _Optional[_Union[ActorReady, _Mapping]] = ..., actor_output: _Optional[_Union[ActorOutput, _Mapping]] = ..., items: _Optional[_Union[Items, _Mapping]] = ...) -> None: ...
+    pull_served: PullServed
+    values_kept: ValuesKept
+    bring_failed: BringFailed
+    def __init__(self, started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., returned: _Optional[_Union[AttemptReturned, _Mapping]] = ..., blocked: _Optional[_Union[AttemptBlocked, _Mapping]] = ..., unblocked: _Optional[_Union[AttemptUnblocked, _Mapping]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., logs: _Optional[_Union[LogLines, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSaved, _Mapping]] = ..., relay: _Optional[_Union[RelayFromExecutor, _Mapping]] = ..., executor_gone: _Optional[_Union[ExecutorGone, _Mapping]] = ..., phase: _Optional[_Union[BootPhase, _Mapping]] = ..., actor_ready: _Optional[_Union[ActorReady, _Mapping]] = ..., actor_output: _Optional[_Union[ActorOutput, _Mapping]] = ..., items: _Optional[_Union[Items, _Mapping]] = ..., pull_served: _Optional[_Union[PullServed, _Mapping]] = ..., values_kept: _Optional[_Union[ValuesKept, _Mapping]] = ..., bring_failed: _Optional[_Union[BringFailed, _Mapping]] = ...) -> None: ...
+
+class PullServed(_message.Message):
+    __slots__ = ("address",)
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    def __init__(self, address: _Optional[str] = ...) -> None: ...
+
+class ValuesKept(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedCompositeFieldContainer[KeptValue]
+    def __init__(self, values: _Optional[_Iterable[_Union[KeptValue, _Mapping]]] = ...) -> None: ...
+
+class KeptValue(_message.Message):
+    __slots__ = ("object_id", "path")
+    OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    object_id: str
+    path: str
+    def __init__(self, object_id: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
+
+class BringFailed(_message.Message):
+    __slots__ = ("object_id", "path", "why")
+    OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    object_id: str
+    path: str
+    why: str
+    def __init__(self, object_id: _Optional[str] = ..., path: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
 
 class ActorReady(_message.Message):
     __slots__ = ("key", "address", "secret")
@@ -445,20 +493,22 @@ class BootPhase(_message.Message):
     def __init__(self, name: _Optional[str] = ..., time_s: _Optional[float] = ...) -> None: ...
 
 class UploadHeader(_message.Message):
-    __slots__ = ("machine_id", "generation", "key", "object_id", "checkpoint_step", "total_bytes")
+    __slots__ = ("machine_id", "generation", "key", "object_id", "checkpoint_step", "total_bytes", "brought_path")
     MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_STEP_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BROUGHT_PATH_FIELD_NUMBER: _ClassVar[int]
     machine_id: str
     generation: int
     key: AttemptKey
     object_id: str
     checkpoint_step: int
     total_bytes: int
-    def __init__(self, machine_id: _Optional[str] = ..., generation: _Optional[int] = ..., key: _Optional[_Union[AttemptKey, _Mapping]] = ..., object_id: _Optional[str] = ..., checkpoint_step: _Optional[int] = ..., total_bytes: _Optional[int] = ...) -> None: ...
+    brought_path: str
+    def __init__(self, machine_id: _Optional[str] = ..., generation: _Optional[int] = ..., key: _Optional[_Union[AttemptKey, _Mapping]] = ..., object_id: _Optional[str] = ..., checkpoint_step: _Optional[int] = ..., total_bytes: _Optional[int] = ..., brought_path: _Optional[str] = ...) -> None: ...
 
 class UploadPart(_message.Message):
     __slots__ = ("header", "data", "crc32", "sha256")
@@ -497,13 +547,39 @@ class DownloadRequest(_message.Message):
     def __init__(self, machine_id: _Optional[str] = ..., generation: _Optional[int] = ..., key: _Optional[_Union[AttemptKey, _Mapping]] = ..., object_id: _Optional[str] = ..., checkpoint_uri: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class DownloadPart(_message.Message):
-    __slots__ = ("data", "crc32", "total_bytes", "sha256")
+    __slots__ = ("data", "crc32", "total_bytes", "sha256", "path")
     DATA_FIELD_NUMBER: _ClassVar[int]
     CRC32_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     crc32: int
     total_bytes: int
     sha256: str
-    def __init__(self, data: _Optional[bytes] = ..., crc32: _Optional[int] = ..., total_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+    path: str
+    def __init__(self, data: _Optional[bytes] = ..., crc32: _Optional[int] = ..., total_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
+
+class LocateReply(_message.Message):
+    __slots__ = ("total_bytes", "path", "machine_id", "generation", "address")
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    total_bytes: int
+    path: str
+    machine_id: str
+    generation: int
+    address: str
+    def __init__(self, total_bytes: _Optional[int] = ..., path: _Optional[str] = ..., machine_id: _Optional[str] = ..., generation: _Optional[int] = ..., address: _Optional[str] = ...) -> None: ...
+
+class PullRequest(_message.Message):
+    __slots__ = ("object_id", "path", "offset")
+    OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    object_id: str
+    path: str
+    offset: int
+    def __init__(self, object_id: _Optional[str] = ..., path: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...

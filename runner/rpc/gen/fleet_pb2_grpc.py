@@ -129,6 +129,11 @@ class FleetStub(object):
                 request_serializer=runner_dot_v1_dot_fleet__pb2.DownloadRequest.SerializeToString,
                 response_deserializer=runner_dot_v1_dot_fleet__pb2.DownloadPart.FromString,
                 _registered_method=True)
+        self.Locate = channel.unary_unary(
+                '/runner.v1.Fleet/Locate',
+                request_serializer=runner_dot_v1_dot_fleet__pb2.DownloadRequest.SerializeToString,
+                response_deserializer=runner_dot_v1_dot_fleet__pb2.LocateReply.FromString,
+                _registered_method=True)
 
 
 class FleetServicer(object):
@@ -159,7 +164,14 @@ class FleetServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Download(self, request, context):
-        """One file to such a machine, from any offset on.
+        """One file to such a machine, from any offset on. A value that only another machine has is brought first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Locate(self, request, context):
+        """Where a large value is to be had. One that was lost is made again first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,6 +199,11 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.Download,
                     request_deserializer=runner_dot_v1_dot_fleet__pb2.DownloadRequest.FromString,
                     response_serializer=runner_dot_v1_dot_fleet__pb2.DownloadPart.SerializeToString,
+            ),
+            'Locate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Locate,
+                    request_deserializer=runner_dot_v1_dot_fleet__pb2.DownloadRequest.FromString,
+                    response_serializer=runner_dot_v1_dot_fleet__pb2.LocateReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -296,6 +313,109 @@ class Fleet(object):
             target,
             '/runner.v1.Fleet/Download',
             runner_dot_v1_dot_fleet__pb2.DownloadRequest.SerializeToString,
+            runner_dot_v1_dot_fleet__pb2.DownloadPart.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Locate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runner.v1.Fleet/Locate',
+            runner_dot_v1_dot_fleet__pb2.DownloadRequest.SerializeToString,
+            runner_dot_v1_dot_fleet__pb2.LocateReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class NeighbourStub(object):
+    """Served by agents to other agents of the same cluster, with mutual TLS.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Pull = channel.unary_stream(
+                '/runner.v1.Neighbour/Pull',
+                request_serializer=runner_dot_v1_dot_fleet__pb2.PullRequest.SerializeToString,
+                response_deserializer=runner_dot_v1_dot_fleet__pb2.DownloadPart.FromString,
+                _registered_method=True)
+
+
+class NeighbourServicer(object):
+    """Served by agents to other agents of the same cluster, with mutual TLS.
+    """
+
+    def Pull(self, request, context):
+        """One value of the machine's own, from any offset on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_NeighbourServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Pull': grpc.unary_stream_rpc_method_handler(
+                    servicer.Pull,
+                    request_deserializer=runner_dot_v1_dot_fleet__pb2.PullRequest.FromString,
+                    response_serializer=runner_dot_v1_dot_fleet__pb2.DownloadPart.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'runner.v1.Neighbour', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('runner.v1.Neighbour', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Neighbour(object):
+    """Served by agents to other agents of the same cluster, with mutual TLS.
+    """
+
+    @staticmethod
+    def Pull(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/runner.v1.Neighbour/Pull',
+            runner_dot_v1_dot_fleet__pb2.PullRequest.SerializeToString,
             runner_dot_v1_dot_fleet__pb2.DownloadPart.FromString,
             options,
             channel_credentials,

@@ -86,14 +86,16 @@ class Value(_message.Message):
     def __init__(self, inline: _Optional[bytes] = ..., segment: _Optional[_Union[Segment, _Mapping]] = ..., contained_refs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Segment(_message.Message):
-    __slots__ = ("host_id", "path", "size_bytes")
+    __slots__ = ("host_id", "path", "size_bytes", "machine_id")
     HOST_ID_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
     host_id: str
     path: str
     size_bytes: int
-    def __init__(self, host_id: _Optional[str] = ..., path: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+    machine_id: str
+    def __init__(self, host_id: _Optional[str] = ..., path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., machine_id: _Optional[str] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("kind", "message", "exception", "exception_type", "traceback", "task_id", "task_name", "attempt", "machine_id", "history", "used_bytes")

@@ -33,6 +33,7 @@ from runner.worker.agent_transfers import Transfers
 from runner.worker.bulk import BulkClient, Identity, send_file
 from runner.worker.frames import Kind, decode_packet
 from runner.worker.local_store import LocalStore
+from runner.worker.neighbours import Neighbours
 from tests.integration.client.proxy import Proxy
 from tests.integration.coordinator.harness import Agent, Client, Harness, function, key, running, started, submit
 from tests.integration.helpers import let_pass, until
@@ -369,13 +370,15 @@ async def test_executors_that_want_one_value_share_one_download(tmp_path: Path) 
         await it.end_with(segment)
         await it.agent.next_start("t-2")
         store = LocalStore(str(tmp_path / "store"), 10 * len(LARGE))
-        fetch = Transfers(client, store, str(tmp_path), Output("m-1")).frames()[Kind.FETCH]
+        nobody = Neighbours(b"", b"", b"", b"")
+        transfers = Transfers(client, nobody, store, str(tmp_path), Output("m-1"), machine_id="m-1", host_id="h-1")
+        fetch = transfers.frames()[Kind.FETCH]
         before = proxy.relayed_bytes
         executors: list[Any] = [Said(), Said(), Said()]
         for number, executor in enumerate(executors):
             fetch(executor, [Kind.FETCH, number, 1, "t-1.0", segment.path, len(LARGE)])
         await until(lambda: all(each.frames for each in executors), 20, "three answers")
-        paths = {each.frames[0][2] for each in executors}
+        paths = {each.frames[0][2][0] for each in executors}
         assert [each.frames[0][1] for each in executors] == [0, 1, 2]
         assert [Path(path).read_bytes() == LARGE for path in paths] == [True]
         assert proxy.relayed_bytes - before < 1.5 * len(LARGE)
