@@ -59,6 +59,7 @@ class Agent:
         self._clock = SystemClock()
         self._loop = asyncio.get_running_loop()
         self._exit: asyncio.Future[str] = self._loop.create_future()
+        self._transfers: Transfers | None = None
         self._serving: asyncio.Task[None] | None = None
         self.folders: MachineFolders | None = None  # of a machine that shares no files with the coordinator
         self.shell = AgentShell(boot, self._clock, template, zygote, self._end, guard_share=load().memory_guard)
@@ -75,7 +76,7 @@ class Agent:
             "stop": self._stop,
             "resume": lambda each: handle(ev.AttemptResumed((each.key.task_id, each.key.attempt))),
             "relay": self._relay,
-            "bring": lambda each: self.shell.bring(each.object_id, each.path),
+            "bring": self._bring,
             "free_segment": lambda each: self.shell.free_segment(each.path),
             "items_read": lambda each: self._tell(each, Kind.ITEMS_READ, each.count),
             "actor_input": lambda each: self._tell(each, Kind.ACTOR_IN, each.caller_id, each.frames),
@@ -131,7 +132,7 @@ class Agent:
             store_path, artefact_path = folders.store, folders.artefacts
             store = LocalStore(store_path, folders.store_bytes_max)
             neighbours = self._stream.neighbours()
-            transfers = Transfers(
+            transfers = self._transfers = Transfers(
                 self._stream.bulk_client(),
                 neighbours,
                 store,
@@ -225,6 +226,10 @@ class Agent:
         key = (stop.key.task_id, stop.key.attempt)
         reason = StopReason(stop.reason) if stop.reason else StopReason.CANCELLED
         self.shell.handle(ev.StopRequested(key, reason, stop.force))
+
+    def _bring(self, bring: fleet_pb2.Bring) -> None:
+        if self._transfers is not None:
+            self._transfers.bring(bring.object_id, bring.path)
 
     def _relay(self, relay: fleet_pb2.RelayToExecutor) -> None:
         handle = self.shell.executors.by_id.get(relay.executor_id)

@@ -186,11 +186,6 @@ class AgentShell:
         except OSError as error:
             log.debug("%s: %s", path, error)
 
-    def bring(self, object_id: str, path: str) -> None:
-        """The coordinator is to have this value of the machine's own."""
-        if self._transfers is not None:
-            self._transfers.bring(object_id, path)
-
     async def emptied(self) -> None:
         """Returns when nothing would be lost with this machine."""
         if self._transfers is not None:

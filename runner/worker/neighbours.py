@@ -83,6 +83,11 @@ class Neighbours:
         await server.start()
         return f"{name}:{port}"
 
+    async def close(self) -> None:
+        """Serve no more."""
+        if self._server is not None:
+            await self._server.stop(None)
+
     def can_reach(self, place: fleet_pb2.LocateReply) -> bool:
         """Whether it is worth a try."""
         return bool(place.address) and self._shunned.get(place.address, 0.0) <= time.monotonic()
