@@ -21,7 +21,10 @@ from typing import NamedTuple
 from runner.errors import StoreFullError
 
 SETTINGS_NAME = ".bounds.json"  # in the store's folder; names with a dot are no segments
+# A segment that is being written has this behind its name, and is locked by its writer.
+UNFINISHED = ".writing.tmp"
 _LOCK_NAME = ".room"
+_LINK = ".link-"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -115,7 +118,7 @@ def clear(store_path: str) -> None:
 
 
 def _segments(store_path: str) -> list[tuple[float, int, str]]:
-    """(last opened, bytes, path) of each segment in memory, those that are being written included."""
+    """(last opened, bytes, path) of each segment in a folder, those that are being written included."""
     found = []
     with os.scandir(store_path) as entries:
         for entry in entries:
@@ -127,7 +130,42 @@ def _segments(store_path: str) -> list[tuple[float, int, str]]:
     return found
 
 
+def _sweep(store_path: str, bounds: Bounds) -> int:
+    """Remove what processes have left that were killed while they wrote or moved a segment; returns how many bytes of
+    memory that were.
+    """
+    swept_bytes = 0
+    for folder in (store_path, bounds.folder):
+        for _, size_bytes, path in _segments(folder):
+            if path.endswith(UNFINISHED) and size_bytes and not _has_writer(path):
+                remove(path)
+                swept_bytes += size_bytes * (folder == store_path)
+    for name in os.listdir(store_path):
+        if name.startswith(_LINK):  # whoever moves holds the lock that we have
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(store_path, name))
+    return swept_bytes
+
+
+def _has_writer(path: str) -> bool:
+    """Whether its writer lives. It has the lock before the file has any bytes."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # it is whole now
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return not os.path.samestat(os.fstat(fd), os.lstat(path))
+    except (BlockingIOError, FileNotFoundError):
+        return True
+    finally:
+        os.close(fd)
+
+
 def _spill(store_path: str, wanted_bytes: int, bounds: Bounds) -> None:
+    wanted_bytes -= _sweep(store_path, bounds)
+    if wanted_bytes <= 0:
+        return
     for _, size_bytes, path in sorted(_segments(store_path)):
         if path.endswith(".tmp"):  # is being written
             continue
@@ -141,7 +179,7 @@ def _spill(store_path: str, wanted_bytes: int, bounds: Bounds) -> None:
 def _move(path: str, bounds: Bounds) -> bool:
     """Move one segment to disk; False: it was freed meanwhile."""
     copy = os.path.join(bounds.folder, os.path.basename(path))
-    link = os.path.join(os.path.dirname(path), f".link-{secrets.token_hex(8)}")
+    link = os.path.join(os.path.dirname(path), f"{_LINK}{secrets.token_hex(8)}")
     try:
         shutil.copyfile(path, copy)
         os.symlink(copy, link)

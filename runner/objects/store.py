@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 import secrets
@@ -65,16 +66,17 @@ def write_segment(path: str, serialized: Serialized) -> None:
     Raises:
         StoreFullError: no space is left; nothing stays behind.
     """
-    building = f"{path}.tmp"
+    building = f"{path}{spill.UNFINISHED}"
     try:
         fd = os.open(building, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
+            fcntl.flock(fd, fcntl.LOCK_EX)  # until it is closed: where nobody has it, the writer was killed
             # First reserve: a store that is full says so here, not by a signal at some later write.
             os.posix_fallocate(fd, 0, serialized.total_bytes)
             _write_all(fd, serialized)
+            os.rename(building, path)
         finally:
             os.close(fd)
-        os.rename(building, path)
     except BaseException as error:
         _unlink_quietly(building)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy
@@ -101,6 +104,30 @@ def test_one_that_is_freed_while_it_moves_stays_freed(
     assert not os.path.lexists(first[0])
     assert not [name for name in os.listdir(tmp_path / "disk") if name.startswith("o-1")]
     assert not [name for name in os.listdir(store.path) if name.startswith(".link")]
+
+
+def test_what_a_killed_writer_has_left_makes_room(store: Store, tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from runner.objects import store; from runner.objects.serialization import serialize\n"
+        "store._write_all = lambda *_: os.kill(os.getpid(), 9)\n"
+        "store.Store(sys.argv[1]).write(sys.argv[2], serialize(bytes(int(sys.argv[3]))))"
+    )
+    for name, size in (("o-1", MB), ("o-2", 5 * MB)):  # the second one straight to disk
+        subprocess.run([sys.executable, "-c", script, store.path, name, str(size)])
+    first = put(store, "o-3")
+    assert sorted(unfinished(tmp_path)) == ["disk/o-2", "store/o-1"]
+    with open(tmp_path / "store" / f"o-4{spill.UNFINISHED}", "wb") as file:  # this one lives
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(bytes(MB))
+        file.flush()
+        put(store, "o-5", size=MB // 2)
+        assert unfinished(tmp_path) == ["store/o-4"]
+        assert not os.path.islink(first[0])
+
+
+def unfinished(tmp_path: Path) -> list[str]:
+    found = [path.relative_to(tmp_path) for path in tmp_path.glob(f"*/*{spill.UNFINISHED}")]
+    return [f"{path.parent}/{'-'.join(path.name.split('-')[:2]).partition('.')[0]}" for path in found]
 
 
 def test_a_full_disk_is_a_typed_error_and_leaves_nothing(tmp_path: Path) -> None:
