@@ -54,9 +54,10 @@ def _dropped(turn: Turn, event: e.StreamDropped) -> None:
     task = turn.state.tasks.get(event.task_id)
     if task is None or not is_reader(task, event.client_id):
         return
-    turn.record(f.StreamEnded(event.task_id, event.count))
+    # First, so that a generator that waits for its reader is interrupted there, and not let go on until it is.
     if not event.go_on and not task.is_settled():
         cancel(turn, [task], force=False, recursive=True)
+    turn.record(f.StreamEnded(event.task_id, event.count))
 
 
 def resume(turn: Turn, client_id: ClientId, object_id: ObjectId) -> bool:
