@@ -61,7 +61,8 @@ class BlockingMode(Mode):
         result = actor.method(call.method)(*args, **kwargs)
         del args, kwargs
         if not call.is_stream:
-            return answers.returned(call, result)
+            # As in Ray: who cancelled a call gets no result, though nothing interrupts synchronous code.
+            return answers.cancelled(call) if call.is_cancelled else answers.returned(call, result)
         self._stream(call, items_of(result, call), pause)
         return answers.ended(call)
 
