@@ -12,7 +12,7 @@
 Importing this package loads neither torch nor gRPC.
 """
 
-from runner import errors, exceptions
+from runner import actor, errors, exceptions
 from runner.client.actor_class import ActorClass, method
 from runner.client.actor_handle import ActorHandle
 from runner.client.actor_hooks import enter, exit, exit_actor  # noqa: A004
@@ -54,6 +54,7 @@ __all__ = [
     "RemoteFunction",
     "TaskOptions",
     "__version__",
+    "actor",
     "available_resources",
     "cancel",
     "cluster_resources",

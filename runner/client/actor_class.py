@@ -41,6 +41,7 @@ class ActorClass(Generic[T]):
 
         Raises:
             BadOptionsError: the name is taken (also a ValueError).
+            BadTypeError: the constructor cannot take these arguments.
             NotSerializableError: an argument, or something the class uses, cannot be sent; says which.
         """
         from runner.client.actor_creation import create

@@ -12,6 +12,7 @@ from runner.client.actor_client import find_operation, handle_id
 from runner.client.actor_handle import ActorHandle
 from runner.client.actor_meta import ActorMeta
 from runner.client.calls import PreparedCall
+from runner.client.parameters import Parameters
 from runner.client.wire import bounded, encode_submit
 from runner.errors import BadOptionsError, BadTypeError
 from runner.ids import TaskId, random_id
@@ -38,6 +39,7 @@ def create(
             " with runner.init(address)."
         )
     check_groups(actor_class.__wrapped__, options)
+    Parameters(actor_class.__wrapped__).check(args, dict(kwargs))
     if options.get_if_exists:
         found = find(session, options.name or "", options.namespace or "")
         if found is not None:
