@@ -15,7 +15,7 @@ from tests.contract.ray_semantics.signals import Gate, Signals
 
 HERE = Path(__file__).parent
 LIMIT_S = 40.0
-# For modules that do not name another one in a constant of this name; None is no cluster.
+# For modules that do not name another one in a constant of this name.
 CLUSTER: dict[str, Any] = {"num_cpus": 4}
 
 
@@ -29,31 +29,30 @@ def pytest_report_header() -> str:
     return f"system: {NAME} (set {SWITCH})"
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """Expect failure, strictly, where the table says so."""
+    """Expect failure, strictly, where the table says so; and put tests of one cluster together, whatever shuffled them."""
     excluded = {entry.test: entry for entry in exclusions.load() if entry.on == NAME}
-    for item in items:
-        if HERE not in item.path.parents:
-            continue
+    mine = [item for item in items if HERE in item.path.parents]
+    for item in mine:
         item.add_marker(pytest.mark.timeout(LIMIT_S))
         entry = excluded.get(f"{item.path.stem.removeprefix('test_')}::{item.originalname}")
         if entry is not None:
             item.add_marker(pytest.mark.xfail(reason=entry.why, strict=True, run=entry.run))
+    others = [item for item in items if HERE not in item.path.parents]
+    items[:] = others + sorted(mine, key=lambda item: str(item.callspec.params["cluster"]))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each module its cluster; modules that want the same one share it, and pytest runs them one after the other."""
     wanted = getattr(metafunc.module, "CLUSTER", CLUSTER)
-    name = "+".join(f"{key}:{value}" for key, value in wanted.items()) if wanted else "no cluster"
-    metafunc.parametrize("cluster", [pytest.param(wanted, id=name)], indirect=True, scope="session")
+    name = "+".join(f"{key}:{value}" for key, value in wanted.items())
+    metafunc.parametrize("cluster", [pytest.param(wanted, id=name)], indirect=True, scope="package")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What `system.cluster` takes is the parameter; None: no cluster."""
-    if request.param is None:
-        yield
-        return
+    """What `system.cluster` takes is the parameter. It ends before tests of other folders run: they have their own."""
     # Workers import the test modules, and those the adapter.
     os.environ[SWITCH] = NAME
     with system.cluster(**request.param):

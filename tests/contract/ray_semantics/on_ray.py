@@ -13,8 +13,6 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
 
 import ray
 import ray.exceptions
-import ray.util
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from tests.contract.ray_semantics.common import Adapter
 
@@ -26,10 +24,6 @@ class OnRay(Adapter):
     """What is not named here is `ray`'s own, or one of its exceptions."""
 
     library = ray
-    ActorPool = ray.util.ActorPool
-    Group = staticmethod(ray.util.placement_group)
-    remove_group = staticmethod(ray.util.remove_placement_group)
-    exit_actor = staticmethod(ray.actor.exit_actor)
 
     @contextlib.contextmanager
     def cluster(
@@ -67,21 +61,6 @@ class OnRay(Adapter):
             cluster.shutdown()
 
     @staticmethod
-    def in_group(group: Any, bundle: int = -1) -> dict[str, Any]:
-        """Options of a task or actor that takes its resources from a placement group."""
-        return {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)}
-
-    @staticmethod
-    def on_machine(machine_id: str, *, soft: bool = False) -> dict[str, Any]:
-        """Options of a task or actor that runs on this machine."""
-        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(machine_id, soft=soft)}
-
-    @staticmethod
     def machine_ids() -> list[str]:
         """The machines that are alive."""
         return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-
-    @staticmethod
-    def is_generator(value: Any) -> bool:
-        """Whether it is what a streaming call returns."""
-        return isinstance(value, ray.ObjectRefGenerator)

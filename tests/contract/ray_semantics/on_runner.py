@@ -8,6 +8,7 @@ from typing import Any
 
 import runner
 from tests.contract.ray_semantics.common import Adapter
+from tests.integration.helpers import wait_until
 
 
 class OnRunner(Adapter):
@@ -25,15 +26,17 @@ class OnRunner(Adapter):
         labels: Sequence[Mapping[str, str]] = (),
     ) -> Iterator[None]:
         """A cluster of `machines` with `num_cpus` and `resources` each, and this process as its client."""
-        with runner.init(machines=machines, num_cpus=num_cpus, resources=resources, log_to_driver=False):
+        fleet: int | list[runner.Pool] = machines
+        kind: dict[str, Any] = {"num_cpus": num_cpus, "resources": resources or {}}
+        if labels:
+            names = "abcdefgh"[:machines]
+            fleet = [runner.Pool(name, min=1, labels=each, **kind) for name, each in zip(names, labels, strict=True)]
+            kind = {}
+        with runner.init(machines=fleet, log_to_driver=False, **kind):
+            wait_until(lambda: len(self.machine_ids()) == machines, 60, f"{machines} machines")
             yield
 
     @staticmethod
     def machine_ids() -> list[str]:
         """The machines that are alive."""
         return [node.machine_id for node in runner.nodes() if node.is_alive]
-
-    @staticmethod
-    def is_generator(value: Any) -> bool:
-        """Whether it is what a streaming call returns."""
-        return isinstance(value, runner.ObjectRefGenerator)

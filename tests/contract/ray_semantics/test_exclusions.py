@@ -7,8 +7,6 @@ from pathlib import Path
 
 from tests.contract.ray_semantics import exclusions
 
-CLUSTER = None
-
 
 def test_each_entry_names_a_test_and_a_system_and_says_why() -> None:
     names = set()
