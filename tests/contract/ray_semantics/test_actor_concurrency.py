@@ -258,9 +258,10 @@ def test_a_pending_call_can_be_cancelled(signals: Signals) -> None:
     wait_until(running.count, 20, "the first call")
     pending = actor.hold.remote(running, gate)
     system.cancel(pending)
+    system.wait([pending], timeout=0.5)  # the word is on its way; the answer may come after that of the call before it
+    gate.open()
     with pytest.raises(system.TaskCancelledError):
         system.get(pending, timeout=20)
-    gate.open()
     assert system.get(blocked) == 1
     assert running.count() == 1
 
