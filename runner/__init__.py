@@ -12,6 +12,8 @@
 Importing this package loads neither torch nor gRPC.
 """
 
+import typing
+
 from runner import actor, errors, exceptions
 from runner.client.actor_class import ActorClass, method
 from runner.client.actor_handle import ActorHandle
@@ -43,6 +45,17 @@ from runner.options import TaskOptions
 from runner.pools import Pool
 
 __version__ = "0.1.0"
+
+if not typing.TYPE_CHECKING:
+
+    def __getattr__(name):  # noqa: ANN001, ANN202  for mypy every name would be there
+        """`runner.util` needs no import of its own, as in Ray."""
+        if name == "util":
+            from importlib import import_module
+
+            return import_module("runner.util")
+        raise AttributeError(f"module 'runner' has no attribute {name!r}")
+
 
 __all__ = [
     "ActorClass",

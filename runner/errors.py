@@ -62,6 +62,12 @@ def _rebuild(cls: type[RunnerError], args: tuple[Any, ...], state: dict[str, Any
     return error
 
 
+def with_history(text: str, history: tuple[str, ...]) -> str:
+    """`text` and, a line each, how attempts ended ("attempt 1 on m-2: ..."), but for what the text tells already."""
+    lines = (f"  {line}" for line in history if line.partition(": ")[2] not in text)
+    return "\n".join([text, *lines])
+
+
 class _Attributed(RunnerError):
     """An error that belongs to one attempt of one task."""
 
@@ -89,8 +95,7 @@ class _Attributed(RunnerError):
         self.history = history
 
     def __str__(self) -> str:
-        text = str(self.args[0]) if self.args else type(self).__name__
-        return "\n".join([text, *(f"  {line}" for line in self.history)])
+        return with_history(str(self.args[0]) if self.args else type(self).__name__, self.history)
 
 
 class TaskError(_Attributed):

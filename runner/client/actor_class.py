@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from runner.client.actor_options import ActorOptions, check_method_options, parse_actor_options
-from runner.errors import BadOptionsError, DirectCallError
+from runner.errors import BadOptionsError, BadTypeError, DirectCallError
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -72,6 +72,13 @@ class ActorClass(Generic[T]):
         raise DirectCallError(
             f"{name}() is an actor class: call {name}.remote(...), which returns a handle. For an instance here, call"
             f" {name}.__wrapped__(...)."
+        )
+
+    def __mro_entries__(self, _bases: tuple[Any, ...]) -> NoReturn:
+        name = self.__qualname__
+        raise BadTypeError(
+            f"{name} is an actor class, which has no subclasses: make a plain class the base, and decorate those that are"
+            f" to be actors; or inherit from {name}.__wrapped__."
         )
 
     def __repr__(self) -> str:

@@ -52,7 +52,8 @@ def create(
     session.outgoing.register(function)
     actor_id = TaskId(session.outgoing.new_id("t"))
     spec, keep = session.outgoing.spec(call, actor_id, args, dict(kwargs), "")
-    spec += types_pb2.TaskSpec(actor=_actor_spec(options, meta)).SerializeToString()
+    # What it prints goes by its name. Set here, since a name in the options would make it a run.
+    spec += types_pb2.TaskSpec(name=options.name or "", actor=_actor_spec(options, meta)).SerializeToString()
     operation = bounded(encode_submit(spec), f"The creation of {meta.class_name}", keep[1])
     with session._lock:
         session.machine.created([handle_id(actor_id)])
@@ -121,11 +122,16 @@ def find(session: Session, name: str, namespace: str) -> ActorHandle[Any] | None
 
 
 def _handle(session: Session, found: client_pb2.FoundActor) -> ActorHandle[Any]:
-    object_id = handle_id(found.actor_id)
+    return handle_of(session, found.actor_id, found.meta)
+
+
+def handle_of(session: Session, actor_id: str, meta: bytes) -> ActorHandle[Any]:
+    """One more handle of an actor that is known to be there; `meta` is its packed ActorMeta."""
+    object_id = handle_id(TaskId(actor_id))
     session.borrow(object_id)
     ref: ObjectRef[Any] = ObjectRef(object_id, session)
     session.transport.wake()
-    return ActorHandle(ref, ActorMeta.unpack(found.meta))
+    return ActorHandle(ref, ActorMeta.unpack(meta))
 
 
 def kill(session: Session, handle: Any, *, no_restart: bool) -> None:

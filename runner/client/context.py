@@ -26,6 +26,10 @@ class TaskContext(Protocol):
     @property
     def actor_name(self) -> str: ...
     @property
+    def actor_meta(self) -> bytes:
+        """What handles of the actor are made of; see `ActorMeta`."""
+
+    @property
     def attempt(self) -> int: ...
     @property
     def machine_id(self) -> str: ...

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.client.context import current_session, current_task
+from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from runner.client.actor_handle import ActorHandle
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,21 @@ class RuntimeContext:
         return self.actor_id or None
 
     def get_actor_name(self) -> str | None:
-        """The name under which the actor can be found, or None."""
-        return self.actor_name or None
+        """The name under which the actor can be found, empty without one; None outside actors."""
+        return self.actor_name if self.actor_id else None
+
+    @property
+    def current_actor(self) -> ActorHandle[Any]:
+        """A handle of the actor whose method runs. An actor that keeps one keeps itself alive.
+
+        Raises:
+            UsageError: outside actors.
+        """
+        from runner.client.actor_creation import handle_of
+
+        if not self.actor_id:
+            raise UsageError("get_runtime_context().current_actor is there only while a method of an actor runs.")
+        return handle_of(current_session(), self.actor_id, getattr(current_task(), "actor_meta", b""))
 
     @property
     def was_current_actor_reconstructed(self) -> bool:
@@ -86,6 +103,15 @@ class RuntimeContext:
     def get_job_id(self) -> str:
         """The session for which the work is done."""
         return self.owner_id or self.client_id
+
+    def get_placement_group_id(self) -> str | None:
+        """The placement group that the task or actor is in, or None."""
+        return getattr(current_task(), "group_id", "") or None
+
+    @property
+    def should_capture_child_tasks_in_placement_group(self) -> bool:
+        """Whether what the task or actor submits goes to its placement group too."""
+        return bool(getattr(current_task(), "is_group_for_children", False))
 
     def get_assigned_resources(self) -> dict[str, float]:
         """What the running task was given; empty outside tasks."""

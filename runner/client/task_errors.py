@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import functools
 import traceback
 import types
@@ -41,30 +42,59 @@ _KINDS: dict[int, type[errors._Attributed]] = {
 def failure_from_exception(error: BaseException) -> types_pb2.Failure:
     """Describe what user code raised. Never fails: an exception that cannot be pickled is told as text.
 
-    Long texts lose their middle; an exception that is too large when pickled is told as text as well.
+    Long texts lose their middle; an exception that is too large when pickled is told as text as well. What another task
+    raised and this one did not handle is told as that task's exception; the traceback has both stories.
     """
+    traceback_text = cut_text("".join(traceback.format_exception(error)), TRACEBACK_BYTES_MAX)
+    if isinstance(error, TaskError) and error.cause is not None:
+        error = error.cause
     kind = type(error)
     message = cut_text(_one_line(error), MESSAGE_BYTES_MAX)
-    pickled = b""
-    try:
-        serialized = serialize(error)
-        if serialized.total_bytes <= EXCEPTION_BYTES_MAX:
-            pickled = serialized.to_bytes()
-            deserialize(pickled)  # many exceptions pickle and then cannot be loaded
-        else:
-            message += (
-                f" [pickled it has {serialized.total_bytes} bytes, the limit is {EXCEPTION_BYTES_MAX}:"
-                " keep large values out of exceptions]"
-            )
-    except Exception:
+    pickled = _pickled(error)
+    if len(pickled) > EXCEPTION_BYTES_MAX:
+        message += (
+            f" [pickled it has {len(pickled)} bytes, the limit is {EXCEPTION_BYTES_MAX}:"
+            " keep large values out of exceptions]"
+        )
         pickled = b""
     return types_pb2.Failure(
         kind=types_pb2.FAILURE_KIND_USER,
         message=message,
         exception=pickled,
         exception_type=cut_text(f"{kind.__module__}.{kind.__qualname__}", _TYPE_BYTES_MAX),
-        traceback=cut_text("".join(traceback.format_exception(error)), TRACEBACK_BYTES_MAX),
+        traceback=traceback_text,
     )
+
+
+def _pickled(error: BaseException) -> bytes:
+    """Empty when it cannot be pickled."""
+    for form in (error, _Uninitialised(error)):  # many exceptions pickle and then cannot be loaded
+        try:
+            data = serialize(form).to_bytes()
+        except Exception:
+            break
+        with contextlib.suppress(Exception):
+            if len(data) <= EXCEPTION_BYTES_MAX:
+                deserialize(data)
+            return data
+    return b""
+
+
+class _Uninitialised:
+    """Pickled in place of an exception whose initialiser takes other arguments than its `args`: loads as the exception."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _without_init, (type(self._error), self._error.args, vars(self._error))
+
+
+def _without_init(kind: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
 
 
 def exception_from_failure(failure: types_pb2.Failure) -> RunnerError:
@@ -147,7 +177,7 @@ def _adopt(error: TaskError, cause: BaseException) -> None:
 
 def _str(self: TaskError) -> str:
     """The message, the history and the remote traceback."""
-    lines = [vars(self).get("_message") or type(self).__name__, *(f"  {line}" for line in self.history)]
+    lines = [errors.with_history(vars(self).get("_message") or type(self).__name__, self.history)]
     if self.remote_traceback:
         lines += ["", "Traceback on the machine:", self.remote_traceback.rstrip()]
     return "\n".join(lines)
@@ -156,14 +186,23 @@ def _str(self: TaskError) -> str:
 def _reduce(self: TaskError) -> tuple[Any, ...]:
     state = vars(self)
     fields = {name: state[name] for name in ("task_id", "task_name", "attempt", "machine_id", "history")}
-    return _task_error, (state["_message"], self.cause, self.remote_traceback, fields)
+    cause = _pickled(self.cause) if self.cause is not None else b""
+    return _load_error, (state["_message"], cause, self.remote_traceback, fields)
+
+
+def _load_error(message: str, cause: bytes, remote: str, fields: dict[str, Any]) -> TaskError:
+    return _task_error(message, _load_cause(cause), remote, fields)
 
 
 class _RemoteTaskError(TaskError):
-    """A TaskError with the remote story in its text."""
+    """A TaskError with the remote story in its text. Tracebacks show it under the name by which it is caught."""
 
+    __module__ = TaskError.__module__
     __str__ = _str
     __reduce__ = _reduce
+
+
+_RemoteTaskError.__name__ = _RemoteTaskError.__qualname__ = TaskError.__name__
 
 
 @functools.lru_cache(maxsize=256)
@@ -172,6 +211,8 @@ def _dual_type(cause: Any) -> type[TaskError]:
     if not issubclass(cause, Exception):
         return _RemoteTaskError  # raising a SystemExit or KeyboardInterrupt here would end the client
     members = {"__module__": TaskError.__module__, "__str__": _str, "__reduce__": _reduce, "__init__": _no_init}
+    if issubclass(cause, _RemoteTaskError):
+        return _RemoteTaskError
     bases = (cause,) if issubclass(cause, TaskError) else (TaskError, cause)
     try:
         return type(f"TaskError({cause.__name__})", bases, members)
@@ -185,6 +226,6 @@ def _no_init(self: TaskError, *args: Any, **kwargs: Any) -> None:
 
 def _one_line(error: BaseException) -> str:
     try:
-        return str(error)
+        return str(error) if not isinstance(error, _RemoteTaskError) else str(vars(error)["_message"])
     except Exception as failed:
         return f"<its text could not be made: {type(failed).__name__}>"

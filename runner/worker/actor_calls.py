@@ -93,6 +93,10 @@ class Call:
         return self.actor.actor_name
 
     @property
+    def actor_meta(self) -> bytes:
+        return self.actor.actor_meta
+
+    @property
     def attempt(self) -> int:
         return self.actor.attempt
 

@@ -70,6 +70,7 @@ class RunningTask:
         is_actor = spec.HasField("actor")
         self.actor_id: str = spec.task_id if is_actor else ""
         self.actor_name: str = spec.actor.name if is_actor else ""
+        self.actor_meta: bytes = spec.actor.meta if is_actor else b""
         self.class_name: str = ""  # of the actor, when it is loaded
         self.attempt: int = assignment.key.attempt
         self.machine_id: str = settings["machine_id"]

@@ -39,3 +39,9 @@ def test_a_forced_cancel_is_caught_under_either_name() -> None:
     error = errors.TaskKilledError("task t-1 was cancelled with force")
     assert isinstance(error, exceptions.TaskCancelledError)
     assert isinstance(error, exceptions.WorkerCrashedError)
+
+
+def test_an_attempt_that_the_message_tells_of_is_not_told_again() -> None:
+    history = ("attempt 1 on m-1: killed by signal 9", "attempt 2 on m-1: exited with code 3")
+    error = errors.WorkerCrashedError("task t-1: exited with code 3; return instead", history=history)
+    assert str(error).splitlines() == ["task t-1: exited with code 3; return instead", f"  {history[0]}"]

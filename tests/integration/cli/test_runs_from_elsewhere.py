@@ -84,5 +84,5 @@ def test_a_run_is_found_by_name_and_id_when_its_client_is_gone(
         """
     ).splitlines()
     assert told[:2] == ["goes on succeeded 0.5 300000 1", "[0.5]"]
-    assert told[2:5] == ["[1, 2]", "raised ('bad data',) True", "_RemoteTaskError True"]
+    assert told[2:5] == ["[1, 2]", "raised ('bad data',) True", "TaskError True"]
     assert told[5].startswith("There is no run 'nobody' in cluster")

@@ -15,6 +15,7 @@ import pytest
 
 import runner
 from runner.errors import (
+    ActorDiedError,
     BadOptionsError,
     GetTimeoutError,
     PendingCallsLimitExceededError,
@@ -208,6 +209,26 @@ def test_names(actor_class: Any) -> None:
     assert get(look.remote()) == 4
     runner.kill(actor)
     wait_until(lambda: _is_missing("counter"), 10, "the name to be free")
+    with pytest.raises(ActorDiedError, match=r"\(counter\) was ended"):  # people know it by its name
+        get(actor.add.remote())
+
+
+def test_an_actor_tells_who_it_is_and_hands_itself_out(actor_class: Any) -> None:
+    class Teller:
+        def tell(self) -> tuple[Any, ...]:
+            context = runner.get_runtime_context()
+            return context.current_actor, context.get_actor_id(), context.get_actor_name()
+
+    teller = runner.remote(Teller)
+    actor = teller.remote()
+    itself, actor_id, name = get(actor.tell.remote())
+    assert itself == actor
+    assert actor_id == actor._actor_id
+    assert name == ""
+    named = teller.options(name="teller").remote()
+    del actor
+    assert get(itself.tell.remote())[1] == actor_id  # the handle that it gave keeps it
+    assert get(named.tell.remote())[::2] == (named, "teller")
 
 
 def _is_missing(name: str) -> bool:

@@ -23,6 +23,10 @@ def test_the_runtime_context_has_what_rays_has() -> None:
             "node": context.get_node_id(),
             "worker": context.get_worker_id(),
             "actor": (context.get_actor_id(), context.get_actor_name()),
+            "group": (
+                context.get_placement_group_id(),
+                context.should_capture_child_tasks_in_placement_group,
+            ),
             "resources": context.get_assigned_resources(),
             "gpus": (context.get_accelerator_ids(), runner.get_gpu_ids()),
             "address": context.gcs_address,
@@ -42,9 +46,12 @@ def test_the_runtime_context_has_what_rays_has() -> None:
     assert outer["name"].endswith("look")
     assert outer["function"] == f"{__name__}.{outer['name']}"
     assert (outer["actor"], outer["resources"]) == ((None, None), {"CPU": 1.0})
+    assert outer["group"] == (None, False)
     assert outer["gpus"] == ({"GPU": []}, [])
     assert outer["address"] == here.address != ""
     assert outer["canceled"] is False
+    with pytest.raises(runner.errors.UsageError, match="only while a method of an actor runs"):
+        _ = here.current_actor
     assert (here.get_task_id(), here.get_task_name(), here.get_node_id()) == (None, None, None)
 
 

@@ -165,3 +165,13 @@ def test_classes_and_methods_are_not_called_directly(session: Session) -> None:
     with pytest.raises(BadOptionsError, match="actor class already"):
         runner.remote(cls)
     assert repr(handle).startswith("Actor(Plain, t-")
+
+
+def test_an_actor_class_as_a_base_is_refused_in_words() -> None:
+    base = runner.remote(Plain)
+    with pytest.raises(TypeError, match="Plain is an actor class, which has no subclasses"):
+
+        class Kid(base):  # type: ignore[misc,valid-type]
+            pass
+
+    assert runner.remote(type("Kid", (base.__wrapped__,), {})).__name__ == "Kid"

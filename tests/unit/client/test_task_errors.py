@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import threading
+import traceback
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from runner.rpc.gen import types_pb2
 
 
 class NeedsArguments(Exception):
-    """Cannot be rebuilt from its args."""
+    """Its initialiser does not take its args."""
 
     def __init__(self, one: int, *, two: int) -> None:
         super().__init__(f"{one}/{two}")
@@ -23,6 +25,12 @@ class WithFields(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
+
+
+class HoldsALock(Exception):
+    def __init__(self) -> None:
+        super().__init__("locked")
+        self.lock = threading.Lock()
 
 
 class RefusesPickle(Exception):
@@ -54,6 +62,7 @@ EXAMPLES = [
     ImportError("no module", name="x"),
     MemoryError("much"),
     WithFields(7),
+    NeedsArguments(1, two=2),
     ExceptionGroup("several", [ValueError(1), KeyError(2)]),
     errors.GetTimeoutError("late"),
     errors.NotScalarError("not a number"),
@@ -80,6 +89,8 @@ def test_fields_of_the_original_can_be_read() -> None:
     assert isinstance(os_error, FileNotFoundError)
     unicode_error: Any = exception_from_failure(raised(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")))
     assert (unicode_error.start, unicode_error.reason) == (0, "invalid")
+    needs_arguments: Any = exception_from_failure(raised(NeedsArguments(1, two=2)))
+    assert (needs_arguments.two, needs_arguments.args) == (2, ("1/2",))
     with_fields: Any = exception_from_failure(raised(WithFields(7)))
     assert with_fields.code == 7
 
@@ -94,7 +105,7 @@ def test_the_text_tells_the_story() -> None:
     assert (error.task_id, error.attempt, error.machine_id) == ("t-1", 2, "m-3")
 
 
-@pytest.mark.parametrize("original", [NeedsArguments(1, two=2), RefusesPickle("x")])
+@pytest.mark.parametrize("original", [HoldsALock(), RefusesPickle("x")])
 def test_an_exception_that_cannot_travel_is_readable(original: Exception) -> None:
     error: Any = exception_from_failure(raised(original))
     assert type(error).__mro__[1] is TaskError
@@ -117,11 +128,33 @@ def test_what_ends_processes_does_not_end_the_client(original: BaseException) ->
     assert not isinstance(error, SystemExit | KeyboardInterrupt)
 
 
-def test_an_error_of_an_error_keeps_its_type() -> None:
-    inner = exception_from_failure(raised(ValueError("bad")))
-    outer = exception_from_failure(raised(inner))
-    assert isinstance(outer, ValueError)
-    assert isinstance(outer, TaskError)
+def nested(error: Exception, depth: int) -> Any:
+    """What a client gets of an error that came through so many tasks, none of which handled it."""
+    for _ in range(depth):
+        error = exception_from_failure(raised(error))
+    return error
+
+
+@pytest.mark.parametrize("original", [ValueError("bad"), HoldsALock()])
+def test_an_error_of_an_error_keeps_its_type(original: Exception) -> None:
+    inner, outer = nested(original, 1), nested(original, 3)
+    assert type(outer) is type(inner)
+    assert outer.args == inner.args
+    assert str(pickle.loads(pickle.dumps(outer))) == str(outer)
+    if inner.cause is not None:
+        assert type(outer.cause) is type(original)
+        assert str(outer).splitlines()[0] == str(inner).splitlines()[0]
+
+
+def test_the_story_of_nested_errors_is_told_once() -> None:
+    text = str(nested(ValueError("bad"), 6))
+    assert text.count("in raised") == 6
+    assert text.endswith("\nValueError: bad")  # as Python tells it, where it was raised
+
+
+def test_tracebacks_name_the_type_that_can_be_caught() -> None:
+    told = traceback.format_exception_only(exception_from_failure(raised(HoldsALock())))[0]
+    assert told.startswith("runner.errors.TaskError: lr=0.1 raised ")
 
 
 def test_each_reading_is_a_new_exception() -> None:
