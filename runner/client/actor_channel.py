@@ -228,7 +228,7 @@ class ActorChannel:
         return out
 
     def received(self, frame: Frame) -> bool:
-        """One frame of the actor; False: it refuses this caller.
+        """One frame of the actor; False: it refuses this caller. May be repeated when it was interrupted.
 
         Raises:
             ProtocolViolationError: it must not send this.
@@ -263,8 +263,8 @@ class ActorChannel:
             expected = 0 if call.num_returns == STREAMING else call.num_returns
             if len(values) != expected:
                 raise ProtocolViolationError(f"{call.call_id} has {expected} results and got {len(values)}")
-            self._forget(call)
             self._client.answered(call, values, is_registered=is_registered)
+            self._forget(call)
         if is_registered:
             self._client.registered(seq)
 
@@ -274,8 +274,8 @@ class ActorChannel:
         if call is not None and index >= call.items:  # else an attempt repeats it
             if index > call.items:
                 raise ProtocolViolationError(f"item {index} of {call.call_id} came after item {call.items - 1}")
-            call.items += 1
             self._client.item(call, index, value, is_registered=is_registered)
+            call.items = index + 1
         if is_registered:
             self._client.registered(seq)
 
@@ -287,8 +287,8 @@ class ActorChannel:
             call.retries -= call.retries > 0
             self._put(call.frame)
             return
-        self._forget(call)
         self._client.failed(call, failure)
+        self._forget(call)
 
     def _lose(self, restarts: int) -> None:
         """Nobody will answer what was sent: it is sent again where it may be, in order, before what was not sent yet."""

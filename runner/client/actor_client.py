@@ -226,7 +226,15 @@ class ActorClient:
 
     # ---- Desk ----
     def frames(self, link: Link, frames: list[Frame]) -> bool:
-        return all(link.channel.received(frame) for frame in frames)
+        for frame in frames:
+            try:
+                is_accepted = link.channel.received(frame)
+            except KeyboardInterrupt as error:  # somebody's Ctrl-C in get(): what has come must not be lost
+                link.interrupt = error
+                is_accepted = link.channel.received(frame)
+            if not is_accepted:
+                return False
+        return True
 
     def relay(self, channel: ActorChannel, data: memoryview) -> None:
         for start in range(0, len(data), _RELAYED_BYTES_MAX):
@@ -310,8 +318,11 @@ class ActorClient:
     def hold(self, channel: ActorChannel, seq: int) -> None:
         """Tell the actor that registered values are held here, as soon as the server knows it."""
         link = self.links.link(channel.actor_id)
+        # Without a handle we hang up, and the actor lets go of them: that must not be sooner.
+        self._session.borrow(handle_id(channel.actor_id))
+        handle: ObjectRef[Any] = ObjectRef(handle_id(channel.actor_id), self._session)
 
-        def release() -> None:
+        def release(_handle: ObjectRef[Any] = handle) -> None:
             if self.links.link(channel.actor_id) is link:  # another connection knows nothing of it
                 channel.released(seq)
                 self.links.flush_soon(channel.actor_id)

@@ -34,7 +34,8 @@ class Desk(Protocol):
     """Who deals with what arrives, and carries what sockets cannot."""
 
     def frames(self, link: Link, frames: list[Frame]) -> bool:
-        """An actor's answers; False: it refuses us. Called under the session's lock.
+        """An actor's answers; False: it refuses us. Called under the session's lock. An interrupt that comes meanwhile is
+        put into `link.interrupt`.
 
         Raises:
             ProtocolViolationError: no actor may send this.
@@ -58,6 +59,7 @@ class Link:
         self.is_stuck = False  # the poll tells when more can be sent
         self.is_flush_wanted = False
         self.is_open = True
+        self.interrupt: BaseException | None = None  # came while frames were handled: to be raised when they are
         self.retry_s = RETRY_FIRST_S  # to wait before the next one, if this one comes to nothing
 
 
@@ -235,20 +237,21 @@ class ActorLinks:
 
     def _serve(self, link: Link, mask: int) -> None:
         assert link.sock is not None
-        data = None
-        if mask & ~select.EPOLLOUT:
-            try:
-                data = link.sock.recv(_READ_BYTES)
-            except BlockingIOError:
-                pass
-            except OSError:
-                data = b""
-        with self._lock:
-            if data is not None and not (data and self._take_in(link, data)):
-                self._hang_up(link)
-            elif link.unsent or link.channel.out_bytes:
-                self._flush(link)
+        is_served = False
+        try:
+            data = _receive(link.sock) if mask & ~select.EPOLLOUT else None
+            with self._lock:
+                if data is not None and not (data and self._take_in(link, data)):
+                    self._hang_up(link)
+                elif link.unsent or link.channel.out_bytes:
+                    self._flush(link)
+            is_served = True
+        finally:
+            if not is_served:  # Ctrl-C between bytes and their meaning
+                with self._lock:
+                    self._hang_up(link)
         self._desk.tidy()
+        _raise_late(link)
 
     def _take_in(self, link: Link, data: bytes) -> bool:
         """Bytes of an actor; False: they make no sense, or it refuses us."""
@@ -268,6 +271,7 @@ class ActorLinks:
             self._hang_up(link)
         elif link.channel.out_bytes:
             self.flush_soon(actor_id)
+        _raise_late(link)
 
     def _hang_up(self, link: Link) -> None:
         """The connection is gone; try again unless the server says otherwise meanwhile."""
@@ -375,6 +379,22 @@ class ActorLinks:
         link.unsent = memoryview(channel.hello())
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         self._flush(link)
+
+
+def _receive(sock: socket.socket) -> bytes | None:
+    """What has come: None for nothing, no bytes for the end."""
+    try:
+        return sock.recv(_READ_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def _raise_late(link: Link) -> None:
+    if link.interrupt is not None:
+        error, link.interrupt = link.interrupt, None
+        raise error
 
 
 def _drain(fd: int) -> None:

@@ -171,12 +171,9 @@ class ClientLane:
         session = self._session
         assert session is not None
         try:
-            data = self._sock.recv(_READ_BYTES)
-        except BlockingIOError:
-            return True
-        except OSError:
-            data = b""
-        try:
+            data = self._receive()
+            if data is None:
+                return True
             for reply in self._decoder.feed(data):
                 session.deliver(reply)
         except ProtocolViolationError:
@@ -187,6 +184,15 @@ class ClientLane:
         if not data:
             self._break()
         return bool(data)
+
+    def _receive(self) -> bytes | None:
+        """What has come: None for nothing, no bytes for the end."""
+        try:
+            return self._sock.recv(_READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
 
     def _break(self) -> None:
         """End this lane, from any thread; the session goes on with the next one."""

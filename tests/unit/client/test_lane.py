@@ -182,10 +182,28 @@ def test_who_waits_goes_on_waiting_when_the_lane_ends(scene: Scene) -> None:
     assert not waiting.is_alive()
 
 
-def test_an_interrupt_between_bytes_and_their_meaning_ends_the_lane(scene: Scene) -> None:
+class Interrupted:
+    """A socket whose reader is interrupted as soon as it has read."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def recv(self, size: int) -> bytes:
+        self._sock.recv(size)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("when", ["received", "understood"])
+def test_an_interrupt_between_bytes_and_their_meaning_ends_the_lane(scene: Scene, when: str) -> None:
     """The session then asks again on the next one."""
     scene.begin()
-    scene.session.raises = KeyboardInterrupt()
+    if when == "received":
+        scene.lane._sock = Interrupted(scene.lane._sock)  # type: ignore[assignment]
+    else:
+        scene.session.raises = KeyboardInterrupt()
     scene.lane._watch.modify(scene.lane._sock, 0)  # only who waits reads
     scene.peer.say(b"lost")
     with pytest.raises(KeyboardInterrupt):
