@@ -17,6 +17,12 @@ import runner
 Script = Callable[..., "subprocess.Popen[str]"]
 
 
+def finish(process: subprocess.Popen[str], timeout_s: float = 60) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a script."""
+    out, err = process.communicate(timeout=timeout_s)
+    return process.returncode, out, err
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Two machines of two CPUs each."""
