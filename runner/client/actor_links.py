@@ -359,7 +359,11 @@ class ActorLinks:
     def _try_connect(self, channel: ActorChannel, wait_s: float) -> None:
         assert channel.place is not None
         name = channel.place.address
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:  # there are no descriptors left
+            self.connect_by_relay(channel)
+            return
         try:
             sock.connect(name if name.startswith("\0") else f"\0{name}")
             if not is_own(sock):  # the actor has ended, and somebody else has taken its name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import socket
 import threading
@@ -103,6 +104,19 @@ def test_calls_of_an_actor_that_reads_nothing_cost_no_more_than_others(scene: Sc
             frames += decoder.feed(sock.recv(1 << 20))
     assert [frame[0] for frame in frames[:2]] == [ActorKind.HELLO, ActorKind.CALL]
     assert [frame[1] for frame in frames[1:]] == list(range(1, 501))
+
+
+def test_without_descriptors_calls_go_through_the_server(scene: Scene) -> None:
+    with scene.accept():
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            with scene.lock:
+                scene.links.connect(scene.channel)
+            wait_until(lambda: scene.desk.relayed, 10, "the way through the server")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert scene.links._thread.is_alive()
 
 
 def test_another_user_who_has_taken_the_name_of_an_ended_actor_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
