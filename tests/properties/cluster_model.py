@@ -103,7 +103,7 @@ class ClusterModel(RuleBasedStateMachine):
         self.over: set[TaskId] = set()  # streams whose end was told
         self.dark: set[MachineId] = set()  # draining or worse: must get nothing new
         self.asked: dict[MachineId, Shape] = {}  # what pools have asked for
-        self.served: set[MachineId] = set()  # of machines for single use
+        self.served: dict[MachineId, str] = {}  # of machines for single use: which task or placement group
         self.pools: tuple[PoolRecord, ...] = ()
 
     # ---- feeding and obeying ----
@@ -123,8 +123,11 @@ class ClusterModel(RuleBasedStateMachine):
                 assert task_id not in self.cancelled, "a cancelled task is never tried again"
                 assert machine_id not in self.dark, "a drained machine gets nothing new"
                 if self.cluster._state.machines[machine_id].is_single_use:
-                    assert machine_id not in self.served, "a machine for single use serves one task"
-                    self.served.add(machine_id)
+                    user = self.group_of(task_id)
+                    assert machine_id not in self.served or self.served[machine_id] == user != "", (
+                        "one task or one group"
+                    )
+                    self.served[machine_id] = user
                 limit = next(task.max_retries for task in self.tasks if task.task_id == task_id)
                 assert self.crashes[task_id] <= limit or limit < 0, "retries are charged"
                 is_poison = self.crashes[task_id] >= self.config.poison_after
@@ -255,6 +258,11 @@ class ClusterModel(RuleBasedStateMachine):
             detached=data.draw(st.booleans()),
             parent=data.draw(st.sampled_from([None, None, *(fence[2:] for fence in self.fences[-4:])])),
         )
+
+    def group_of(self, task_id: TaskId) -> str:
+        """Its placement group; empty: none."""
+        wishes = next(task.wishes for task in self.tasks if task.task_id == task_id)
+        return "" if wishes is None else wishes.group_id
 
     def living(self) -> Any:
         """Objects that exist, and for a change one that never did."""
