@@ -241,29 +241,38 @@ def test_too_many_pending_calls_are_refused(signals: Signals) -> None:
     gate, running = signals.gate("go"), signals.tally("running")
     actor = make(Threaded, max_pending_calls=3)
     system.get(actor.quick.remote())
-    refs = [actor.hold.remote(running, gate) for _ in range(3)]
+    refs: list[Any] = []
     with pytest.raises(system.PendingCallsLimitExceeded):
-        for _ in range(3):
+        for _ in range(5):
             refs.append(actor.hold.remote(running, gate))  # noqa: PERF401
+    assert 2 <= len(refs) <= 3  # the answer of the call before may still count
     gate.open()
     system.get(refs)
     assert system.get(actor.quick.remote()) == "quick"
 
 
 # ---- cancel ----
-def test_a_pending_call_can_be_cancelled(signals: Signals) -> None:
+def pending_call_cancelled(signals: Signals) -> int:
+    """Cancel a call behind a running one; returns how many have run."""
     gate, running = signals.gate("go"), signals.tally("running")
     actor = make(Threaded)
     blocked = actor.hold.remote(running, gate)
     wait_until(running.count, 20, "the first call")
     pending = actor.hold.remote(running, gate)
     system.cancel(pending)
-    system.wait([pending], timeout=0.5)  # the word is on its way; the answer may come after that of the call before it
     gate.open()
     with pytest.raises(system.TaskCancelledError):
         system.get(pending, timeout=20)
     assert system.get(blocked) == 1
-    assert running.count() == 1
+    return running.count()
+
+
+def test_a_pending_call_can_be_cancelled(signals: Signals) -> None:
+    assert pending_call_cancelled(signals) >= 1
+
+
+def test_a_cancelled_call_that_was_pending_never_runs(signals: Signals) -> None:
+    assert pending_call_cancelled(signals) == 1
 
 
 def test_a_running_coroutine_is_cancelled(signals: Signals) -> None:
