@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
@@ -170,6 +171,11 @@ def remote_function(function: Callable[P, R], options: TaskOptions) -> RemoteFun
         raise BadOptionsError(f"{function!r} is an actor class already; use .options() to change its options.")
     if not callable(function):
         raise BadOptionsError(f"runner.remote takes a function or a class, not a {type(function).__name__}.")
+    if inspect.iscoroutinefunction(function):
+        raise BadOptionsError(
+            f"{getattr(function, '__qualname__', function)} is an 'async def', and a task has no event loop: call asyncio.run()"
+            " in a plain function, or make it a method of an actor."
+        )
     return RemoteFunction(function, options)
 
 

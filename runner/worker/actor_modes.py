@@ -167,6 +167,9 @@ class Mode:
         """The last frame of the call."""
         call.channel.by_seq.pop(call.seq, None)
         call.channel.gather(frame)
+        if self.actor.task.attempt > 1:
+            # What ended the last life may be sent again, behind this call: were answers lost with it each time, no life would get further.
+            call.channel.flush()
 
     def exit(self, error: SystemExit) -> None:
         """sys.exit() in a method: without an error it ends the actor; else its process ends as any other would."""
@@ -175,6 +178,7 @@ class Mode:
             return
         if not isinstance(error.code, int):
             sys.stderr.write(f"{error.code}\n")
+        self.board.flush()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()

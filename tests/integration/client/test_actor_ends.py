@@ -110,6 +110,20 @@ def test_calls_under_way_are_sent_again_in_order(mortal: Any) -> None:
     assert get(later) == list(range(1, 21))
 
 
+def test_calls_that_end_their_actor_over_and_over_do_not_take_what_was_done_with_them(cluster: Any) -> None:
+    class Brittle:
+        total = 0
+
+        def add(self) -> int:
+            self.total += 1
+            if self.total == 3:
+                os._exit(1)
+            return self.total
+
+    actor: Any = runner.remote(Brittle).options(max_restarts=-1, max_task_retries=-1).remote()
+    assert get([actor.add.remote() for _ in range(5)]) == [1, 2, 1, 2, 1]
+
+
 def test_a_kill_that_lets_it_restart(mortal: Any) -> None:
     actor = mortal.options(max_restarts=1).remote()
     pid = get(actor.pid.remote())

@@ -29,6 +29,13 @@ def test_the_decorator_with_and_without_options() -> None:
     assert "with_options" in repr(with_options)
 
 
+def test_a_coroutine_function_is_refused_where_it_is_decorated() -> None:
+    async def train() -> None: ...
+
+    with pytest.raises(ValueError, match=r"train is an 'async def'.*asyncio\.run\(\)"):
+        runner.remote(train)
+
+
 def test_a_direct_call_says_remote() -> None:
     @runner.remote
     def train(x: int) -> int:
