@@ -278,10 +278,14 @@ class ActorLinks:
         channel = link.channel
         if self._links.get(channel.actor_id) is not link:
             return
-        wait_s = RETRY_FIRST_S if channel.state is ChannelState.OPEN else link.retry_s
+        was_open = channel.state is ChannelState.OPEN
+        wait_s = RETRY_FIRST_S if was_open else link.retry_s
         self.drop(channel.actor_id)
         channel.broken()
-        if channel.state is ChannelState.LOCATED:
+        if channel.state is ChannelState.LOCATED and link.sock is not None and not was_open:
+            self.connect_by_relay(channel)  # it has no descriptors left, or ends: the server knows
+            self._links[channel.actor_id].retry_s = wait_s
+        elif channel.state is ChannelState.LOCATED:
             self._wanted[channel.actor_id] = (channel, time.monotonic() + wait_s, min(2 * wait_s, RETRY_MAX_S))
         self.ring()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hmac
 import os
 import secrets
@@ -66,6 +67,7 @@ class Switchboard:
         self._listener.bind(self.address)
         self._listener.listen(_BACKLOG)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # for the moment when there are no others
         self._epoll = select.epoll()
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
@@ -148,11 +150,13 @@ class Switchboard:
         self._listener.close()
         self._epoll.close()
         os.close(self._wake_fd)
-        self._wake_fd = -1
+        if self._spare_fd >= 0:
+            os.close(self._spare_fd)
+        self._wake_fd = self._spare_fd = -1
 
     def forked(self) -> None:
         """In a child: callers must see the end of this process, whatever its children do."""
-        for fd in [*self._by_fd, self._listener.fileno(), self._wake_fd, self._epoll.fileno()]:
+        for fd in [*self._by_fd, self._listener.fileno(), self._wake_fd, self._spare_fd, self._epoll.fileno()]:
             if fd >= 0:
                 os.close(fd)
 
@@ -172,7 +176,9 @@ class Switchboard:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:  # it was gone again, or there are no descriptors left
+        except OSError as error:  # it was gone again, or
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._turn_away()
             return
         sock.setblocking(False)
         channel = self._new_channel(SocketCarrier(sock, self._epoll, _MASKS))
@@ -180,6 +186,16 @@ class Switchboard:
         self._by_fd[sock.fileno()] = channel
         if not peers.is_own(sock):
             self._refuse(channel, f"this actor belongs to user {os.geteuid()}, not to {peers.user_of(sock)}")
+
+    def _turn_away(self) -> None:
+        """No descriptors are left: hang up on who knocks, who then goes through the server. Else no poll would wait again."""
+        if self._spare_fd >= 0:
+            os.close(self._spare_fd)
+        self._spare_fd = -1
+        with contextlib.suppress(OSError):
+            self._listener.accept()[0].close()
+        with contextlib.suppress(OSError):
+            self._spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _serve(self, channel: Channel, mask: int) -> None:
         if mask & select.EPOLLOUT:

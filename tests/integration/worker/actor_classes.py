@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import sys
 import threading
 import time
@@ -38,6 +40,13 @@ class Counter:
 
     def large(self) -> bytes:
         return bytes(300_000)
+
+    def use_up_descriptors(self) -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                os.open(os.devnull, os.O_RDONLY)
 
     def keep(self, refs: list[Any]) -> int:
         self.kept = refs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -110,6 +111,17 @@ def test_callers_on_the_same_host_and_elsewhere(forker: Forker) -> None:
         assert len(deserialize(types_pb2.Value.FromString(far_large(far)).inline)) == 90_000
         guess = Caller(agent, [0, 0, "", b"guess"], "c-guess", relayed=True)
         assert guess.next()[0] == ActorKind.REFUSED
+
+
+def test_an_actor_without_descriptors_turns_callers_away_and_goes_on(forker: Forker) -> None:
+    with called(forker, Counter) as (agent, caller):
+        caller.get("use_up_descriptors")
+        with socket.socket(socket.AF_UNIX) as late:
+            late.settimeout(10)
+            late.connect(caller.address)
+            assert late.recv(1) == b""  # it hangs up
+        far = Caller(agent, [0, 0, caller.address, caller.secret], "c-3", relayed=True).welcome()
+        assert far.get("add") == caller.get("add") - 1
 
 
 def test_a_relayed_caller_that_begins_again_or_goes(forker: Forker) -> None:
