@@ -11,7 +11,8 @@ from runner import config
 from runner.client import actor_failures, fork_guard
 from runner.client.actor_arguments import Draft, values_of, when_final
 from runner.client.actor_channel import ActorChannel, Call, ChannelState, End
-from runner.client.actor_links import ActorLinks, Link
+from runner.client.actor_link import Link
+from runner.client.actor_links import ActorLinks
 from runner.client.generators import ObjectRefGenerator
 from runner.client.waiting import Waiter
 from runner.client.wire import bounded

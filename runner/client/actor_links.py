@@ -16,15 +16,14 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from runner.client.actor_channel import ActorChannel, ChannelState
+from runner.client.actor_link import RETRY_FIRST_S, Link, raise_late, receive
 from runner.client.waiting import Waiter
 from runner.errors import ProtocolViolationError
-from runner.rpc.actor_frames import Decoder, Frame
+from runner.rpc.actor_frames import Frame
 from runner.rpc.peers import is_own
 
 STAND_BACK_S = 0.01
-RETRY_FIRST_S = 0.02
 RETRY_MAX_S = 1.0
-_READ_BYTES = 256 << 10
 # More calls than these are sent in batches by the thread, with what else was gathered until it runs.
 _SENT_AT_ONCE = 8
 _GATHERED_BYTES_MAX = 64 << 10
@@ -46,21 +45,6 @@ class Desk(Protocol):
 
     def tidy(self) -> None:
         """Send what the session has gathered meanwhile. Called without the lock."""
-
-
-class Link:
-    """One connection of one channel: a socket, or without one the way through the server."""
-
-    def __init__(self, channel: ActorChannel, sock: socket.socket | None = None) -> None:
-        self.channel = channel
-        self.sock = sock
-        self.decoder = Decoder()
-        self.unsent = memoryview(b"")  # what did not fit into the socket
-        self.is_stuck = False  # the poll tells when more can be sent
-        self.is_flush_wanted = False
-        self.is_open = True
-        self.interrupt: BaseException | None = None  # came while frames were handled: to be raised when they are
-        self.retry_s = RETRY_FIRST_S  # to wait before the next one, if this one comes to nothing
 
 
 class ActorLinks:
@@ -239,7 +223,7 @@ class ActorLinks:
         assert link.sock is not None
         is_served = False
         try:
-            data = _receive(link.sock) if mask & ~select.EPOLLOUT else None
+            data = receive(link.sock) if mask & ~select.EPOLLOUT else None
             with self._lock:
                 if data is not None and not (data and self._take_in(link, data)):
                     self._hang_up(link)
@@ -251,7 +235,7 @@ class ActorLinks:
                 with self._lock:
                     self._hang_up(link)
         self._desk.tidy()
-        _raise_late(link)
+        raise_late(link)
 
     def _take_in(self, link: Link, data: bytes) -> bool:
         """Bytes of an actor; False: they make no sense, or it refuses us."""
@@ -271,7 +255,7 @@ class ActorLinks:
             self._hang_up(link)
         elif link.channel.out_bytes:
             self.flush_soon(actor_id)
-        _raise_late(link)
+        raise_late(link)
 
     def _hang_up(self, link: Link) -> None:
         """The connection is gone; try again unless the server says otherwise meanwhile."""
@@ -387,22 +371,6 @@ class ActorLinks:
         link.unsent = memoryview(channel.hello())
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         self._flush(link)
-
-
-def _receive(sock: socket.socket) -> bytes | None:
-    """What has come: None for nothing, no bytes for the end."""
-    try:
-        return sock.recv(_READ_BYTES)
-    except BlockingIOError:
-        return None
-    except OSError:
-        return b""
-
-
-def _raise_late(link: Link) -> None:
-    if link.interrupt is not None:
-        error, link.interrupt = link.interrupt, None
-        raise error
 
 
 def _drain(fd: int) -> None:

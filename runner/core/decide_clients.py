@@ -77,6 +77,8 @@ def _put(turn: Turn, event: e.ObjectPut) -> None:
         if obj.promised_by and event.client_id in state.clients:  # by the caller of the actor that stores its result
             turn.record(f.RefsTaken(event.client_id, (event.object_id,)))
             end_promise(turn, obj.promised_by, event.object_id, event.value, None)
+            if event.value.segment is not None:
+                lose_strays(turn, (event.object_id,))
         return
     if event.client_id in state.clients:
         turn.record(f.ObjectStored(event.client_id, event.object_id, event.value))
