@@ -38,7 +38,9 @@ class Pool:
     # ---- one machine ----
     num_cpus: float | None = None  # None: what the provider gives (local: this computer's, shared among `max`)
     num_gpus: int | None = None  # None: local: an even part of this computer's; elsewhere none
-    memory: int | str | None = None  # bytes or "8GiB"; None: not counted
+    memory: int | str | None = (
+        None  # bytes or "8GiB"; None: local: a share of 70 % of this computer's; else not counted
+    )
     resources: Mapping[str, float] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)  # for `label_selector`
     accelerator_type: str | None = (
@@ -104,7 +106,9 @@ class Pool:
         kind = {} if self.accelerator_type is None else {ACCELERATOR_LABEL: self.accelerator_type}
         return {**self.labels, POOL_LABEL: self.name, **kind}
 
-    def with_machine(self, *, num_cpus: float, num_gpus: int, accelerator_type: str | None = None) -> Pool:
+    def with_machine(
+        self, *, num_cpus: float, num_gpus: int, memory: int | None = None, accelerator_type: str | None = None
+    ) -> Pool:
         """The same pool where what was left open is said."""
         has_gpus = bool(num_gpus if self.num_gpus is None else self.num_gpus)
         return replace(
@@ -112,6 +116,7 @@ class Pool:
             accelerator_type=self.accelerator_type or (accelerator_type if has_gpus else None),
             num_cpus=num_cpus if self.num_cpus is None else self.num_cpus,
             num_gpus=num_gpus if self.num_gpus is None else self.num_gpus,
+            memory=memory if self.memory is None else self.memory,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -55,7 +55,10 @@ def fleet_options(command: _F) -> _F:
             help="CPUs of each.  [default: on this host all of it, shared among --max; elsewhere 1]",
         ),
         click.option("--gpus", type=click.IntRange(min=0), default=0, show_default=True, help="GPUs of each."),
-        click.option("--memory", help='Memory of each, as "8GiB".  [default: not counted]'),
+        click.option(
+            "--memory",
+            help='Memory of each, as "8GiB".  [default: local: a share of 70 % of what there is; else not counted]',
+        ),
         click.option("--size", help='The provider\'s name for such a machine, as "performance-4x".'),
         click.option(
             "--pool",

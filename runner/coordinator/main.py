@@ -121,7 +121,8 @@ def _run(config: CoordinatorConfig, ready_fd: int, *, is_machine: bool) -> int:
 def _resolved(config: CoordinatorConfig) -> tuple[Pool, ...]:
     """The pools, with what their machines have where nobody has said it.
 
-    On this computer an even share of its CPUs and GPUs; elsewhere one CPU and no GPU.
+    On this computer an even share of its CPUs and GPUs, and of the memory that is not the object store's; elsewhere one
+    CPU and no GPU, and memory is not counted.
     """
     most = max(1, sum(pool.most for pool in config.pools))
     if config.provider != "local":
@@ -131,7 +132,13 @@ def _resolved(config: CoordinatorConfig) -> tuple[Pool, ...]:
     kinds = {kind_of(gpu.name) for gpu in found}
     kind = kinds.pop() if len(kinds) == 1 else None  # where they differ, who gets which is not known here
     gpus = len(found) // most
-    return tuple(pool.with_machine(num_cpus=cpus, num_gpus=gpus, accelerator_type=kind) for pool in config.pools)
+    from runner.objects.spill import MEMORY_SHARE
+    from runner.worker.process import memory_total
+
+    memory = int(memory_total() * (1 - MEMORY_SHARE)) // most
+    return tuple(
+        pool.with_machine(num_cpus=cpus, num_gpus=gpus, memory=memory, accelerator_type=kind) for pool in config.pools
+    )
 
 
 def _gpus() -> tuple[Gpu, ...]:

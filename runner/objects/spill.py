@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from runner.errors import StoreFullError
 
+MEMORY_SHARE = 0.3  # of the host's memory, as in Ray; tasks can ask for the rest
 SETTINGS_NAME = ".bounds.json"  # in the store's folder; names with a dot are no segments
 # A segment that is being written has this behind its name, and is locked by its writer.
 UNFINISHED = ".writing.tmp"
@@ -41,7 +42,7 @@ def default_bytes_max(store_path: str) -> int:
     """30 % of the host's memory, as in Ray, and at most 80 % of the file system that the store is on."""
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     there = os.statvfs(store_path)
-    return min(int(memory_bytes * 0.3), int(there.f_blocks * there.f_frsize * 0.8))
+    return min(int(memory_bytes * MEMORY_SHARE), int(there.f_blocks * there.f_frsize * 0.8))
 
 
 def set_bounds(store_path: str, bounds: Bounds) -> None:

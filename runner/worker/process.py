@@ -111,6 +111,11 @@ def machine_memory() -> tuple[int, int]:
     return max(found, key=lambda pair: pair[0] / pair[1])
 
 
+def memory_total() -> int:
+    """Bytes of memory that processes here can have: the host's, or the control group's where that has less."""
+    return min(total for _, total in (_host_memory(), *_group_memory()))
+
+
 def _host_memory() -> tuple[int, int]:
     with open("/proc/meminfo", encoding="ascii") as file:
         kib = {line.partition(":")[0]: int(line.split()[1]) for line in file}

@@ -21,6 +21,8 @@ def test_what_is_not_said_follows_from_what_is():
 
 def test_what_a_provider_decides_fills_only_gaps():
     assert Pool(num_cpus=3).with_machine(num_cpus=1, num_gpus=2) == Pool(num_cpus=3, num_gpus=2)
+    assert Pool().with_machine(num_cpus=1, num_gpus=0, memory=7).memory_bytes == 7
+    assert Pool(memory="1GiB").with_machine(num_cpus=1, num_gpus=0, memory=7).memory_bytes == 1 << 30
 
 
 def test_a_number_of_machines_is_a_pool_that_keeps_it():
