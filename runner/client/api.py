@@ -62,11 +62,10 @@ def init(
     """Start a cluster of this process's own, or connect to a standing one at `address` ("host:port", RUNNER_ADDRESS).
 
     `machines` machines are booted by `provider` ("local": this computer), each with `num_cpus`, `num_gpus`, `memory`
-    (bytes or "8GiB"), custom `resources` and `labels`. Left out, on this computer its CPUs, its GPUs and 70 % of its memory
-    are shared among them; elsewhere a machine has 1 CPU, no GPU, and memory that no task can ask for. With a `Pool`, or
-    several with a name each, the number of machines follows the work, and what a machine has is said in the pool. `init`
-    waits for the coordinator, not for machines; with `strict` fewer than were asked for are a failure, else work goes on
-    with those that come.
+    (bytes or "8GiB"), custom `resources` and `labels`. Left out, this computer's CPUs, GPUs and 70 % of its memory are shared
+    among them; elsewhere a machine has 1 CPU, no GPU, and memory that no task can ask for. With a `Pool`, or several with
+    a name each, the number of machines follows the work, and what a machine has is said in the pool. `init` does not wait
+    for machines; with `strict` fewer than were asked for are a failure, else work goes on with those that come.
 
     `image`, `region` (one, or several in order of preference) and `provider_options` are the provider's own options.
     `object_store_memory` (bytes or "8GiB"; None: 30 % of the host's memory) bounds the values in shared memory; what was
