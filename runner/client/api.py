@@ -10,6 +10,7 @@ from runner.client.actor_class import ActorClass, actor_class
 from runner.client.actor_options import NAMES as ACTOR_NAMES
 from runner.client.actor_options import ActorOptions, parse_actor_options
 from runner.client.context import current_session, session_or_none
+from runner.client.ray_keywords import check_ray_keywords
 from runner.client.remote_function import RemoteFunction
 from runner.errors import BadOptionsError
 from runner.options import ALL_NAMES as NAMES
@@ -58,6 +59,7 @@ def init(
     lost_after_s: float = 60.0,
     timeout_s: float = 30.0,
     runtime_env: Mapping[str, Any] | None = None,
+    **of_ray: Any,
 ) -> ClientSession:
     """Start a cluster of this process's own, or connect to a standing one at `address` ("host:port", RUNNER_ADDRESS).
 
@@ -68,27 +70,26 @@ def init(
     for machines; with `strict` fewer than were asked for are a failure, else work goes on with those that come.
 
     `image`, `region` (one, or several in order of preference) and `provider_options` are the provider's own options.
-    `object_store_memory` (bytes or "8GiB"; None: 30 % of the host's memory) bounds the values in shared memory; what was
-    not used for longest moves to disk. `max_cost` (US dollars): near it no more machines are booted; see docs/cost.md. `preload` names modules that every
-    worker has imported before its first task, such as "torch". For a standing cluster the token and the certificate
-    authority `ca` (PEM bytes or a file) are found on this host, or in RUNNER_TOKEN and RUNNER_CA. `log_to_driver`
-    prints what tasks write. A coordinator that does not answer for `lost_after_s` ends the session. `runtime_env` is
-    that of all its calls: a call's own `env_vars` come on top of it, its other keys in place of it.
-
+    `object_store_memory` (bytes or "8GiB"; None: 30 % of the host's memory) bounds the values in shared memory: the rest
+    lies on disk. `max_cost` (US dollars): near it no more machines are booted, see docs/cost.md. `preload` names modules
+    that every worker has imported before its first task, such as "torch". For a standing cluster the token and the
+    certificate authority `ca` (PEM bytes or a file) are found on this host, or in RUNNER_TOKEN and RUNNER_CA.
+    `log_to_driver` prints what tasks write. A coordinator that does not answer for `lost_after_s` ends the session.
+    `runtime_env` is that of all its calls: a call's own `env_vars` come on top of it, its other keys in place of it.
+    `of_ray`: keywords of `ray.init` without a meaning here, such as `ignore_reinit_error`.
     Called again, it returns the session that there is. The result is a context manager that calls `shutdown`.
 
     Raises:
         CoordinatorUnreachableError: nobody answered within `timeout_s`.
-        AuthenticationError: the token or the certificate authority is another cluster's.
-        VersionMismatchError: the cluster runs another Python minor version or protocol.
+        AuthenticationError, VersionMismatchError: it is another cluster's token, Python minor version or protocol.
         BadOptionsError: an argument cannot work.
     """
-    from runner.client import connection
-    from runner.client.fleet_options import FleetOptions
+    from runner.client import connection, fleet_options
 
-    fleet = FleetOptions(
-        provider=provider,
-        machines=machines,
+    check_ray_keywords(of_ray)
+    fleet = fleet_options.FleetOptions(
+        provider,
+        machines,
         num_cpus=num_cpus,
         num_gpus=num_gpus,
         memory=memory,
