@@ -49,6 +49,7 @@ def test_a_bound_that_cannot_be_kept_starts_nothing(dear: Path, tmp_path: Path) 
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.long
 def test_near_the_bound_the_fleet_grows_no_more_and_says_why(dear: Path, capfd: pytest.CaptureFixture[str]) -> None:
     # Two machines fit with five minutes each to finish; with a third one in sight the bound would be passed.
     pool = runner.Pool(min=0, max=4, num_cpus=1, idle_shutdown_s=60)

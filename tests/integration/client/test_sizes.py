@@ -80,6 +80,7 @@ def test_returns_that_cannot_be_told_fail_their_task_only() -> None:
     assert_no_machine_was_lost()
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_refs_in_one_list() -> None:
     refs = [runner.put(index) for index in range(100_000)]
     count = runner.remote(lambda given: (len(given), runner.get(given[-1])))
@@ -98,6 +99,7 @@ def test_a_stream_of_more_tasks_than_a_message_can_name() -> None:
         runner.stream(refs)
 
 
+@pytest.mark.long
 def test_lines_without_text_and_lines_of_anything() -> None:
     def flood() -> str:
         import os

@@ -87,6 +87,7 @@ def told(answer: subprocess.CompletedProcess[str]) -> dict[str, str]:
     return found
 
 
+@pytest.mark.long
 def test_it_serves_with_the_secrets_and_ends_when_its_client_is_gone(machine):
     secrets = Secrets(new_token())
     access = told(machine.hand_over(secrets))

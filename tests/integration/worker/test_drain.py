@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cloudpickle
 import msgpack
+import pytest
 
 from runner.objects.serialization import serialize
 from runner.providers.base import BootConfig
@@ -99,5 +100,6 @@ async def test_what_runs_is_interrupted_and_goes_on_elsewhere(tmp_path: Path) ->
     await goes_on_elsewhere(tmp_path, work)
 
 
+@pytest.mark.long
 async def test_what_does_not_heed_the_interrupt_is_killed_and_goes_on_elsewhere(tmp_path: Path) -> None:
     await goes_on_elsewhere(tmp_path, stubborn)

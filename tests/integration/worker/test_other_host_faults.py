@@ -48,6 +48,7 @@ def standing(home: Path, **settings: Any) -> Iterator[CoordinatorReady]:
             process.wait(20)
 
 
+@pytest.mark.long
 def test_large_values_cost_no_lease(tmp_path: Path) -> None:
     def pieces() -> list[Any]:
         return [runner.put(np.ones(8 * MIB)) for _ in range(3)]  # 64 MiB each, up
