@@ -67,10 +67,21 @@ ray() {
         "$area/bin/python" -m pip --disable-pip-version-check install --quiet "${wanted_list[@]}"
         printf '%s\n' "$wanted" >"$area/installed"
     fi
+    on_ray tests/contract/ray_semantics && return 0
+    # Ray's client aborts its process now and then, and some of its cancellations race. What fails is asked again, module by
+    # module, twice: a test that Ray does not pass in three tries does not describe Ray.
+    local module failed=0
+    for module in tests/contract/ray_semantics/test_*.py; do
+        on_ray "$module" || on_ray "$module" || { echo "not so on Ray: $module"; failed=1; }
+    done
+    return "$failed"
+}
+
+on_ray() {
     # The folder's own conftest.py only: those above it need this project.
     # shellcheck disable=SC2086
-    RAY_SEMANTICS_SYSTEM=ray "$area/bin/python" -m pytest -q -p no:cacheprovider --confcutdir=tests/contract/ray_semantics \
-        tests/contract/ray_semantics ${PYTEST_ARGS:-}
+    RAY_SEMANTICS_SYSTEM=ray "$root/.cache/ray-semantics/bin/python" -m pytest -q -p no:cacheprovider \
+        --confcutdir=tests/contract/ray_semantics "$1" ${PYTEST_ARGS:-}
 }
 
 for name in "$@"; do
@@ -80,7 +91,7 @@ for name in "$@"; do
         long) pytest_in_root long 900 -m long tests/contract tests/integration tests/chaos ;;
         examples) pytest_in_root examples 600 tests/examples ;;
         wheel) part wheel 400 bash -c "$(declare -f wheel); root='$root' python='$python'; wheel" ;;
-        ray) part ray 600 bash -c "$(declare -f ray); root='$root' python='$python'; ray" ;;
+        ray) part ray 1200 bash -c "$(declare -f ray on_ray); root='$root' python='$python'; ray" ;;
         container) pytest_in_root container 480 tests/container ;;
         soak)
             RUNNER_SIM_SEEDS="${RUNNER_SIM_SEEDS:-1000}" HYPOTHESIS_PROFILE=soak pytest_in_root properties 3600 tests/properties --timeout=1800
