@@ -219,7 +219,9 @@ def test_tasks_outside_the_group_cannot_use_it(group: Any) -> None:
 def test_a_bundle_bounds_its_tasks(group: Any, signals: Signals) -> None:
     made = group([{"CPU": 1}, {"CPU": 1}], "STRICT_SPREAD")
     gate = signals.gate("go")
-    first = hold.options(**system.in_group(made, 0)).remote(signals.tally("running"), gate)
+    running = signals.tally("running")
+    first = hold.options(**system.in_group(made, 0)).remote(running, gate)
+    wait_until(lambda: running.count() == 1, 20, "the first task")
     second = where.options(**system.in_group(made, 0)).remote()
     assert system.wait([second], timeout=0.3)[0] == []
     gate.open()
@@ -229,8 +231,9 @@ def test_a_bundle_bounds_its_tasks(group: Any, signals: Signals) -> None:
 def test_a_task_that_names_no_bundle_takes_any(group: Any, signals: Signals) -> None:
     made = group([{"CPU": 1}, {"CPU": 1}], "STRICT_SPREAD")
     gate = signals.gate("go")
-    refs = [hold.options(**system.in_group(made)).remote(signals.tally("running"), gate) for _ in range(2)]
-    assert system.wait(refs, timeout=0.3)[0] == []
+    running = signals.tally("running")
+    refs = [hold.options(**system.in_group(made)).remote(running, gate) for _ in range(2)]
+    wait_until(lambda: running.count() == 2, 20, "both tasks")
     gate.open()
     assert len(set(system.get(refs))) == 2
 
@@ -254,7 +257,9 @@ def test_actors_live_in_bundles_and_end_with_them(group: Any) -> None:
 def test_waiting_tasks_of_a_removed_group_fail(group: Any, signals: Signals) -> None:
     made = group([{"CPU": 1}])
     gate = signals.gate("never")
-    running = hold.options(max_retries=0, **system.in_group(made, 0)).remote(signals.tally("running"), gate)
+    held = signals.tally("running")
+    running = hold.options(max_retries=0, **system.in_group(made, 0)).remote(held, gate)
+    wait_until(lambda: held.count() == 1, 20, "the task that holds the bundle")
     waiting = where.options(**system.in_group(made, 0)).remote()
     assert system.wait([waiting], timeout=0.3)[0] == []
     system.remove_placement_group(made)
