@@ -118,11 +118,6 @@ class ObjectRefGenerator(Iterator[ObjectRef[T]], AsyncIterator[ObjectRef[T]]):
             return stream.unread[0]
         return stream.completion if stream.is_over or stream.is_closed else stream.awaited
 
-    @property
-    def completion_id(self) -> ObjectId:
-        """The object behind `completed`, without a ref of its own."""
-        return self._stream.completion
-
     def send(self, _value: Any) -> NoReturn:
         """As in Ray."""
         raise NotImplementedError("a remote generator takes nothing in; iterate over it")

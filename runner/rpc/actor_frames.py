@@ -34,12 +34,13 @@ from typing import Any
 
 import msgpack
 
-from runner.errors import ProtocolViolationError
+from runner.rpc.frame_stream import FrameDecoder
 
 PROTOCOL = 1
 STREAMING = -1
 REGISTERED = 1
 FRAME_BYTES_MAX = 64 << 20
+
 
 Frame = list[Any]
 
@@ -81,28 +82,8 @@ def encode(kind: ActorKind, *fields: Any) -> bytes:
     return packed
 
 
-class Decoder:
-    """Cuts a byte stream into frames; keeps what is incomplete."""
+class Decoder(FrameDecoder):
+    """Of an actor's channel."""
 
     def __init__(self) -> None:
-        self._unpacker = msgpack.Unpacker(max_buffer_size=FRAME_BYTES_MAX)
-
-    def feed(self, data: bytes | memoryview) -> list[Frame]:
-        """All frames that `data` completes, in order.
-
-        Raises:
-            ProtocolViolationError: no frame can look like this. The stream is of no use afterwards.
-        """
-        try:
-            self._unpacker.feed(data)
-            return [_checked(frame) for frame in self._unpacker]
-        except (ValueError, TypeError, msgpack.UnpackException, msgpack.BufferFull) as error:
-            raise ProtocolViolationError(
-                f"the actor's channel holds no frame: {type(error).__name__} {error}"
-            ) from None
-
-
-def _checked(frame: Any) -> Frame:
-    if type(frame) is list and frame and type(frame[0]) is int and _LENGTHS.get(frame[0]) == len(frame):
-        return frame
-    raise ProtocolViolationError(f"not a frame of an actor's channel: {repr(frame)[:80]}")
+        super().__init__(_LENGTHS, FRAME_BYTES_MAX)

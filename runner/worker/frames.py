@@ -53,12 +53,14 @@ from typing import Any
 import msgpack
 
 from runner.errors import ProtocolViolationError
+from runner.rpc.frame_stream import FrameDecoder, checked
 
 # gRPC carries 4 MiB at most, so nothing legitimate comes near this.
 FRAME_BYTES_MAX = 64 << 20
 # One packet of a control socket: well above a boot configuration, below any socket buffer.
 PACKET_BYTES_MAX = 128 << 10
 PACKET_FDS_MAX = 8
+
 
 Frame = list[Any]
 
@@ -173,31 +175,11 @@ def decode_packet(data: bytes) -> Frame:
         frame = msgpack.unpackb(data, strict_map_key=False)
     except (ValueError, TypeError, msgpack.UnpackException) as error:  # TypeError: a list as a map's key
         raise ProtocolViolationError(f"a packet of {len(data)} bytes holds no frame: {error}") from None
-    return _checked(frame)
+    return checked(frame, _LENGTHS)
 
 
-class Decoder:
-    """Cuts a byte stream into frames; keeps what is incomplete."""
+class Decoder(FrameDecoder):
+    """Of the sockets of one machine."""
 
     def __init__(self, limit_bytes: int = FRAME_BYTES_MAX) -> None:
-        self._unpacker = msgpack.Unpacker(max_buffer_size=limit_bytes, strict_map_key=False)
-
-    def feed(self, data: bytes | memoryview) -> list[Frame]:
-        """All frames that `data` completes, in order.
-
-        Raises:
-            ProtocolViolationError: no frame can look like this, or one is larger than the limit. The stream is of no use afterwards.
-        """
-        try:
-            self._unpacker.feed(data)
-            return [_checked(frame) for frame in self._unpacker]
-        except msgpack.BufferFull:
-            raise ProtocolViolationError("a frame is larger than the limit") from None
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise ProtocolViolationError(f"the stream holds no frame: {type(error).__name__} {error}") from None
-
-
-def _checked(frame: Any) -> Frame:
-    if type(frame) is list and frame and type(frame[0]) is int and _LENGTHS.get(frame[0]) == len(frame):
-        return frame
-    raise ProtocolViolationError(f"not a frame: {repr(frame)[:80]}")
+        super().__init__(_LENGTHS, limit_bytes)
