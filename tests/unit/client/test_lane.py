@@ -106,6 +106,14 @@ def scene() -> Iterator[Scene]:
     scene.close()
 
 
+def test_who_waits_before_it_has_begun_is_served_once_it_has(scene: Scene) -> None:
+    waiter = scene.session.waiter(b"reply")
+    scene.peer.say(b"reply")
+    assert not scene.lane.wait(waiter, 0.01), "nobody has said yet whose frames these are"
+    scene.begin()
+    assert scene.lane.wait(waiter, 10)
+
+
 def test_what_is_sent_again_goes_first(scene: Scene) -> None:
     scene.session.number = 2
     scene.session.add()
