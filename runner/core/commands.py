@@ -97,7 +97,45 @@ class FenceAgent:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class SuspendAgent:
+    machine_id: MachineId
+    generation: int
+    snapshot: int
+    action: str  # "quiet", "prepare", "call off"
+    interrupts: bool = False  # with "quiet": what runs is interrupted and given back
+
+
 # ---- to the provider ----
+@dataclass(frozen=True, slots=True)
+class SuspendMachine:
+    machine_id: MachineId
+    snapshot: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeMachine:
+    """From its snapshot, which the journal says is used up."""
+
+    machine_id: MachineId
+    snapshot: int
+
+
+@dataclass(frozen=True, slots=True)
+class ColdStartMachine:
+    """Discard what is left of it, a snapshot above all, and boot it again by the same name."""
+
+    machine_id: MachineId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyMachine:
+    """Ask the provider what has become of it."""
+
+    machine_id: MachineId
+
+
 @dataclass(frozen=True, slots=True)
 class CreateMachine:
     machine_id: MachineId
@@ -250,6 +288,11 @@ Command = (
     | ResumeAttempt
     | ReplyCheckpoint
     | FenceAgent
+    | SuspendAgent
+    | SuspendMachine
+    | ResumeMachine
+    | ColdStartMachine
+    | SurveyMachine
     | CreateMachine
     | DestroyMachine
     | NotifyReady

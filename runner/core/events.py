@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from runner.core.group_events import GroupRemovalRequested, GroupRequested
 from runner.core.stream_events import ItemsYielded, StreamDropped, StreamRead
+from runner.core.suspend_events import SuspendEvent
 from runner.core.value_events import ObjectBrought as ObjectBrought  # noqa: PLC0414
 from runner.core.value_events import ObjectWanted as ObjectWanted  # noqa: PLC0414
 from runner.core.value_events import ValuesKept as ValuesKept  # noqa: PLC0414
@@ -212,6 +213,7 @@ class MachineRegistered:
     host_id: str
     phases: Mapping[str, float] = field(default_factory=dict)  # unix seconds
     labels: Labels = ()  # beside those of its pool
+    snapshot: int = 0  # it was made ready for this one, and may come from it; 0: a new agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +378,7 @@ Event = (
     | MachineExited
     | MachineRemovalRequested
     | MachineDestroyed
+    | SuspendEvent
     | LoopStalled
     | AttemptStarted
     | AttemptSucceeded

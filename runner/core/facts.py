@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from runner.core.suspend_facts import SuspendFact
 from runner.core.values import (
     CheckpointRecord,
     FailureRecord,
@@ -294,6 +295,7 @@ class MachineJoined(NamedTuple):
     phases: Mapping[str, float]
     now_s: float
     labels: Labels = ()
+    is_awake: bool = False  # the same agent, back from a suspend: what it was sent and runs is still there
 
 
 # ---- generators ----
@@ -372,4 +374,5 @@ Fact = (
     | ItemsStored
     | ItemsTaken
     | StreamEnded
+    | SuspendFact
 )

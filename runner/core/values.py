@@ -83,6 +83,8 @@ class PoolRecord(NamedTuple):
     is_single_use: bool = False  # a machine serves one task and goes
     labels: Labels = ()  # that each has
     unknown_labels: tuple[str, ...] = ()  # keys that each has too, with values that are seen only once it is there
+    suspends_idle: bool = False  # an idle machine is suspended instead of drained
+    max_suspended_s: float = 0.0  # one that has slept for so long is destroyed; 0: no limit
 
 
 class CheckpointRecord(NamedTuple):
@@ -160,6 +162,9 @@ class CoreConfig:
 
     lost_after_s: float = 60.0
     boot_deadline_s: float = 120.0
+    prepare_deadline_s: float = 60.0  # from the end of what ran to an agent that has hung up: hooks, and last reports
+    suspend_deadline_s: float = 180.0  # for the provider to save
+    resume_deadline_s: float = 60.0  # from the resume to an agent whose hooks have run; then it is started cold
     client_lost_after_s: float = 30.0
     backoff_first_s: float = 0.5  # doubles per retry
     backoff_max_s: float = 30.0

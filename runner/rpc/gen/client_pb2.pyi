@@ -430,7 +430,7 @@ class ListMachinesReply(_message.Message):
     def __init__(self, machines: _Optional[_Iterable[_Union[MachineInfo, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class MachineInfo(_message.Message):
-    __slots__ = ("machine_id", "state", "generation", "total", "available", "provider", "provider_machine_id", "pid", "host_id", "phases", "reason", "running_tasks", "pool", "size", "region", "labels", "cost")
+    __slots__ = ("machine_id", "state", "generation", "total", "available", "provider", "provider_machine_id", "pid", "host_id", "phases", "reason", "running_tasks", "pool", "size", "region", "labels", "cost", "snapshot", "sleep", "slept_s")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -462,6 +462,9 @@ class MachineInfo(_message.Message):
     REGION_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     COST_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    SLEEP_FIELD_NUMBER: _ClassVar[int]
+    SLEPT_S_FIELD_NUMBER: _ClassVar[int]
     machine_id: str
     state: str
     generation: int
@@ -479,7 +482,10 @@ class MachineInfo(_message.Message):
     region: str
     labels: _containers.ScalarMap[str, str]
     cost: float
-    def __init__(self, machine_id: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., available: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider: _Optional[str] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., host_id: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., running_tasks: _Optional[int] = ..., pool: _Optional[str] = ..., size: _Optional[str] = ..., region: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., cost: _Optional[float] = ...) -> None: ...
+    snapshot: int
+    sleep: str
+    slept_s: float
+    def __init__(self, machine_id: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., available: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider: _Optional[str] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., host_id: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., running_tasks: _Optional[int] = ..., pool: _Optional[str] = ..., size: _Optional[str] = ..., region: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., cost: _Optional[float] = ..., snapshot: _Optional[int] = ..., sleep: _Optional[str] = ..., slept_s: _Optional[float] = ...) -> None: ...
 
 class PoolInfo(_message.Message):
     __slots__ = ("name", "machine", "min", "max", "coming", "ready", "idle", "going", "problem", "hopeless")
@@ -691,6 +697,49 @@ class RemoveMachineRequest(_message.Message):
     def __init__(self, machine_id: _Optional[str] = ..., force: bool = ...) -> None: ...
 
 class RemoveMachineReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SuspendMachinesRequest(_message.Message):
+    __slots__ = ("machine_ids", "interrupts")
+    MACHINE_IDS_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPTS_FIELD_NUMBER: _ClassVar[int]
+    machine_ids: _containers.RepeatedScalarFieldContainer[str]
+    interrupts: bool
+    def __init__(self, machine_ids: _Optional[_Iterable[str]] = ..., interrupts: bool = ...) -> None: ...
+
+class SuspendMachinesReply(_message.Message):
+    __slots__ = ("machine_ids",)
+    MACHINE_IDS_FIELD_NUMBER: _ClassVar[int]
+    machine_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, machine_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ResumeMachinesRequest(_message.Message):
+    __slots__ = ("machine_ids",)
+    MACHINE_IDS_FIELD_NUMBER: _ClassVar[int]
+    machine_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, machine_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ResumeMachinesReply(_message.Message):
+    __slots__ = ("machine_ids",)
+    MACHINE_IDS_FIELD_NUMBER: _ClassVar[int]
+    machine_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, machine_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SetMachineConfigRequest(_message.Message):
+    __slots__ = ("config",)
+    class ConfigEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    config: _containers.ScalarMap[str, str]
+    def __init__(self, config: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class SetMachineConfigReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -85,6 +85,21 @@ class ClientStub(object):
                 request_serializer=runner_dot_v1_dot_client__pb2.RemoveMachineRequest.SerializeToString,
                 response_deserializer=runner_dot_v1_dot_client__pb2.RemoveMachineReply.FromString,
                 _registered_method=True)
+        self.SuspendMachines = channel.unary_unary(
+                '/runner.v1.Client/SuspendMachines',
+                request_serializer=runner_dot_v1_dot_client__pb2.SuspendMachinesRequest.SerializeToString,
+                response_deserializer=runner_dot_v1_dot_client__pb2.SuspendMachinesReply.FromString,
+                _registered_method=True)
+        self.ResumeMachines = channel.unary_unary(
+                '/runner.v1.Client/ResumeMachines',
+                request_serializer=runner_dot_v1_dot_client__pb2.ResumeMachinesRequest.SerializeToString,
+                response_deserializer=runner_dot_v1_dot_client__pb2.ResumeMachinesReply.FromString,
+                _registered_method=True)
+        self.SetMachineConfig = channel.unary_unary(
+                '/runner.v1.Client/SetMachineConfig',
+                request_serializer=runner_dot_v1_dot_client__pb2.SetMachineConfigRequest.SerializeToString,
+                response_deserializer=runner_dot_v1_dot_client__pb2.SetMachineConfigReply.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/runner.v1.Client/Shutdown',
                 request_serializer=runner_dot_v1_dot_client__pb2.ShutdownRequest.SerializeToString,
@@ -163,6 +178,26 @@ class ClientServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SuspendMachines(self, request, context):
+        """Ask for a suspend, or for the end of one; both return when the wish is durable. ListMachines shows how far they have come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeMachines(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetMachineConfig(self, request, context):
+        """What `after_resume` hooks are handed from now on. Kept in memory only: it may hold secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -221,6 +256,21 @@ def add_ClientServicer_to_server(servicer, server):
                     servicer.RemoveMachine,
                     request_deserializer=runner_dot_v1_dot_client__pb2.RemoveMachineRequest.FromString,
                     response_serializer=runner_dot_v1_dot_client__pb2.RemoveMachineReply.SerializeToString,
+            ),
+            'SuspendMachines': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendMachines,
+                    request_deserializer=runner_dot_v1_dot_client__pb2.SuspendMachinesRequest.FromString,
+                    response_serializer=runner_dot_v1_dot_client__pb2.SuspendMachinesReply.SerializeToString,
+            ),
+            'ResumeMachines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeMachines,
+                    request_deserializer=runner_dot_v1_dot_client__pb2.ResumeMachinesRequest.FromString,
+                    response_serializer=runner_dot_v1_dot_client__pb2.ResumeMachinesReply.SerializeToString,
+            ),
+            'SetMachineConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMachineConfig,
+                    request_deserializer=runner_dot_v1_dot_client__pb2.SetMachineConfigRequest.FromString,
+                    response_serializer=runner_dot_v1_dot_client__pb2.SetMachineConfigReply.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -498,6 +548,87 @@ class Client(object):
             '/runner.v1.Client/RemoveMachine',
             runner_dot_v1_dot_client__pb2.RemoveMachineRequest.SerializeToString,
             runner_dot_v1_dot_client__pb2.RemoveMachineReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendMachines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runner.v1.Client/SuspendMachines',
+            runner_dot_v1_dot_client__pb2.SuspendMachinesRequest.SerializeToString,
+            runner_dot_v1_dot_client__pb2.SuspendMachinesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeMachines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runner.v1.Client/ResumeMachines',
+            runner_dot_v1_dot_client__pb2.ResumeMachinesRequest.SerializeToString,
+            runner_dot_v1_dot_client__pb2.ResumeMachinesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMachineConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runner.v1.Client/SetMachineConfig',
+            runner_dot_v1_dot_client__pb2.SetMachineConfigRequest.SerializeToString,
+            runner_dot_v1_dot_client__pb2.SetMachineConfigReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -9,6 +9,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class WakeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WAKE_KIND_UNSPECIFIED: _ClassVar[WakeKind]
+    WAKE_KIND_RESUMED: _ClassVar[WakeKind]
+    WAKE_KIND_COLD: _ClassVar[WakeKind]
+    WAKE_KIND_CANCELLED: _ClassVar[WakeKind]
+
+class SuspendAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SUSPEND_ACTION_UNSPECIFIED: _ClassVar[SuspendAction]
+    SUSPEND_ACTION_QUIET: _ClassVar[SuspendAction]
+    SUSPEND_ACTION_PREPARE: _ClassVar[SuspendAction]
+    SUSPEND_ACTION_CALL_OFF: _ClassVar[SuspendAction]
+
 class StopReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STOP_REASON_UNSPECIFIED: _ClassVar[StopReason]
@@ -17,15 +31,34 @@ class StopReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STOP_REASON_FENCED: _ClassVar[StopReason]
     STOP_REASON_DRAIN: _ClassVar[StopReason]
     STOP_REASON_RELEASED: _ClassVar[StopReason]
+
+class SuspendProgress(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SUSPEND_PROGRESS_UNSPECIFIED: _ClassVar[SuspendProgress]
+    SUSPEND_PROGRESS_QUIET: _ClassVar[SuspendProgress]
+    SUSPEND_PROGRESS_PREPARED: _ClassVar[SuspendProgress]
+    SUSPEND_PROGRESS_REFUSED: _ClassVar[SuspendProgress]
+WAKE_KIND_UNSPECIFIED: WakeKind
+WAKE_KIND_RESUMED: WakeKind
+WAKE_KIND_COLD: WakeKind
+WAKE_KIND_CANCELLED: WakeKind
+SUSPEND_ACTION_UNSPECIFIED: SuspendAction
+SUSPEND_ACTION_QUIET: SuspendAction
+SUSPEND_ACTION_PREPARE: SuspendAction
+SUSPEND_ACTION_CALL_OFF: SuspendAction
 STOP_REASON_UNSPECIFIED: StopReason
 STOP_REASON_CANCELLED: StopReason
 STOP_REASON_TIMEOUT: StopReason
 STOP_REASON_FENCED: StopReason
 STOP_REASON_DRAIN: StopReason
 STOP_REASON_RELEASED: StopReason
+SUSPEND_PROGRESS_UNSPECIFIED: SuspendProgress
+SUSPEND_PROGRESS_QUIET: SuspendProgress
+SUSPEND_PROGRESS_PREPARED: SuspendProgress
+SUSPEND_PROGRESS_REFUSED: SuspendProgress
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("peer", "machine_id", "join_token", "csr_pem", "agent_instance_id", "total", "provider_machine_id", "pid", "phases", "resumed", "labels", "sent_unix_s")
+    __slots__ = ("peer", "machine_id", "join_token", "csr_pem", "agent_instance_id", "total", "provider_machine_id", "pid", "phases", "resumed", "snapshot", "labels", "sent_unix_s")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +83,7 @@ class RegisterRequest(_message.Message):
     PID_FIELD_NUMBER: _ClassVar[int]
     PHASES_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     SENT_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     peer: _types_pb2.Peer
@@ -62,12 +96,13 @@ class RegisterRequest(_message.Message):
     pid: int
     phases: _containers.ScalarMap[str, float]
     resumed: bool
+    snapshot: int
     labels: _containers.ScalarMap[str, str]
     sent_unix_s: float
-    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., machine_id: _Optional[str] = ..., join_token: _Optional[str] = ..., csr_pem: _Optional[bytes] = ..., agent_instance_id: _Optional[str] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., phases: _Optional[_Mapping[str, float]] = ..., resumed: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., sent_unix_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., machine_id: _Optional[str] = ..., join_token: _Optional[str] = ..., csr_pem: _Optional[bytes] = ..., agent_instance_id: _Optional[str] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., phases: _Optional[_Mapping[str, float]] = ..., resumed: bool = ..., snapshot: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., sent_unix_s: _Optional[float] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
-    __slots__ = ("peer", "cluster_id", "generation", "certificate_pem", "fleet_address", "store_path", "artefact_path", "heartbeat_s", "lost_after_s", "destroy_after_s", "peer_certificate_pem")
+    __slots__ = ("peer", "cluster_id", "generation", "certificate_pem", "fleet_address", "store_path", "artefact_path", "heartbeat_s", "lost_after_s", "destroy_after_s", "peer_certificate_pem", "wake")
     PEER_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +114,7 @@ class RegisterReply(_message.Message):
     LOST_AFTER_S_FIELD_NUMBER: _ClassVar[int]
     DESTROY_AFTER_S_FIELD_NUMBER: _ClassVar[int]
     PEER_CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
+    WAKE_FIELD_NUMBER: _ClassVar[int]
     peer: _types_pb2.Peer
     cluster_id: str
     generation: int
@@ -90,7 +126,31 @@ class RegisterReply(_message.Message):
     lost_after_s: float
     destroy_after_s: float
     peer_certificate_pem: bytes
-    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., cluster_id: _Optional[str] = ..., generation: _Optional[int] = ..., certificate_pem: _Optional[bytes] = ..., fleet_address: _Optional[str] = ..., store_path: _Optional[str] = ..., artefact_path: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., lost_after_s: _Optional[float] = ..., destroy_after_s: _Optional[float] = ..., peer_certificate_pem: _Optional[bytes] = ...) -> None: ...
+    wake: Wake
+    def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., cluster_id: _Optional[str] = ..., generation: _Optional[int] = ..., certificate_pem: _Optional[bytes] = ..., fleet_address: _Optional[str] = ..., store_path: _Optional[str] = ..., artefact_path: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., lost_after_s: _Optional[float] = ..., destroy_after_s: _Optional[float] = ..., peer_certificate_pem: _Optional[bytes] = ..., wake: _Optional[_Union[Wake, _Mapping]] = ...) -> None: ...
+
+class Wake(_message.Message):
+    __slots__ = ("kind", "snapshot", "slept_s", "now_unix_s", "config", "hooks_s")
+    class ConfigEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    SLEPT_S_FIELD_NUMBER: _ClassVar[int]
+    NOW_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    HOOKS_S_FIELD_NUMBER: _ClassVar[int]
+    kind: WakeKind
+    snapshot: int
+    slept_s: float
+    now_unix_s: float
+    config: _containers.ScalarMap[str, str]
+    hooks_s: float
+    def __init__(self, kind: _Optional[_Union[WakeKind, str]] = ..., snapshot: _Optional[int] = ..., slept_s: _Optional[float] = ..., now_unix_s: _Optional[float] = ..., config: _Optional[_Mapping[str, str]] = ..., hooks_s: _Optional[float] = ...) -> None: ...
 
 class AssignmentsRequest(_message.Message):
     __slots__ = ("machine_id", "generation", "agent_instance_id", "received_seq", "wants_lane")
@@ -121,7 +181,7 @@ class AgentCommands(_message.Message):
     def __init__(self, acked_report_seq: _Optional[int] = ..., acked_sent_s: _Optional[float] = ..., commands: _Optional[_Iterable[_Union[AgentCommand, _Mapping]]] = ..., seq: _Optional[int] = ..., lane: _Optional[_Union[_types_pb2.Lane, _Mapping]] = ...) -> None: ...
 
 class AgentCommand(_message.Message):
-    __slots__ = ("function", "package", "start", "stop", "resume", "free_segment", "relay", "preload", "exit", "checkpoint_committed", "actor_input", "items_read", "bring")
+    __slots__ = ("function", "package", "start", "stop", "resume", "free_segment", "relay", "preload", "exit", "checkpoint_committed", "actor_input", "items_read", "bring", "suspend")
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +195,7 @@ class AgentCommand(_message.Message):
     ACTOR_INPUT_FIELD_NUMBER: _ClassVar[int]
     ITEMS_READ_FIELD_NUMBER: _ClassVar[int]
     BRING_FIELD_NUMBER: _ClassVar[int]
+    SUSPEND_FIELD_NUMBER: _ClassVar[int]
     function: _types_pb2.Function
     package: _types_pb2.Package
     start: Assignment
@@ -148,7 +209,20 @@ class AgentCommand(_message.Message):
     actor_input: ActorInput
     items_read: ItemsRead
     bring: Bring
-    def __init__(self, function: _Optional[_Union[_types_pb2.Function, _Mapping]] = ..., package: _Optional[_Union[_types_pb2.Package, _Mapping]] = ..., start: _Optional[_Union[Assignment, _Mapping]] = ..., stop: _Optional[_Union[StopAttempt, _Mapping]] = ..., resume: _Optional[_Union[ResumeAttempt, _Mapping]] = ..., free_segment: _Optional[_Union[FreeSegment, _Mapping]] = ..., relay: _Optional[_Union[RelayToExecutor, _Mapping]] = ..., preload: _Optional[_Union[Preload, _Mapping]] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ..., checkpoint_committed: _Optional[_Union[CommitCheckpointReply, _Mapping]] = ..., actor_input: _Optional[_Union[ActorInput, _Mapping]] = ..., items_read: _Optional[_Union[ItemsRead, _Mapping]] = ..., bring: _Optional[_Union[Bring, _Mapping]] = ...) -> None: ...
+    suspend: Suspend
+    def __init__(self, function: _Optional[_Union[_types_pb2.Function, _Mapping]] = ..., package: _Optional[_Union[_types_pb2.Package, _Mapping]] = ..., start: _Optional[_Union[Assignment, _Mapping]] = ..., stop: _Optional[_Union[StopAttempt, _Mapping]] = ..., resume: _Optional[_Union[ResumeAttempt, _Mapping]] = ..., free_segment: _Optional[_Union[FreeSegment, _Mapping]] = ..., relay: _Optional[_Union[RelayToExecutor, _Mapping]] = ..., preload: _Optional[_Union[Preload, _Mapping]] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ..., checkpoint_committed: _Optional[_Union[CommitCheckpointReply, _Mapping]] = ..., actor_input: _Optional[_Union[ActorInput, _Mapping]] = ..., items_read: _Optional[_Union[ItemsRead, _Mapping]] = ..., bring: _Optional[_Union[Bring, _Mapping]] = ..., suspend: _Optional[_Union[Suspend, _Mapping]] = ...) -> None: ...
+
+class Suspend(_message.Message):
+    __slots__ = ("snapshot", "action", "interrupts", "hooks_s")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    INTERRUPTS_FIELD_NUMBER: _ClassVar[int]
+    HOOKS_S_FIELD_NUMBER: _ClassVar[int]
+    snapshot: int
+    action: SuspendAction
+    interrupts: bool
+    hooks_s: float
+    def __init__(self, snapshot: _Optional[int] = ..., action: _Optional[_Union[SuspendAction, str]] = ..., interrupts: bool = ..., hooks_s: _Optional[float] = ...) -> None: ...
 
 class AttemptKey(_message.Message):
     __slots__ = ("task_id", "attempt")
@@ -285,7 +359,7 @@ class ReportReply(_message.Message):
     def __init__(self) -> None: ...
 
 class ReportItem(_message.Message):
-    __slots__ = ("started", "ended", "returned", "blocked", "unblocked", "metrics", "logs", "checkpoint", "relay", "executor_gone", "phase", "actor_ready", "actor_output", "items", "pull_served", "values_kept", "bring_failed")
+    __slots__ = ("started", "ended", "returned", "blocked", "unblocked", "metrics", "logs", "checkpoint", "relay", "executor_gone", "phase", "actor_ready", "actor_output", "items", "pull_served", "values_kept", "bring_failed", "suspend_step", "awake")
     STARTED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
@@ -303,6 +377,8 @@ class ReportItem(_message.Message):
     PULL_SERVED_FIELD_NUMBER: _ClassVar[int]
     VALUES_KEPT_FIELD_NUMBER: _ClassVar[int]
     BRING_FAILED_FIELD_NUMBER: _ClassVar[int]
+    SUSPEND_STEP_FIELD_NUMBER: _ClassVar[int]
+    AWAKE_FIELD_NUMBER: _ClassVar[int]
     started: AttemptStarted
     ended: AttemptEnded
     returned: AttemptReturned
@@ -320,7 +396,27 @@ class ReportItem(_message.Message):
     pull_served: PullServed
     values_kept: ValuesKept
     bring_failed: BringFailed
-    def __init__(self, started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., returned: _Optional[_Union[AttemptReturned, _Mapping]] = ..., blocked: _Optional[_Union[AttemptBlocked, _Mapping]] = ..., unblocked: _Optional[_Union[AttemptUnblocked, _Mapping]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., logs: _Optional[_Union[LogLines, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSaved, _Mapping]] = ..., relay: _Optional[_Union[RelayFromExecutor, _Mapping]] = ..., executor_gone: _Optional[_Union[ExecutorGone, _Mapping]] = ..., phase: _Optional[_Union[BootPhase, _Mapping]] = ..., actor_ready: _Optional[_Union[ActorReady, _Mapping]] = ..., actor_output: _Optional[_Union[ActorOutput, _Mapping]] = ..., items: _Optional[_Union[Items, _Mapping]] = ..., pull_served: _Optional[_Union[PullServed, _Mapping]] = ..., values_kept: _Optional[_Union[ValuesKept, _Mapping]] = ..., bring_failed: _Optional[_Union[BringFailed, _Mapping]] = ...) -> None: ...
+    suspend_step: SuspendStep
+    awake: Awake
+    def __init__(self, started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., returned: _Optional[_Union[AttemptReturned, _Mapping]] = ..., blocked: _Optional[_Union[AttemptBlocked, _Mapping]] = ..., unblocked: _Optional[_Union[AttemptUnblocked, _Mapping]] = ..., metrics: _Optional[_Union[Metrics, _Mapping]] = ..., logs: _Optional[_Union[LogLines, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSaved, _Mapping]] = ..., relay: _Optional[_Union[RelayFromExecutor, _Mapping]] = ..., executor_gone: _Optional[_Union[ExecutorGone, _Mapping]] = ..., phase: _Optional[_Union[BootPhase, _Mapping]] = ..., actor_ready: _Optional[_Union[ActorReady, _Mapping]] = ..., actor_output: _Optional[_Union[ActorOutput, _Mapping]] = ..., items: _Optional[_Union[Items, _Mapping]] = ..., pull_served: _Optional[_Union[PullServed, _Mapping]] = ..., values_kept: _Optional[_Union[ValuesKept, _Mapping]] = ..., bring_failed: _Optional[_Union[BringFailed, _Mapping]] = ..., suspend_step: _Optional[_Union[SuspendStep, _Mapping]] = ..., awake: _Optional[_Union[Awake, _Mapping]] = ...) -> None: ...
+
+class SuspendStep(_message.Message):
+    __slots__ = ("snapshot", "progress", "reason")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    snapshot: int
+    progress: SuspendProgress
+    reason: str
+    def __init__(self, snapshot: _Optional[int] = ..., progress: _Optional[_Union[SuspendProgress, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Awake(_message.Message):
+    __slots__ = ("snapshot", "failure")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    snapshot: int
+    failure: str
+    def __init__(self, snapshot: _Optional[int] = ..., failure: _Optional[str] = ...) -> None: ...
 
 class PullServed(_message.Message):
     __slots__ = ("address",)
