@@ -145,7 +145,9 @@ class ClientLane:
 
     def _pump_until(self, waiter: Waiter, deadline_s: float | None) -> bool:
         """Read for everybody until `waiter` is done; False when the time is over, or there is no lane now."""
-        if not self._is_open or self._session is None:  # has ended, or is not begun: a thread may be faster than the loop
+        if (
+            not self._is_open or self._session is None
+        ):  # has ended, or is not begun: a thread may be faster than the loop
             return waiter.done
         self._watch.modify(self._sock, 0)
         try:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from runner.core import facts as f
+from runner.core.apply_suspend import SUSPEND_FACTS, come_back
 from runner.core.commands import CreateMachine, DestroyMachine, FenceAgent, NoteMachineState
 from runner.core.machine import COUNTED, ENDED, Machine, MachineState
 from runner.core.pool import Pool
@@ -24,7 +25,8 @@ def _add(state: State, fact: f.MachineAdded) -> None:
     state.machine_order += 1
     state.machines[fact.machine_id] = machine
     state.count_capacity(machine, 1)
-    state.set_timer(fact.now_s + state.config.boot_deadline_s, BOOT, fact.machine_id)
+    machine.boot_due_s = fact.now_s + state.config.boot_deadline_s
+    state.set_timer(machine.boot_due_s, BOOT, fact.machine_id)
     state.commands.append(NoteMachineState(fact.machine_id, machine.state.label, 0))
 
 
@@ -39,7 +41,8 @@ def _move(state: State, fact: f.MachineMoved) -> None:
     if to is MachineState.CREATING:
         state.commands.append(CreateMachine(machine.machine_id, machine.shape, machine.pool))
     if to in ENDED:
-        _leave_host(state, machine)
+        machine.sleep = None
+        state.leave_host(machine)
     if to is MachineState.LOST or to is MachineState.STOPPING:
         if machine.generation:
             state.commands.append(FenceAgent(machine.machine_id, machine.generation, fact.reason))
@@ -54,25 +57,21 @@ def _move(state: State, fact: f.MachineMoved) -> None:
 _LAST_STEPS = frozenset({MachineState.STOPPING, MachineState.BOOT_FAILED, MachineState.DESTROYING})
 
 
-def _leave_host(state: State, machine: Machine) -> None:
-    on_host = state.hosts.get(machine.host_id)
-    if on_host is not None and machine in on_host:
-        del on_host[machine]
-        if not on_host:
-            del state.hosts[machine.host_id]
-
-
 def _join(state: State, fact: f.MachineJoined) -> None:
-    """A new agent instance; it knows nothing of what an older one was sent."""
+    """A new agent instance, which knows nothing of what an older one was sent; or one that slept, and knows all."""
     machine = state.machines[fact.machine_id]
+    state.leave_host(machine)
     machine.generation = fact.generation
     machine.agent_instance_id = fact.agent_instance_id
     machine.host_id, machine.phases = fact.host_id, fact.phases
     machine.heard_s = machine.joined_s = fact.now_s
-    machine.sent_functions.clear()
-    machine.sent_packages.clear()
     state.hosts.setdefault(machine.host_id, {})[machine] = None
-    _reshape(state, machine, fact)
+    if fact.is_awake:
+        come_back(state, machine)
+    else:
+        machine.sent_functions.clear()
+        machine.sent_packages.clear()
+        _reshape(state, machine, fact)
     if machine.state is MachineState.BOOTING:
         state.move_machine(machine, MachineState.READY)
     else:
@@ -115,6 +114,8 @@ def _counted(state: State, record: PoolRecord) -> Pool:
     for machine in state.machines.values():
         if machine.pool == record.name:
             pool.counts[machine.state] += 1
+            if machine.state is MachineState.SUSPENDED:
+                pool.asleep[machine] = None
     return pool
 
 
@@ -129,4 +130,5 @@ FLEET_FACTS: dict[type[Any], Callable[[State, Any], None]] = {
     f.MachineMoved: _move,
     f.MachineJoined: _join,
     f.PoolsSet: _set_pools,
+    **SUSPEND_FACTS,
 }

@@ -120,6 +120,19 @@ class Cluster:
         """Whether an agent of this generation may talk to us (ready or draining)."""
         return queries.is_machine_live(self._state.machines.get(machine_id), generation)
 
+    def is_admitted(self, machine_id: MachineId, agent_instance_id: str) -> bool:
+        """Whether this agent is the one that speaks for the machine now."""
+        return queries.is_admitted(self._state.machines.get(machine_id), agent_instance_id)
+
+    def must_ask_again(self, machine_id: MachineId) -> bool:
+        """Whether an agent that is being suspended cannot be told yet what has become of that."""
+        return queries.must_ask_again(self._state.machines.get(machine_id))
+
+    def wake_of(self, machine_id: MachineId) -> tuple[str, int, float] | None:
+        """What its agent has woken of: "resumed", "cold" or "cancelled", the snapshot's number, seconds asleep. None: of nothing."""
+        machine = self._state.machines.get(machine_id)
+        return None if machine is None else machine.wake
+
     def has_client(self, client_id: ClientId) -> bool:
         return client_id in self._state.clients
 

@@ -14,10 +14,12 @@ from runner.core.commands import DestroyMachine, FenceAgent
 from runner.core.decide_clients import close_client
 from runner.core.decide_groups import deadline_due, lose_bundles
 from runner.core.decide_pools import POOL_EVENTS, boot_failed, machine_lost, one_fewer
+from runner.core.decide_suspend import SUSPEND_EVENTS, due, end_sleeper, exited, returned, survey, wake
 from runner.core.lineage import lose_values
-from runner.core.machine import BOOTING, ENDED, LIVE, Machine, MachineState
+from runner.core.machine import BOOTING, ENDED, LIVE, SLEEPY, Machine, MachineState
 from runner.core.settle import end_attempt, failure_of, requeue
-from runner.core.state import BACKOFF, BOOT, CLIENT, GROUP, LEASE, SCALE
+from runner.core.sleep import REVOCABLE
+from runner.core.state import BACKOFF, BOOT, CLIENT, GROUP, LEASE, SCALE, SLEEP
 from runner.core.task import TaskState
 from runner.core.turn import Turn
 from runner.core.values import FailureKind
@@ -59,6 +61,8 @@ def _registered(turn: Turn, event: e.MachineRegistered) -> None:
         reason = "no such machine" if machine is None else f"this machine is {machine.state.label}"
         turn.state.commands.append(FenceAgent(event.machine_id, generation, reason))
         return
+    if (event.snapshot or machine.sleep is not None) and returned(turn, machine, event):
+        return
     if machine.state in LIVE:
         if machine.agent_instance_id == event.agent_instance_id:
             machine.heard_s = turn.now_s
@@ -88,7 +92,7 @@ def _heard(turn: Turn, event: e.MachineHeard) -> None:
     machine = turn.state.machines.get(event.machine_id)
     if machine is not None and machine.state in LIVE and machine.generation == event.generation:
         machine.heard_s = turn.now_s
-    else:
+    elif machine is None or machine.state is not MachineState.SUSPENDED or machine.generation != event.generation:
         turn.state.commands.append(FenceAgent(event.machine_id, event.generation, "this generation is over"))
 
 
@@ -99,7 +103,7 @@ def _exited(turn: Turn, event: e.MachineExited) -> None:
         return
     if machine.state in BOOTING:
         _fail_boot(turn, machine, event.reason)
-    elif machine.state in LIVE:
+    elif not exited(turn, machine, event.reason) and machine.state in LIVE:
         _lose(turn, machine, event.reason)
 
 
@@ -128,10 +132,14 @@ def _removal(turn: Turn, event: e.MachineRemovalRequested) -> None:
     if machine is None:
         return
     pool = turn.state.pools.get(machine.pool)
-    if pool is not None and not event.by_itself and machine.state in BOOTING | {MachineState.READY}:
+    if pool is not None and not event.by_itself and machine.state in BOOTING | SLEEPY | {MachineState.READY}:
         one_fewer(turn, pool)
+    if machine.sleep is not None and machine.sleep.stage in REVOCABLE:
+        wake(turn, machine, "removal requested")
     if machine.state in BOOTING:
         _move(turn, machine, MachineState.STOPPING, "removed while it booted")
+    elif machine.sleep is not None:
+        end_sleeper(turn, machine, "removal requested")
     elif machine.state in LIVE:
         if machine.state is MachineState.READY:
             _move(turn, machine, MachineState.DRAINING, "told to end" if event.by_itself else "removal requested")
@@ -147,6 +155,8 @@ def _destroyed(turn: Turn, event: e.MachineDestroyed) -> None:
         return
     if machine.state in BOOTING:
         _fail_boot(turn, machine, "destroyed by the provider")
+    elif machine.state is MachineState.SUSPENDED:
+        exited(turn, machine, "destroyed by the provider")
     elif machine.state in LIVE:
         _lose(turn, machine, "destroyed by the provider")
     _move(turn, machine, MachineState.DESTROYED)
@@ -180,14 +190,14 @@ def _backoff_due(turn: Turn, id_: str, _due_s: float) -> None:
 
 def _boot_due(turn: Turn, id_: str, _due_s: float) -> None:
     machine = turn.state.machines.get(MachineId(id_))
-    if machine is not None and machine.state in BOOTING:
+    if machine is not None and machine.state in BOOTING and machine.boot_due_s <= turn.now_s:
         reason = f"its agent did not register within {turn.state.config.boot_deadline_s:g} s"
         _fail_boot(turn, machine, reason)
 
 
 def _lease_due(turn: Turn, id_: str, due_s: float) -> None:
     machine = turn.state.machines.get(MachineId(id_))
-    if machine is None or machine.state not in LIVE or machine.lease_due_s != due_s:
+    if machine is None or not machine.is_live or machine.lease_due_s != due_s:
         return
     silent_s = turn.now_s - machine.heard_s
     limit_s = lease_s(turn.state)
@@ -218,6 +228,7 @@ _TIMERS: dict[int, Callable[[Turn, str, float], None]] = {
     CLIENT: _client_due,
     SCALE: _plan_due,
     GROUP: deadline_due,
+    SLEEP: due,
 }
 
 
@@ -228,6 +239,8 @@ def _restarted(turn: Turn, _event: e.CoordinatorRestarted) -> None:
     state.is_fleet_known = False
     reason = "the coordinator restarted"
     for machine in list(state.machines.values()):
+        if survey(turn, machine):
+            continue
         if machine.state not in ENDED:
             _move(turn, machine, MachineState.LOST, reason)
             lose_values(turn, machine.machine_id, reason)
@@ -264,5 +277,6 @@ FLEET_EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {
     e.LoopStalled: _stalled,
     e.ClockAdvanced: _clock,
     e.CoordinatorRestarted: _restarted,
+    **SUSPEND_EVENTS,
     **POOL_EVENTS,
 }

@@ -9,6 +9,7 @@ from typing import Any
 from runner.core import events as e
 from runner.core import facts as f
 from runner.core.commands import NotePool
+from runner.core.decide_suspend import begin, may_sleep, wake
 from runner.core.machine import Machine, MachineState
 from runner.core.pool import SHORT_LIFE_S, Pool
 from runner.core.scaling import plan
@@ -48,7 +49,7 @@ def _machines_wanted(turn: Turn, event: e.MachinesWanted) -> None:
 def one_fewer(turn: Turn, pool: Pool) -> None:
     """Somebody removed a machine: it is not to come back."""
     record = pool.record
-    if pool.ready + pool.coming <= record.min:
+    if pool.there <= record.min:
         least = max(0, record.min - 1)
         _set(turn, pool, least, _most(turn.state, pool, least))
     pool.start = 0
@@ -161,6 +162,8 @@ def replan(turn: Turn) -> None:
         if not wanted.grow and not pool.coming:
             pool.forget_trouble(turn.now_s)
         _shrink(turn, pool, wanted.spare)
+        for machine in list(pool.asleep)[-wanted.wake :] if wanted.wake else ():
+            wake(turn, machine, "work waits")
         if not state.is_budget_spent:
             _grow(turn, pool, wanted.grow)
         due_s = pool.next_due_s(turn.now_s)
@@ -199,6 +202,9 @@ def _grow(turn: Turn, pool: Pool, count: int) -> None:
 
 def _shrink(turn: Turn, pool: Pool, spare: int) -> None:
     for machine in list(pool.idle_too_long(turn.now_s))[:spare] if spare else ():
+        if pool.record.suspends_idle and may_sleep(machine):
+            begin(turn, machine, "idle")
+            continue
         turn.record(f.MachineMoved(machine.machine_id, MachineState.DRAINING, "idle"))
 
 

@@ -7,10 +7,11 @@ from collections import Counter
 from runner.core.actors import ActorState
 from runner.core.feasibility import is_feasible
 from runner.core.groups import GroupState
-from runner.core.machine import COUNTED, ENDED, LIVE, Machine, MachineState
+from runner.core.machine import COUNTED, ENDED, SLEEPY, Machine, MachineState
 from runner.core.objects import ObjectState
 from runner.core.reservation import Reservation
 from runner.core.resources import Resources, amount_of, only_cpus
+from runner.core.sleep import REVOCABLE, Stage
 from runner.core.state import State
 from runner.core.streams import index_of
 from runner.core.task import Block, Task, TaskState
@@ -18,6 +19,12 @@ from runner.core.values import CPU
 from runner.core.wants import Key, Want
 from runner.ids import MachineId, ObjectId
 
+# Which stages stand behind a machine's state.
+STAGES = {
+    MachineState.SUSPENDING: {*REVOCABLE, Stage.PREPARING, Stage.SAVING, Stage.CALLED_OFF, Stage.WAKING},
+    MachineState.SUSPENDED: {Stage.SAVED},
+    MachineState.RESUMING: {Stage.STARTING, Stage.WAKING},
+}
 _PLACED = frozenset({TaskState.ASSIGNED, TaskState.RUNNING})
 
 
@@ -62,6 +69,10 @@ def _check_machine(machine: Machine) -> None:
     assert min([0, *expected.free.values(), *expected.gpu_free]) == 0, f"overcommitted: {machine.story()}"
     if machine.state in ENDED or not machine.generation:
         assert not machine.slots, machine.story()
+    assert (machine.sleep is not None) == (machine.state in SLEEPY), machine.story()
+    if machine.sleep is not None:
+        assert machine.sleep.snapshot == machine.snapshot, machine.story()
+        assert machine.sleep.stage in STAGES[machine.state], machine.story()
     awake = {t.task_id for s in machine.slots.values() if s.bundle is None for t in s.tasks if t.block is Block.AWAKE}
     assert awake == set(machine.awake)
 
@@ -211,7 +222,10 @@ def _check_places(state: State) -> None:
         segment = None if obj.value is None else obj.value.segment
         if segment is not None and segment.machine_id:
             expected.setdefault(segment.machine_id, set()).add(obj.object_id)
-            assert state.machines[segment.machine_id].state in LIVE, obj.story()
+            machine = state.machines[segment.machine_id]
+            assert machine.is_live or (machine.sleep is not None and machine.sleep.stage is Stage.CALLED_OFF), (
+                obj.story()
+            )
     assert {machine_id: set(there) for machine_id, there in state.objects.volatile.items()} == expected
 
 
@@ -273,7 +287,8 @@ def _check_counts(state: State) -> None:
         mine = [machine for machine in state.machines.values() if machine.pool == name]
         counted = Counter(machine.state for machine in mine)
         assert all(counted[kind] == count for kind, count in pool.counts.items() if kind is not MachineState.DESTROYED)
-        assert pool.ready + pool.coming <= pool.record.max, f"pool {name} has more machines than its maximum"
+        assert pool.there <= pool.record.max, f"pool {name} has more machines than its maximum"
+        assert set(pool.asleep) == {m for m in mine if m.state is MachineState.SUSPENDED}
         assert set(pool.idle) == {
             m for m in mine if m.state is MachineState.READY and not m.slots and not m.reservations
         }

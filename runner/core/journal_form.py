@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from runner.core import facts as f
+from runner.core import suspend_facts as s
 from runner.core.values import (
     ActorRecord,
     CheckpointRecord,
@@ -164,5 +165,13 @@ _KINDS: dict[int, tuple[type[Any], tuple[tuple[int, _Thaw], ...]]] = {
     47: (f.GroupPlaced, ((1, _places),)),
     48: (f.BundlesLost, ((1, tuple),)),
     49: (f.GroupEnded, ((2, _failure),)),
+    80: (s.SuspendBegan, ()),
+    81: (s.SuspendAdvanced, ()),
+    82: (s.SuspendCalledOff, ()),
+    83: (s.SnapshotSaved, ()),
+    84: (s.SnapshotUsed, ()),
+    85: (s.SnapshotDropped, ()),
+    86: (s.MachineAwoke, ()),
+    87: (s.ResumeWanted, ()),
 }
 _TAGS: dict[type[Any], int] = {kind: tag for tag, (kind, _) in _KINDS.items()}

@@ -11,9 +11,10 @@ from typing import Any
 from runner.core import events as e
 from runner.core.commands import FreeSegment
 from runner.core.facts import InputsMissed, ObjectLost, ObjectMoved, TaskRerun
-from runner.core.machine import LIVE
+from runner.core.machine import MachineState
 from runner.core.objects import Object, ObjectState
 from runner.core.settle import fail_all, settle_if_doomed
+from runner.core.suspend_facts import SuspendCalledOff
 from runner.core.task import Task
 from runner.core.turn import Turn
 from runner.core.values import FailureKind, FailureRecord
@@ -56,7 +57,7 @@ def lose_strays(turn: Turn, object_ids: Iterable[ObjectId]) -> None:
         if segment is None or not segment.machine_id:
             continue
         machine = state.machines.get(segment.machine_id)
-        if machine is not None and machine.state in LIVE:
+        if machine is not None and machine.is_live:
             state.dirty_machines[machine] = None  # it may be about to end
         else:
             lose(turn, object_id, f"machine {segment.machine_id}, which alone had it, was gone when it was told")
@@ -134,7 +135,12 @@ def _brought(turn: Turn, event: e.ObjectBrought) -> None:
     is_it = obj is not None and old is not None and old.path == event.path and bool(old.machine_id)
     if event.value is None:
         machine = None if old is None else state.machines.get(old.machine_id)
-        if is_it and machine is not None and object_id in machine.emptying:  # nobody could wait for it
+        if not is_it or machine is None or object_id not in machine.emptying:
+            return
+        if machine.state is MachineState.SUSPENDING:
+            text = f"object {object_id} is nowhere else and could not be handed over: {event.why}"
+            turn.record(SuspendCalledOff(machine.machine_id, text))
+        else:  # nobody could wait for it
             lose(turn, object_id, f"machine {machine.machine_id} had to end and could not hand it over: {event.why}")
     elif is_it and obj is not None and obj.value is not None:
         turn.record(ObjectMoved(object_id, event.value._replace(contained=obj.value.contained)))

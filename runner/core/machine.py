@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runner.core.resources import Resources
+from runner.core.sleep import CONNECTED, Sleep
 from runner.core.task import Task
 from runner.core.values import Labels, Shape
 from runner.core.wants import Key, Want, matches, shape_of
@@ -60,8 +61,10 @@ TRANSITIONS: dict[MachineState, frozenset[MachineState]] = {
     _M.DESTROYED: frozenset(),
 }
 
-# An agent of the current generation may speak in these.
-LIVE = frozenset({_M.READY, _M.DRAINING})
+# An agent of the current generation may speak in these, unless it has hung up: see `Machine.is_live`.
+LIVE = frozenset({_M.READY, _M.DRAINING, _M.SUSPENDING, _M.RESUMING})
+# On its way to sleep, asleep, or on its way back.
+SLEEPY = frozenset({_M.SUSPENDING, _M.SUSPENDED, _M.RESUMING})
 BOOTING = frozenset({_M.REQUESTED, _M.CREATING, _M.BOOTING})
 # Its shape counts when we judge whether a task can ever run.
 COUNTED = BOOTING | {_M.READY, _M.SUSPENDING, _M.SUSPENDED, _M.RESUMING}
@@ -104,6 +107,7 @@ class Machine:
     is_single_use: bool = False
     has_served: bool = False  # an attempt was assigned
     joined_s: float = 0.0
+    boot_due_s: float = 0.0
     state: MachineState = MachineState.REQUESTED
     generation: int = 0
     agent_instance_id: str = ""
@@ -111,6 +115,9 @@ class Machine:
     host_id: str = ""
     phases: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+    snapshot: int = 0  # number of the newest suspend
+    sleep: Sleep | None = None  # set in SLEEPY states
+    wake: tuple[str, int, float] | None = None  # of what its agent woke last: kind, snapshot, how long it had slept
     slots: dict[int, Slot] = field(default_factory=dict)
     lent: int = 0  # CPUs of blocked attempts, which come back for them: nothing that stays may take them
     reservations: dict[Reservation, None] = field(default_factory=dict)  # of placement groups
@@ -123,6 +130,11 @@ class Machine:
     heard_s: float = 0.0
     lease_due_s: float = 0.0  # of its one valid timer; volatile too
     trail: list[str] = field(default_factory=lambda: ["requested"])
+
+    @property
+    def is_live(self) -> bool:
+        """Whether an agent of the current generation may speak."""
+        return self.state in LIVE and (self.sleep is None or self.sleep.stage in CONNECTED)
 
     def can_take(self, shape: Shape) -> bool:
         """Whether a new allocation may start here now; resuming attempts go first."""

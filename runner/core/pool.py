@@ -21,7 +21,8 @@ _BACKOFF_MAX_S = 30.0
 _SHORTAGE_FIRST_S = 30.0
 _SHORTAGE_MAX_S = 600.0
 _GONE = MachineState.DESTROYED
-_GOING = frozenset(MachineState) - BOOTING - {MachineState.READY, _GONE}
+_COMING = BOOTING | {MachineState.RESUMING}
+_GOING = frozenset(MachineState) - _COMING - {MachineState.READY, MachineState.SUSPENDED, _GONE}
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +32,7 @@ class Pool:
     record: PoolRecord
     counts: dict[MachineState, int] = field(default_factory=lambda: dict.fromkeys(MachineState, 0))
     idle: dict[Machine, float] = field(default_factory=dict)  # ready ones without work and since when, longest first
+    asleep: dict[Machine, None] = field(default_factory=dict)  # suspended ones, longest first
     start: int = 0  # machines that a start asks for; 0 once they have been there, or are known not to be had
     came: int = 0  # machines that have registered
     # ---- trouble ----
@@ -47,11 +49,16 @@ class Pool:
 
     @property
     def coming(self) -> int:
-        return sum(self.counts[state] for state in BOOTING)
+        return sum(self.counts[state] for state in _COMING)
 
     @property
     def ready(self) -> int:
         return self.counts[MachineState.READY]
+
+    @property
+    def there(self) -> int:
+        """Machines that can serve, now or soon."""
+        return self.coming + self.ready + len(self.asleep)
 
     @property
     def going(self) -> int:
@@ -70,15 +77,14 @@ class Pool:
     @property
     def is_elastic(self) -> bool:
         """Whether what waits changes how many machines it has."""
-        return self.record.max > self.record.min or self.record.is_single_use
+        return self.record.max > self.record.min or self.record.is_single_use or self.record.suspends_idle
 
     def load(self, now_s: float) -> PoolLoad:
         """What the plan looks at."""
         record = self.record
-        staying = self.coming + self.ready
         most = record.max if now_s >= self.limit_until_s else min(record.max, self.limit)
         if self.is_hopeless or now_s < self.retry_at_s:
-            most = min(most, staying + self.going)
+            most = min(most, self.there + self.going)
         least = min(max(record.min, self.start), record.max)
         return PoolLoad(
             record.shape,
@@ -92,6 +98,8 @@ class Pool:
             self.going,
             record.labels,
             record.unknown_labels,
+            len(self.asleep),
+            record.suspends_idle,
         )
 
     def note_start(self) -> None:
@@ -103,14 +111,14 @@ class Pool:
     def refused(self, reason: str) -> None:
         """A boot failed for good: what is there is what can be had."""
         self.problem = reason
-        self.limit, self.limit_until_s = self.coming + self.ready, inf
+        self.limit, self.limit_until_s = self.there, inf
         self.is_hopeless = not self.limit
 
     def short(self, reason: str, now_s: float) -> None:
         """The provider has no room for more now."""
         self.problem = reason
         self.short_by += 1
-        self.limit = self.coming + self.ready
+        self.limit = self.there
         if now_s >= self.limit_until_s or self.limit_until_s == inf:
             pause_s = min(_SHORTAGE_FIRST_S * 2.0**self.shortages, _SHORTAGE_MAX_S)
             self.shortages += 1

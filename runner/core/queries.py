@@ -6,8 +6,9 @@ from itertools import islice, takewhile
 
 from runner.core.actors import ActorState
 from runner.core.groups import Group, GroupState
-from runner.core.machine import BOOTING, LIVE, Machine, MachineState
+from runner.core.machine import BOOTING, Machine, MachineState
 from runner.core.resources import describe, missing
+from runner.core.sleep import Stage
 from runner.core.state import State
 from runner.core.task import Task, TaskState
 from runner.core.values import FailureRecord, ValueRecord
@@ -15,6 +16,7 @@ from runner.core.views import GroupView, MachineView, PoolView, TaskView
 from runner.ids import MachineId, ObjectId, TaskId
 
 _NAMES_SHOWN = 3
+_UNDECIDED = frozenset({Stage.PREPARING, Stage.SAVING})
 
 
 def task_view(state: State, task: Task) -> TaskView:
@@ -190,7 +192,17 @@ def story(state: State, id_: str) -> str:
 
 
 def is_machine_live(machine: Machine | None, generation: int) -> bool:
-    return machine is not None and machine.state in LIVE and machine.generation == generation
+    return machine is not None and machine.is_live and machine.generation == generation
+
+
+def is_admitted(machine: Machine | None, agent_instance_id: str) -> bool:
+    """Whether this agent is the one that speaks for the machine now."""
+    return machine is not None and machine.is_live and machine.agent_instance_id == agent_instance_id
+
+
+def must_ask_again(machine: Machine | None) -> bool:
+    """Whether the agent that is being suspended cannot be told yet what has become of that."""
+    return machine is not None and machine.sleep is not None and machine.sleep.stage in _UNDECIDED
 
 
 def actor_place(state: State, actor_id: TaskId, incarnation: int) -> tuple[MachineId, int] | None:

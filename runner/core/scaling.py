@@ -33,13 +33,16 @@ class PoolLoad(NamedTuple):
     going: int  # on their way out; they still exist
     labels: Labels = ()
     unknown_labels: tuple[str, ...] = ()
+    asleep: int = 0  # suspended: they exist, count for `min`, and are back sooner than new ones
+    suspends: bool = False  # idle ones are suspended, also below `min`
 
 
 class Plan(NamedTuple):
-    """For one pool: how many machines to ask for, and how many idle ones have no reason to stay."""
+    """For one pool: how many machines to ask for and to wake, and how many idle ones have no reason to stay."""
 
     grow: int
     spare: int
+    wake: int = 0
 
 
 def plan(pools: Sequence[PoolLoad], demand: Mapping[Key, int]) -> list[Plan]:
@@ -56,11 +59,15 @@ def _plan_one(pool: PoolLoad, need: int) -> Plan:
     busy = pool.ready - pool.idle
     buffer = pool.buffer if busy or need else 0
     missing_spares = max(0, buffer - pool.idle)
-    staying = pool.ready + pool.coming
-    wanted = max(need + missing_spares - pool.coming, pool.min - staying, 0)
-    room = max(0, pool.max - staying - pool.going)
-    spare = min(pool.idle - buffer, staying - pool.min)
-    return Plan(min(wanted, room), max(0, spare))
+    there = pool.ready + pool.coming + pool.asleep
+    wanted = max(need + missing_spares - pool.coming, 0)
+    wake = min(wanted, pool.asleep)
+    room = max(0, pool.max - there - pool.going)
+    grow = min(max(wanted - wake, pool.min - there), room)
+    spare = pool.idle - buffer
+    if not pool.suspends:
+        spare = min(spare, there - pool.min)
+    return Plan(max(0, grow), max(0, spare), wake)
 
 
 def _spread(pools: Sequence[PoolLoad], demand: Mapping[Key, int]) -> list[Fraction]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runner.core.commands import BringObjects
 from runner.core.decide_groups import lose_bundles, place_groups
+from runner.core.decide_suspend import emptied
 from runner.core.facts import AttemptAssigned, AttemptResumed, MachineMoved
 from runner.core.feasibility import is_feasible, unschedulable
 from runner.core.lineage import is_supplied
@@ -14,6 +15,7 @@ from runner.core.queues import KeyQueue
 from runner.core.reservation import Reservation
 from runner.core.resources import amount_of, is_cpu_only, only_cpus
 from runner.core.settle import settle
+from runner.core.sleep import Stage
 from runner.core.state import State
 from runner.core.task import Task
 from runner.core.turn import Turn
@@ -45,8 +47,10 @@ class Scheduler:
                 and not machine.reservations
             ):
                 turn.record(MachineMoved(machine.machine_id, MachineState.DRAINING, "it has served its one task"))
-            if machine.state is MachineState.DRAINING and not machine.slots:
-                _empty(turn, machine)
+            if machine.state is MachineState.DRAINING and not machine.slots and _is_empty(turn, machine):
+                turn.record(MachineMoved(machine.machine_id, MachineState.STOPPING, "drained"))
+            if machine.sleep is not None and machine.sleep.stage is Stage.EMPTYING and _is_empty(turn, machine):
+                emptied(turn, machine)
         for bundle in list(state.dirty_bundles) if state.dirty_bundles else ():
             if bundle.awake:
                 _resume(turn, bundle)
@@ -129,16 +133,16 @@ class Scheduler:
         return best
 
 
-def _empty(turn: Turn, machine: Machine) -> None:
-    """It runs nothing any more: it ends when it has handed over the values that only it has."""
+def _is_empty(turn: Turn, machine: Machine) -> bool:
+    """Whether it has handed over the values that only it has; it is told to do so."""
     there = turn.state.objects.volatile.get(machine.machine_id)
     if not there:
-        turn.record(MachineMoved(machine.machine_id, MachineState.STOPPING, "drained"))
-        return
+        return True
     news = tuple(object_id for object_id in there if object_id not in machine.emptying)
     if news:
         machine.emptying.update(news)
         turn.state.commands.append(BringObjects(machine.machine_id, machine.generation, news))
+    return False
 
 
 def _resume(turn: Turn, place: Machine | Reservation) -> None:

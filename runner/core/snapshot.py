@@ -62,6 +62,10 @@ def _machine(machine: Machine) -> dict[str, Any]:
     volatile = ("emptying", "resources", "slots", "reservations", "awake", "version", "heard_s", "lease_due_s")
     plain = {name: getattr(machine, name) for name in Machine.__dataclass_fields__ if name not in volatile}
     plain["phases"] = dict(machine.phases)
+    sleep = machine.sleep
+    plain["sleep"] = (
+        None if sleep is None else (sleep.snapshot, sleep.stage, sleep.suspended_s, sleep.slept_s, sleep.is_wanted)
+    )
     plain["sent_functions"] = sorted(machine.sent_functions)
     plain["sent_packages"] = sorted(machine.sent_packages)
     plain["trail"] = list(machine.trail)

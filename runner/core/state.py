@@ -30,7 +30,7 @@ from runner.core.wants import Key
 from runner.ids import ClientId, FunctionId, MachineId, ObjectId, TaskId
 
 # Kinds of timers.
-BACKOFF, BOOT, LEASE, CLIENT, SCALE, GROUP = 1, 2, 3, 4, 5, 6
+BACKOFF, BOOT, LEASE, CLIENT, SCALE, GROUP, SLEEP = 1, 2, 3, 4, 5, 6, 7
 _WARM_MAX = 4096
 
 
@@ -60,6 +60,7 @@ class State:
         self.next_slot = 1
         self.pools: dict[str, Pool] = {}
         self.is_elastic = False  # whether what waits changes how many machines there are
+        self.asleep = 0  # machines of pools: what waits wakes them
         self.configured: tuple[PoolRecord, ...] = ()  # as the last start said; machines may have been added since
         self.capacity: dict[tuple[Shape, Labels], int] = {}  # machines that count for feasibility
         self.verdicts: dict[Key, bool] = {}  # cache of feasibility
@@ -95,7 +96,7 @@ class State:
         # Behind others of its shape it cannot be placed if they could not.
         if self.queues.add(task, first=first):
             self.is_placement_due = True
-        if self.is_elastic:
+        if self.is_elastic or self.asleep:
             self.is_plan_due = True
 
     def note_task(self, task: Task, **more: Any) -> None:
@@ -116,7 +117,7 @@ class State:
         machine = task.machine
         if machine is None or machine.machine_id != machine_id or machine.generation != generation:
             return None
-        return task
+        return task if machine.is_live else None
 
     # ---- actors ----
     def move_actor(self, task: Task, to: ActorState, failure: FailureRecord | None = None) -> None:
@@ -180,7 +181,7 @@ class State:
     def _free_segment(self, object_id: ObjectId, segment: SegmentRecord) -> None:
         self.commands.append(FreeSegment(object_id, segment))
         machine = self.machines.get(segment.machine_id)
-        if machine is not None and machine.state is MachineState.DRAINING:
+        if machine is not None and machine.state in (MachineState.DRAINING, MachineState.SUSPENDING):
             self.dirty_machines[machine] = None  # it waited for that, maybe
 
     def forget_if_over(self, task: Task) -> None:
@@ -221,6 +222,14 @@ class State:
             self.objects.unpin(function.pinned)
 
     # ---- machines ----
+    def leave_host(self, machine: Machine) -> None:
+        """Nothing on its host is there through it any more."""
+        on_host = self.hosts.get(machine.host_id)
+        if on_host is not None and machine in on_host:
+            del on_host[machine]
+            if not on_host:
+                del self.hosts[machine.host_id]
+
     def move_machine(self, machine: Machine, to: MachineState, reason: str = "") -> None:
         was_counted = machine.state in COUNTED
         pool = self.pools.get(machine.pool)
@@ -228,6 +237,11 @@ class State:
             pool.counts[machine.state] -= 1
             pool.counts[to] += 1
             pool.came += to is MachineState.READY
+            if to is MachineState.SUSPENDED:
+                pool.asleep[machine] = None
+            else:
+                pool.asleep.pop(machine, None)
+            self.asleep += (to is MachineState.SUSPENDED) - (machine.state is MachineState.SUSPENDED)
             if to is MachineState.STOPPING and machine.has_served:
                 pool.lived()
         machine.move(to, reason)

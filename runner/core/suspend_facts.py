@@ -49,6 +49,7 @@ class SnapshotDropped(NamedTuple):
 
     machine_id: MachineId
     reason: str
+    now_s: float
 
 
 class MachineAwoke(NamedTuple):

@@ -130,7 +130,7 @@ class RegisterReply(_message.Message):
     def __init__(self, peer: _Optional[_Union[_types_pb2.Peer, _Mapping]] = ..., cluster_id: _Optional[str] = ..., generation: _Optional[int] = ..., certificate_pem: _Optional[bytes] = ..., fleet_address: _Optional[str] = ..., store_path: _Optional[str] = ..., artefact_path: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., lost_after_s: _Optional[float] = ..., destroy_after_s: _Optional[float] = ..., peer_certificate_pem: _Optional[bytes] = ..., wake: _Optional[_Union[Wake, _Mapping]] = ...) -> None: ...
 
 class Wake(_message.Message):
-    __slots__ = ("kind", "snapshot", "slept_s", "now_unix_s", "config", "hooks_s")
+    __slots__ = ("kind", "snapshot", "slept_s", "now_unix_s", "config", "hooks_s", "sessions_over")
     class ConfigEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -144,13 +144,15 @@ class Wake(_message.Message):
     NOW_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     HOOKS_S_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_OVER_FIELD_NUMBER: _ClassVar[int]
     kind: WakeKind
     snapshot: int
     slept_s: float
     now_unix_s: float
     config: _containers.ScalarMap[str, str]
     hooks_s: float
-    def __init__(self, kind: _Optional[_Union[WakeKind, str]] = ..., snapshot: _Optional[int] = ..., slept_s: _Optional[float] = ..., now_unix_s: _Optional[float] = ..., config: _Optional[_Mapping[str, str]] = ..., hooks_s: _Optional[float] = ...) -> None: ...
+    sessions_over: bool
+    def __init__(self, kind: _Optional[_Union[WakeKind, str]] = ..., snapshot: _Optional[int] = ..., slept_s: _Optional[float] = ..., now_unix_s: _Optional[float] = ..., config: _Optional[_Mapping[str, str]] = ..., hooks_s: _Optional[float] = ..., sessions_over: bool = ...) -> None: ...
 
 class AssignmentsRequest(_message.Message):
     __slots__ = ("machine_id", "generation", "agent_instance_id", "received_seq", "wants_lane")

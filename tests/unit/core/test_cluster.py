@@ -9,6 +9,7 @@ import typing
 import pytest
 
 from runner.core import facts as f
+from runner.core import suspend_facts as s
 from runner.core import task
 from runner.core.cluster import EVENTS
 from runner.core.events import ClientConnected, Event
@@ -81,6 +82,14 @@ FACTS: list[f.Fact] = [
     f.ItemsStored(T1, (VALUE, VALUE)),
     f.ItemsTaken(T1, 3),
     f.StreamEnded(T1, 2),
+    s.SuspendBegan(M1, 2, "idle", True),
+    s.SuspendAdvanced(M1, 4, "r"),
+    s.SuspendCalledOff(M1, "r"),
+    s.SnapshotSaved(M1, 1.0),
+    s.SnapshotUsed(M1, "r", 2.0),
+    s.SnapshotDropped(M1, "r", 3.0),
+    s.MachineAwoke(M1, ""),
+    s.ResumeWanted(M1),
     f.PoolsSet((PoolRecord("default", cpus(2), 1, 4, 2, 30.0, True), PoolRecord("big", cpus(8), 0, 1)), True),
 ]
 
