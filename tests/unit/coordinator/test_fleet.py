@@ -15,7 +15,7 @@ from runner.coordinator.config import CoordinatorConfig
 from runner.coordinator.fleet import Fleet, pool_record
 from runner.coordinator.wiring import core_config
 from runner.core import events
-from runner.core.values import CPU, UNIT, make_shape
+from runner.core.values import CPU, UNIT, PoolRecord, make_shape
 from runner.errors import AuthenticationError, ProviderError
 from runner.ids import ClusterId, MachineId
 from runner.pools import Pool
@@ -325,7 +325,8 @@ def test_an_orphan_that_cannot_be_destroyed_is_tried_by_one():
 def test_a_pool_as_the_core_knows_it():
     record = pool_record(Pool(name="gpu", min=1, max=4, buffer=1, idle_shutdown_s=9, num_cpus=2, memory="1GiB"))
     labels, unknown = (("runner.io/pool", "gpu"),), ("runner.io/region",)
-    assert record == ("gpu", make_shape({CPU: 2 * UNIT, "memory": 1 << 30}), 1, 4, 1, 9, False, labels, unknown)
+    shape = make_shape({CPU: 2 * UNIT, "memory": 1 << 30})
+    assert record == PoolRecord("gpu", shape, 1, 4, 1, 9, False, labels, unknown)
 
 
 def test_a_boot_that_is_overdue_says_how_far_it_came_and_what_the_machine_wrote():

@@ -2,64 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from runner.core import commands as c
 from runner.core import events as e
 from runner.core import suspend_events as se
 from runner.core import suspend_facts as f
-from runner.core.group_events import GroupRequested
-from runner.core.sleep import Stage
-from runner.core.values import CoreConfig, GroupRecord, PoolRecord
-from runner.ids import MachineId, TaskId
-from tests.unit.core.script import M1, VALUE, A, Script, cpus, held_by, of, oid, started
-
-
-class Sleeper(Script):
-    """One machine of a pool that can be put to sleep."""
-
-    def __init__(self, config: CoreConfig | None = None, **pool: Any) -> None:
-        super().__init__(config)
-        record = PoolRecord("default", cpus(1), 1, 1)._replace(**pool)
-        self.feed(e.PoolsConfigured((record,), {"default": 1}, "fake"))
-        self.feed(e.MachineCreated(M1, "p-1"))
-        self.register("m-1", cpus(1))
-
-    @property
-    def machine(self) -> Any:
-        return self.cluster._state.machines[M1]
-
-    @property
-    def where(self) -> str:
-        """State, and stage."""
-        sleep = self.machine.sleep
-        return self.machine.state.label + ("" if sleep is None else f"/{sleep.stage.name.lower()}")
-
-    def ask(self, **more: Any) -> list[c.Command]:
-        return self.feed(se.SuspendRequested(M1, **more))
-
-    def say(self, kind: type[Any], **more: Any) -> list[c.Command]:
-        return self.feed(kind(M1, self.machine.generation, self.machine.snapshot, **more))
-
-    def prepare(self) -> list[c.Command]:
-        self.ask()
-        self.say(se.AgentIsQuiet)
-        return self.say(se.AgentPrepared)
-
-    def put_to_sleep(self) -> None:
-        self.prepare()
-        self.feed(se.MachineSuspended(M1, self.machine.snapshot))
-        assert self.where == "suspended/saved"
-
-    def come_back(self, snapshot: int | None = None, instance: str = "agent-1/key-2") -> list[c.Command]:
-        number = self.machine.snapshot if snapshot is None else snapshot
-        return self.feed(e.MachineRegistered(M1, instance, cpus(1), "host", snapshot=number))
-
-
-def sent(commands: list[c.Command]) -> list[str]:
-    return [command.action for command in of(c.SuspendAgent, commands)]
+from runner.core.values import CoreConfig
+from runner.ids import TaskId
+from tests.unit.core.script import M1, VALUE, A, cpus, held_by, of, oid, started
+from tests.unit.core.sleeper import Sleeper, sent
 
 
 def test_to_sleep_and_back() -> None:
@@ -319,130 +271,3 @@ def test_no_lease_runs_while_it_sleeps() -> None:
     s.after(1000.0)
     assert s.where == "suspended/saved"
     assert s.feed(e.MachineHeard(M1, 1)) == [], "its last heartbeat comes late"
-
-
-# ---- pools ----
-def test_idleness_puts_to_sleep_and_work_wakes() -> None:
-    s = Sleeper(suspends_idle=True, idle_shutdown_s=30.0)
-    assert sent(s.after(30.0)) == ["quiet"]
-    s.say(se.AgentIsQuiet)
-    s.say(se.AgentPrepared)
-    s.feed(se.MachineSuspended(M1, 1))
-    s.after(1.0)
-    assert s.where == "suspended/saved", "it counts for the pool's minimum"
-    assert of(c.ResumeMachine, s.submit("t-1") + s.after(0.1)) == [c.ResumeMachine(M1, 1)]
-    s.come_back()
-    assert started(s.say(se.AgentAwoke)) == [("t-1", 1, "m-1", 1)]
-
-
-def test_work_wakes_what_somebody_put_to_sleep() -> None:
-    s = Sleeper()
-    s.put_to_sleep()
-    s.after(1.0)
-    assert of(c.ResumeMachine, s.submit("t-1") + s.after(0.1)) == [c.ResumeMachine(M1, 1)]
-
-
-def test_a_sleeper_is_woken_before_another_machine_is_booted() -> None:
-    s = Sleeper(min=0, max=2)
-    s.put_to_sleep()
-    s.after(1.0)
-    s.submit("t-1")
-    commands = s.submit("t-2") + s.after(1.0)
-    assert len(of(c.CreateMachine, commands)) == 1
-    assert s.where == "resuming/starting"
-
-
-def test_sleep_has_a_limit() -> None:
-    s = Sleeper(max_suspended_s=100.0)
-    s.put_to_sleep()
-    commands = s.after(100.0)
-    assert of(c.DestroyMachine, commands) == [c.DestroyMachine(M1, "it has slept for max_suspended_s")]
-
-
-def test_what_cannot_sleep_does_not_begin_to() -> None:
-    s = Sleeper()
-    s.feed(GroupRequested(GroupRecord("g", A, (cpus(1),))))
-    assert s.ask() == []
-    s = Sleeper()
-    s.prepare()
-    assert s.ask() == [], "once is enough"
-
-
-@pytest.mark.parametrize("stage", ["suspending/quieting", "suspending/saving", "suspended/saved", "resuming/waking"])
-def test_a_machine_can_be_removed_wherever_it_is(stage: str) -> None:
-    s = Sleeper()
-    s.ask()
-    if stage != "suspending/quieting":
-        s.say(se.AgentIsQuiet)
-        s.say(se.AgentPrepared)
-    if stage in ("suspended/saved", "resuming/waking"):
-        s.feed(se.MachineSuspended(M1, 1))
-    if stage == "resuming/waking":
-        s.feed(se.ResumeRequested(M1))
-        s.come_back()
-    assert s.where == stage
-    assert of(c.DestroyMachine, s.feed(e.MachineRemovalRequested(M1, False)))
-
-
-# ---- restarts ----
-def restarted(s: Sleeper, found: str) -> list[c.Command]:
-    commands = s.feed(e.CoordinatorRestarted())
-    assert of(c.SurveyMachine, commands) == [c.SurveyMachine(M1)]
-    return s.feed(se.MachineSurveyed(M1, found))
-
-
-def test_sleepers_outlive_a_restart() -> None:
-    s = Sleeper()
-    s.put_to_sleep()
-    assert restarted(s, "suspended") == []
-    assert of(c.ResumeMachine, s.feed(se.ResumeRequested(M1)))
-
-
-@pytest.mark.parametrize("found", ["running", "stopped", "gone"])
-def test_a_sleeper_that_is_something_else_after_a_restart_is_given_up(found: str) -> None:
-    s = Sleeper()
-    s.put_to_sleep()
-    assert of(c.DestroyMachine, restarted(s, found))
-
-
-@pytest.mark.parametrize("found", ["suspended", "stopped", "gone"])
-def test_a_used_snapshot_is_not_used_again_after_a_restart(found: str) -> None:
-    """Whether the provider was asked before the crash or not."""
-    s = Sleeper()
-    s.put_to_sleep()
-    s.feed(se.ResumeRequested(M1))
-    commands = restarted(s, found)
-    assert of(c.ColdStartMachine, commands)
-    assert not of(c.ResumeMachine, commands)
-
-
-def test_one_that_was_started_before_the_restart_is_awaited() -> None:
-    s = Sleeper()
-    s.put_to_sleep()
-    s.feed(se.ResumeRequested(M1))
-    assert restarted(s, "running") == []
-    s.come_back()
-    s.say(se.AgentAwoke)
-    assert s.where == "ready"
-
-
-@pytest.mark.parametrize("stage", list(Stage))
-def test_every_stage_has_a_state(stage: Stage) -> None:
-    from runner.core.invariants import STAGES
-
-    assert any(stage in stages for stages in STAGES.values())
-
-
-def test_unknown_machines_change_nothing() -> None:
-    s = Script()
-    nobody = MachineId("m-9")
-    for event in (
-        se.SuspendRequested(nobody),
-        se.ResumeRequested(nobody),
-        se.AgentIsQuiet(nobody, 1, 1),
-        se.MachineSuspended(nobody, 1),
-        se.MachineSuspendFailed(nobody, 1, "no"),
-        se.MachineResumeFailed(nobody, 1, "no"),
-        se.MachineSurveyed(nobody, "gone"),
-    ):
-        assert s.feed(event) == []
