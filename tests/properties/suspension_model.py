@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from runner.ids import TaskId
+from runner.core.values import CPU, UNIT, CoreConfig, PoolRecord, make_shape
+from runner.ids import ClientId, FunctionId, TaskId
+
+ONE = make_shape({CPU: UNIT})
+CLIENT, F = ClientId("c-0"), FunctionId("f")
+POOL = PoolRecord("default", ONE, 0, 2, 0, 5.0, suspends_idle=True, max_suspended_s=200.0)
+SETTLED = {"succeeded", "failed", "cancelled"}
+CONFIG = CoreConfig(
+    lost_after_s=30.0, prepare_deadline_s=20.0, suspend_deadline_s=20.0, resume_deadline_s=20.0, boot_deadline_s=40.0
+)
 
 
 @dataclass

@@ -18,26 +18,15 @@ from runner.core import events as e
 from runner.core import suspend_events as se
 from runner.core.cluster import Cluster
 from runner.core.facts import Fact
-from runner.core.values import CPU, UNIT, CoreConfig, PoolRecord, TaskRecord, ValueRecord, make_shape
-from runner.ids import ClientId, ExecutorId, FunctionId, MachineId, TaskId
-from tests.properties.suspension_model import Machine, Memory
-
-ONE = make_shape({CPU: UNIT})
-CLIENT, F = ClientId("c-0"), FunctionId("f")
-POOL = PoolRecord("default", ONE, 0, 2, 0, 5.0, suspends_idle=True, max_suspended_s=200.0)
-SETTLED = {"succeeded", "failed", "cancelled"}
+from runner.core.values import TaskRecord, ValueRecord
+from runner.ids import ExecutorId, MachineId, TaskId
+from tests.properties.suspension_model import CLIENT, CONFIG, ONE, POOL, SETTLED, F, Machine, Memory
 
 
 class Suspension(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.config = CoreConfig(
-            lost_after_s=30.0,
-            prepare_deadline_s=20.0,
-            suspend_deadline_s=20.0,
-            resume_deadline_s=20.0,
-            boot_deadline_s=40.0,
-        )
+        self.config = CONFIG
         self.cluster = Cluster(self.config)
         self.now_s = 0.0
         self.facts: list[Fact] = []
@@ -46,6 +35,7 @@ class Suspension(RuleBasedStateMachine):
         self.links: dict[tuple[MachineId, int], list[c.Command]] = {}  # what waits for an agent of that generation
         self.said: list[e.Event] = []  # by agents: may turn up again at any time
         self.agents = 0
+        self.asked: Counter[tuple[MachineId, int]] = Counter()  # resumes, over all lives of the coordinator
         self.restored: Counter[tuple[MachineId, int]] = Counter()
         self.tasks: list[TaskId] = []
 
@@ -75,6 +65,8 @@ class Suspension(RuleBasedStateMachine):
                 view = self.cluster.machine(command.machine_id)
                 assert view is not None
                 assert view.state == "resuming", "it is in the journal first"
+                self.asked[command.machine_id, command.snapshot] += 1
+                assert self.asked[command.machine_id, command.snapshot] == 1, "asked once, whoever crashes"
                 self.to_provider.append(command)
             case c.FenceAgent(machine_id, generation):
                 machine = self.machines.get(machine_id)
@@ -122,6 +114,16 @@ class Suspension(RuleBasedStateMachine):
     @rule(data=st.data(), interrupts=st.booleans())
     def ask_to_sleep(self, data: st.DataObject, interrupts: bool) -> None:
         self.feed(se.SuspendRequested(self.some_machine(data), interrupts))
+
+    @precondition(lambda self: self.lives())
+    @rule(data=st.data(), steps=st.integers(3, 7))
+    def sleep_through(self, data: st.DataObject, steps: int) -> None:
+        """Far enough to be saved, most times."""
+        machine_id, memory = data.draw(st.sampled_from(self.lives()))
+        self.feed(se.SuspendRequested(machine_id))
+        self.everybody_goes_on(2)
+        self.park(machine_id, memory)
+        self.everybody_goes_on(steps)
 
     @precondition(lambda self: self.cluster.machines()[0])
     @rule(data=st.data(), luck=st.integers(0, 3))
@@ -203,11 +205,9 @@ class Suspension(RuleBasedStateMachine):
         self.feed(se.MachineSurveyed(command.machine_id, found))
 
     @precondition(lambda self: any(machine.saved for machine in self.machines.values()))
-    @rule(luck=st.integers(0, 4))
-    def provider_resumes_by_itself(self, luck: int) -> None:
+    @rule()
+    def provider_resumes_by_itself(self) -> None:
         """As one does that starts what is called. It restores what is there, whoever has not asked for it."""
-        if luck:
-            return
         machine_id, machine = next((i, m) for i, m in self.machines.items() if m.saved)
         if machine.live is None:
             machine.live, machine.saved = self.restore(machine_id, machine), None
@@ -328,11 +328,21 @@ class Suspension(RuleBasedStateMachine):
         self.feed(e.MachineExited(machine_id, "killed"))
 
     @precondition(lambda self: self.said)
-    @rule(data=st.data())
-    def something_is_heard_again(self, data: st.DataObject) -> None:
-        event: Any = data.draw(st.sampled_from(self.said[-20:]))
-        if not self.cluster.is_machine_live(event.machine_id, event.generation):
-            self.hear(event)  # streams do not repeat within a generation
+    @rule()
+    def old_words_are_heard_again(self) -> None:
+        """Streams do not repeat within a generation, but what was on its way of an older one may come at any time."""
+        for event in self.said[-30:]:
+            said: Any = event
+            if not self.cluster.is_machine_live(said.machine_id, said.generation):
+                self.hear(said)
+
+    @rule()
+    def who_has_hung_up_is_heard(self) -> None:
+        for machine_id, machine in self.machines.items():
+            memory = machine.saved or machine.live
+            for key in list(memory.running if memory is not None and memory.asks_with else ()):
+                assert memory is not None
+                self.hear(e.AttemptSucceeded(machine_id, memory.generation, *key, (ValueRecord(b""),), 1.0))
 
     # ---- the coordinator ----
     @rule(luck=st.integers(0, 4))
@@ -389,4 +399,4 @@ _AGENT: dict[str, Any] = {
 }
 
 TestSuspension = Suspension.TestCase
-TestSuspension.settings = settings(max_examples=150, stateful_step_count=60)
+TestSuspension.settings = settings(max_examples=200, stateful_step_count=60)
