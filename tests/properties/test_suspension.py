@@ -149,7 +149,7 @@ class Suspension(RuleBasedStateMachine):
 
     # ---- the provider ----
     @precondition(lambda self: self.to_provider)
-    @rule(outcome=st.sampled_from([*["works"] * 6, "fails", "reply is lost", "cold"]))
+    @rule(outcome=st.sampled_from([*["works"] * 6, "fails", "cold"]))
     def provider_acts(self, outcome: str) -> None:
         command: Any = self.to_provider.pop(0)
         _PROVIDER[type(command)](self, command, outcome)
@@ -171,8 +171,6 @@ class Suspension(RuleBasedStateMachine):
             self.feed(se.MachineSuspendFailed(command.machine_id, command.snapshot, "no"))
             return
         machine.saved, machine.live = machine.live.copy(), None
-        if outcome == "reply is lost":  # the shell asks what there is, and tells that
-            self.now_s += 1.0
         self.feed(se.MachineSuspended(command.machine_id, command.snapshot))
 
     def resume(self, command: c.ResumeMachine, outcome: str) -> None:
