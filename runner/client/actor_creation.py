@@ -39,7 +39,7 @@ def create(
             " with runner.init(address)."
         )
     check_groups(actor_class.__wrapped__, options)
-    Parameters(actor_class.__wrapped__).check(args, dict(kwargs))
+    Parameters.of(actor_class.__wrapped__).check(args, dict(kwargs))
     if options.get_if_exists:
         found = find(session, options.name or "", options.namespace or "")
         if found is not None:

@@ -33,10 +33,13 @@ class ActorMethod:
         values; refs inside other arguments stay refs.
 
         Raises:
+            BadTypeError: the method cannot take these arguments.
             PendingCallsLimitExceededError: the actor has `max_pending_calls` unanswered calls of this process.
             NotSerializableError: an argument cannot be sent; says which.
         """
         handle = self._handle
+        if (parameters := self._method.parameters) is not None:
+            parameters.check(args, kwargs)
         session = _session_of(handle)
         return session.actors.call(handle._ref, handle._meta, self._method, args, kwargs)
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 
 from runner.client.actor_options import ActorOptions
+from runner.client.parameters import Parameters
 from runner.objects.serialization import deserialize, serialize
 from runner.options import STREAMING as STREAMING_OPTION
 from runner.rpc.actor_frames import STREAMING
@@ -37,6 +38,7 @@ class MethodMeta:
     retries: int = 0  # of calls under way when the actor restarts, and of `retry_exceptions`; -1: no limit
     retry_exceptions: bool | tuple[type[BaseException], ...] = False
     backpressure: int = 0
+    parameters: Parameters | None = field(default=None, compare=False, repr=False)  # None: it takes anything
     # Derived: made for each call else.
     wire_name: str = field(init=False, compare=False)
     may_retry: Callable[[bytes], bool] | None = field(init=False, compare=False, repr=False)
@@ -57,6 +59,7 @@ class MethodMeta:
             options.get("max_task_retries", self.retries),
             options.get("retry_exceptions", self.retry_exceptions),
             max(0, options.get("generator_backpressure_num_objects", self.backpressure)),
+            self.parameters,
         )
 
 
@@ -74,7 +77,7 @@ class ActorMeta:
     def of(kind: type, options: ActorOptions) -> ActorMeta:
         """Of the actors that class `kind` makes with `options`."""
         methods = [
-            _method(name, member, options.max_task_retries)
+            _method(kind, name, member, options.max_task_retries)
             for name, member in inspect.getmembers(kind, callable)
             if not (name.startswith("__") and name.endswith("__")) or name == "__call__"
         ]
@@ -86,6 +89,7 @@ class ActorMeta:
                 each.retries,
                 _pack_exceptions(each.retry_exceptions),
                 each.backpressure,
+                None if each.parameters is None else each.parameters.pack(),
             ]
             for each in methods
         ]
@@ -102,8 +106,16 @@ class ActorMeta:
         """What `packed` says."""
         class_name, max_pending_calls, max_task_retries, is_concurrent, rows = msgpack.unpackb(packed)
         methods = {
-            name: MethodMeta(name, returns, group, retries, _unpack_exceptions(exceptions), backpressure)
-            for name, returns, group, retries, exceptions, backpressure in rows
+            name: MethodMeta(
+                name,
+                returns,
+                group,
+                retries,
+                _unpack_exceptions(exceptions),
+                backpressure,
+                Parameters.unpack(f"{class_name}.{name}", parameters),
+            )
+            for name, returns, group, retries, exceptions, backpressure, parameters in rows
         }
         methods.update({name: MethodMeta(name, retries=max_task_retries) for name in SPECIAL})
         return ActorMeta(class_name, max_pending_calls, methods, is_concurrent, packed)
@@ -115,10 +127,26 @@ def has_coroutines(kind: type) -> bool:
     return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in methods)
 
 
-def _method(name: str, member: Any, max_task_retries: int) -> MethodMeta:
+def _method(kind: type, name: str, member: Any, max_task_retries: int) -> MethodMeta:
     is_stream = inspect.isgeneratorfunction(member) or inspect.isasyncgenfunction(member)
-    method = MethodMeta(name, STREAMING if is_stream else 1, retries=max_task_retries)
+    parameters = _parameters(inspect.getattr_static(kind, name), member)
+    method = MethodMeta(name, STREAMING if is_stream else 1, retries=max_task_retries, parameters=parameters)
     return method.with_options(getattr(member, METHOD_MARK, {}))
+
+
+def _parameters(static: Any, member: Any) -> Parameters | None:
+    """Those of its calls. A wrapper's own count, not those of what it wraps: it may add or take some."""
+    try:
+        signature = inspect.signature(member, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None
+    if inspect.isfunction(static):
+        rest = list(signature.parameters.values())
+        if rest and rest[0].kind is not inspect.Parameter.VAR_POSITIONAL:
+            rest = rest[1:]  # self
+        return Parameters("", signature.replace(parameters=rest))
+    is_known = isinstance(static, staticmethod | classmethod)
+    return Parameters("", signature) if is_known else None
 
 
 def _covers(kinds: bool | tuple[type[BaseException], ...], failure: bytes) -> bool:

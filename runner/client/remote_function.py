@@ -139,7 +139,7 @@ class _Pickle:
     def find_parameters(self) -> Parameters:
         from runner.client.parameters import Parameters
 
-        self.parameters = Parameters(self._function)
+        self.parameters = Parameters.of(self._function)
         return self.parameters
 
     def get(self) -> PickledFunction:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 
+from runner.client.actor_meta import ActorMeta
+from runner.client.actor_options import ActorOptions
 from runner.client.parameters import Parameters
 from runner.client.session import Session
 from tests.unit.client.memory import MemoryTransport, remote
@@ -39,16 +42,66 @@ BAD: list[tuple[Any, tuple[Any, ...], dict[str, Any], str]] = [
 ]
 
 
+def elsewhere(function: Any) -> Parameters:
+    """As a handle has them that came from another process."""
+    return Parameters.unpack(function.__name__, Parameters.of(function).pack())
+
+
+@pytest.mark.parametrize("known", [Parameters.of, elsewhere])
 @pytest.mark.parametrize(("function", "args", "kwargs"), GOOD)
-def test_what_fits(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    Parameters(function).check(args, kwargs)
+def test_what_fits(known: Any, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    known(function).check(args, kwargs)
 
 
+@pytest.mark.parametrize("known", [Parameters.of, elsewhere])
 @pytest.mark.parametrize(("function", "args", "kwargs", "says"), BAD)
-def test_what_does_not(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], says: str) -> None:
+def test_what_does_not(known: Any, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], says: str) -> None:
     with pytest.raises(TypeError, match=says) as caught:
-        Parameters(function).check(args, kwargs)
+        known(function).check(args, kwargs)
     assert f"{function.__name__}(a" in str(caught.value)
+
+
+def adds_one(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(self: Any, *args: Any) -> Any:
+        return function(self, *args, 1)
+
+    return wrapper
+
+
+class Methods:
+    plain = plain  # its first argument is the instance
+
+    @staticmethod
+    def static(a: Any) -> None: ...
+
+    @classmethod
+    def of_class(cls, a: Any) -> None: ...
+
+    @adds_one
+    def wrapped(self, a: Any, one: Any) -> None: ...
+
+    partial = functools.partialmethod(plain, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "fits", "does_not"),
+    [
+        ("plain", (1,), (1, 2)),
+        ("static", (1,), ()),
+        ("of_class", (1,), (1, 2)),
+        ("wrapped", (1,), None),
+        ("partial", (), None),
+    ],
+)
+def test_methods_as_handles_know_them(name: str, fits: tuple[Any, ...], does_not: tuple[Any, ...] | None) -> None:
+    """A wrapper's own signature counts, and what Python cannot tell for sure is not refused."""
+    parameters = ActorMeta.of(Methods, ActorOptions()).methods[name].parameters
+    assert parameters is not None
+    parameters.check(fits, {})
+    if does_not is not None:
+        with pytest.raises(TypeError, match=rf"Methods\.{name}\("):
+            parameters.check(does_not, {})
 
 
 def test_a_call_that_does_not_fit_is_not_sent(session: Session, transport: MemoryTransport) -> None:
