@@ -150,6 +150,8 @@ class Executor:
             finally:
                 was_interrupted = self._gate.shut()
         except BaseException as error:
+            if isinstance(error, SystemExit) and error.code:
+                self._end_as_asked(error)
             drop_returns(ended, self._host_id)
             _fill_failure(ended, error, spec)
         task.finish()
@@ -265,6 +267,13 @@ class Executor:
             os.chdir(folder)
         if folder not in sys.path:
             sys.path.insert(0, folder)
+
+    def _end_as_asked(self, error: SystemExit) -> NoReturn:
+        """User code ends its process with a failure: that is a crash, tried again as one, as in Ray."""
+        traceback.print_exception(error)
+        self._transport.wake()
+        _flush_streams()
+        os._exit(error.code if isinstance(error.code, int) else 1)
 
     def _exit(self) -> NoReturn:
         self._transport.wake()

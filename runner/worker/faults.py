@@ -32,7 +32,7 @@ def exited(label: str, pid: int, machine_id: str, cause: ExitCause, *, was_oom: 
         return Fault(FailureKind.WORKER_CRASHED, f"{who} was killed by signal {cause.signal_number} ({name}); {advice}")
     return Fault(
         FailureKind.WORKER_CRASHED,
-        f"{who} exited with code {cause.exit_code} while the task ran; return or raise instead of ending the process (os._exit)",
+        f"{who} exited with code {cause.exit_code} while the task ran; return or raise instead of ending the process (sys.exit, os._exit)",
     )
 
 
