@@ -19,13 +19,13 @@ from runner.flysim.imaginary import ImaginaryProcesses, OnExit
 from runner.flysim.programs import BrokenProgram, CommandProgram, Program
 from runner.flysim.records import Boot, Command, Freeze, Kill, Signal
 from runner.ids import ClusterId, MachineId
+from runner.providers.freezing import Freezer
 from runner.providers.process_tag import Process, find_process, send_signal, tag_environment
 from runner.providers.reaper import Reaper
 
 log = logging.getLogger(__name__)
 
 _KILL_GRACE_S = 5.0
-_FREEZE_ROUNDS = 50
 _IMPORT_FOLDER = str(Path(__file__).resolve().parents[2])
 _NOT_INHERITED = ("RUNNER_BOOT", "RUNNER_BOOT_FILE")
 
@@ -67,6 +67,8 @@ class MachineProcesses:
         self._on_exit = on_exit
         self._imaginary = ImaginaryProcesses(on_exit)
         self._reaper = Reaper(tag, kill_grace_s=_KILL_GRACE_S)
+        # By signals: then nothing is left where the simulator is killed.
+        self._freezer = Freezer(tag, self._reaper, uses_groups=False)
         self._running: dict[str, _Running] = {}  # by name, which has the life in it
         self._tails: dict[str, asyncio.Task[None]] = {}  # machine id: the last thing to be done to it
         zygote.attach(self._process_gone, on_lost)
@@ -163,21 +165,9 @@ class MachineProcesses:
         elif isinstance(command, Kill):
             await self._reaper.kill_all(running.name, running.leaders)
         elif isinstance(command, Freeze):
-            await self._freeze(running)
+            await self._freezer.freeze(running.name, running.leaders)
         else:
-            for process in await self._reaper.members(running.name, running.leaders):
-                send_signal(process, signal.SIGCONT)
-
-    async def _freeze(self, running: _Running) -> None:
-        """Again until all stand still: one that runs may fork another meanwhile."""
-        for _ in range(_FREEZE_ROUNDS):
-            members = await self._reaper.members(running.name, running.leaders)
-            moving = [process for process in members if process.state not in "TtZX"]
-            if not moving:
-                return
-            for process in moving:
-                send_signal(process, signal.SIGSTOP)
-        log.warning("machine %s does not stand still", running.machine_id)
+            await self._freezer.thaw(running.name, running.leaders)
 
     def _process_gone(self, name: MachineId, status: int) -> None:
         running = self._running.get(name)
@@ -193,6 +183,7 @@ class MachineProcesses:
 
     def _ended(self, running: _Running, exit_code: int, number: int) -> None:
         del self._running[running.name]
+        self._freezer.forget(running.name)
         self._on_exit(running.machine_id, running.life, exit_code, number)
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from runner.core.values import CPU, GPU, MEMORY, UNIT, Shape, make_shape
 from runner.errors import ProviderError
 from runner.ids import ClusterId, MachineId
+
+# How a provider suspends. "snapshot": memory is saved, and neither memory nor CPUs are held. "freeze": it stands still, its
+# memory stays where it is and only its CPUs are free; what follows is no resume and is not counted as one. "": not at all.
+SuspendKind = Literal["snapshot", "freeze", ""]
 
 # (machine name, why it ended): called in the event loop, once per machine and life.
 ExitCallback = Callable[[MachineId, str], None]
@@ -123,10 +127,15 @@ class Capabilities:
 
     gpu_kinds: tuple[str, ...] = ()
     gpus_total: int | None = 0  # None: not known or without limit
-    suspend: bool = False
-    suspend_reason: str = ""  # why not
+    suspend_kind: SuspendKind = ""
+    suspend_reason: str = ""  # why not at all, or why in no better way; with a snapshot: what makes it
     regions: tuple[str, ...] = ()
     is_remote: bool = False  # machines are no processes of this computer's user: they outlive the coordinator
+
+    @property
+    def suspend(self) -> bool:
+        """Whether it can suspend machines, in whatever way."""
+        return bool(self.suspend_kind)
 
 
 class Provider(Protocol):
@@ -153,8 +162,11 @@ class Provider(Protocol):
                 are none (it names the providers that have them). Or a passing one: the provider does not answer.
         """
 
+    def suspend_obstacle(self, wanted: Wanted) -> str:
+        """Why machines like these can never be suspended; empty when they can. Asks nobody: policies are refused by it when set."""
+
     def on_exit(self, callback: ExitCallback) -> None:
-        """Have machines that end reported: once each, with the reason; machines ended by `destroy` are not."""
+        """Have machines that end reported: once each, with the reason. Those ended by `destroy` or `stop`, or suspended, are not."""
 
     async def create(self, spec: MachineSpec) -> ProviderMachine:
         """Create the machine and let it boot; returns before the agent has registered.
@@ -167,10 +179,23 @@ class Provider(Protocol):
         """
 
     async def start(self, name: MachineId) -> None:
-        """Start a stopped machine cold, or resume a suspended one. No-op while it runs."""
+        """Resume a suspended machine, or start a stopped one cold. No-op while it runs; while it is being suspended it runs on.
+
+        A resume takes the snapshot: there is no second one from it. Where the snapshot is lost this may be a cold start, and
+        nothing here tells: the machine's registration does.
+
+        Raises:
+            ProviderError: there is no such machine, or it does not come up. What is left of it is `stop`'s or `destroy`'s.
+        """
 
     async def suspend(self, name: MachineId) -> None:
-        """Save its memory and free its CPUs. `ProviderError` with the reason where `capabilities().suspend` is False."""
+        """Have it stand still: how, and whether its memory is saved, is `capabilities().suspend_kind`. No-op for a suspended one.
+
+        Returns when it is done. Its network connections should be closed by then: they do not survive.
+
+        Raises:
+            ProviderError: it cannot be suspended, or was not. The machine then goes on, unless `get` says something else.
+        """
 
     async def stop(self, name: MachineId) -> None:
         """End it but keep its disk, discarding a snapshot; where a machine has no disk this is `destroy`."""

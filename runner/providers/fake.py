@@ -45,6 +45,14 @@ class ProviderFaults:
     slow: float = 0.0  # `create` takes up to `slow_s`
     slow_s: float = 30.0
     exit_within_s: float = 60.0
+    suspend_fails: float = 0.0  # it goes on
+    suspend_lost: float = 0.0  # it is suspended but `suspend` raises
+    resume_fails: float = 0.0  # `start` raises, and it stays suspended
+    resume_lost: float = 0.0  # it goes on but `start` raises
+    resume_cold: float = 0.0  # its snapshot is found lost: it boots, and nobody says so
+    resume_mute: float = 0.0  # it runs, and its agent is never heard again
+    resume_hangs: float = 0.0  # `start` does not return until the machine is stopped or destroyed
+    stop_fails: float = 0.0  # it stays as it was
 
 
 @dataclass(slots=True)
@@ -52,6 +60,10 @@ class _FakeMachine:
     record: ProviderMachine
     spec: MachineSpec
     boots: int = 0
+    has_snapshot: bool = False
+    ended: asyncio.Event = field(
+        default_factory=asyncio.Event
+    )  # stopped or destroyed: who waits for it, waits no longer
 
 
 @dataclass(slots=True)
@@ -59,14 +71,20 @@ class FakeProvider:
     """Keeps the whole contract of Provider.
 
     `boot` is called for each machine that comes up, in place of an agent; `halt` when one is destroyed, stopped or suspended.
+    Where `freeze` and `thaw` are given they are called in place of both for one that is suspended and resumed with its memory.
     """
 
     clock: SleepingClock
     faults: ProviderFaults = field(default_factory=ProviderFaults)
     boot: Callable[[BootConfig], None] | None = None
     halt: Callable[[MachineId], None] | None = None
+    freeze: Callable[[MachineId], None] | None = None
+    thaw: Callable[[MachineId], None] | None = None
     machines_max: int | None = None
     can_suspend: bool = True
+    obstacle: str = ""  # why machines of any kind cannot be suspended
+    suspend_s: float = 0.0  # what every `suspend` takes, the machine running on meanwhile
+    resume_s: float = 0.0  # what every `start` of a suspended one takes
     create_s: float = 0.0  # what every `create` takes
     destroy_s: float = 0.0  # what every `destroy` takes, the machine running on meanwhile
     _random: random.Random = field(init=False)
@@ -88,7 +106,7 @@ class FakeProvider:
         return Capabilities(
             gpu_kinds=("fake",),
             gpus_total=None,
-            suspend=self.can_suspend,
+            suspend_kind="snapshot" if self.can_suspend else "",
             suspend_reason="" if self.can_suspend else "switched off for this test",
             regions=("nowhere",),
         )
@@ -98,6 +116,9 @@ class FakeProvider:
         if self.machines_max is not None and most > self.machines_max:
             return (f"{most} machines are wanted; there is room for {self.machines_max}",)
         return ()
+
+    def suspend_obstacle(self, wanted: Wanted) -> str:
+        return self.obstacle or self.capabilities().suspend_reason
 
     def on_exit(self, callback: ExitCallback) -> None:
         self._exit_callbacks.append(callback)
@@ -121,19 +142,66 @@ class FakeProvider:
 
     async def start(self, name: MachineId) -> None:
         machine = self._require(name, "start")
-        if machine.record.state is not MachineState.RUNNING:
-            self._run(machine, "resumed" if machine.record.state is MachineState.SUSPENDED else "started")
+        if machine.record.state is MachineState.SUSPENDED:
+            await self._resume(machine)
+        elif machine.record.state is not MachineState.RUNNING:
+            self._run(machine, "started")
+
+    async def _resume(self, machine: _FakeMachine) -> None:
+        name = machine.record.name
+        draws = self._draw("resume_fails", "resume_lost", "resume_cold", "resume_mute", "resume_hangs")
+        await self._sleep(self.resume_s)
+        if draws["resume_hangs"]:
+            await machine.ended.wait()
+            raise provider_error("start", name, "it was ended meanwhile")
+        if self._require(name, "start").record.state is not MachineState.SUSPENDED:
+            return  # another caller was first, or somebody stopped it
+        if draws["resume_fails"]:
+            raise provider_error("start", name, "the fault plan refused it")
+        is_cold = draws["resume_cold"] or not machine.has_snapshot
+        machine.has_snapshot = False
+        if draws["resume_mute"]:
+            self._move(machine, MachineState.RUNNING, "resumed")
+        elif is_cold or self.thaw is None:
+            if is_cold and self.freeze is not None:
+                self._halt(name)  # the one that stood still is gone
+            self._run(machine, "started without its snapshot" if is_cold else "resumed")
+        else:
+            self._move(machine, MachineState.RUNNING, "resumed")
+            self.thaw(name)
+        if draws["resume_lost"]:
+            raise provider_error("start", name, "the reply was lost", advice="look the machine up by its name")
 
     async def suspend(self, name: MachineId) -> None:
         machine = self._require(name, "suspend")
         if not self.can_suspend:
             raise provider_error("suspend", name, self.capabilities().suspend_reason)
+        draws = self._draw("suspend_fails", "suspend_lost")
+        await self._sleep(self.suspend_s)
+        machine = self._require(name, "suspend")
+        if machine.record.state is MachineState.SUSPENDED:
+            return
+        if machine.record.state is not MachineState.RUNNING:
+            raise provider_error("suspend", name, f"it is {machine.record.state.value}")
+        if draws["suspend_fails"]:
+            raise provider_error("suspend", name, "the fault plan refused it")
+        machine.has_snapshot, machine.ended = True, asyncio.Event()
         self._move(machine, MachineState.SUSPENDED, "suspended")
-        self._halt(name)
+        if self.freeze is not None:
+            self.freeze(name)
+        else:
+            self._halt(name)
+        if draws["suspend_lost"]:
+            raise provider_error("suspend", name, "the reply was lost", advice="look the machine up by its name")
 
     async def stop(self, name: MachineId) -> None:
-        self._move(self._require(name, "stop"), MachineState.STOPPED, "stopped")
+        machine = self._require(name, "stop")
+        if self._draw("stop_fails")["stop_fails"]:
+            raise provider_error("stop", name, "the fault plan refused it")
+        machine.has_snapshot = False
+        self._move(machine, MachineState.STOPPED, "stopped")
         self._halt(name)
+        machine.ended.set()
 
     async def destroy(self, name: MachineId) -> None:
         creating = self._creating.get(name)
@@ -142,9 +210,11 @@ class FakeProvider:
             await asyncio.wait([creating])
         if name in self._machines:
             await self._sleep(self.destroy_s)
-        if self._machines.pop(name, None) is not None:
+        machine = self._machines.pop(name, None)
+        if machine is not None:
             self._log(name, "destroyed")
             self._halt(name)
+            machine.ended.set()
 
     async def get(self, name: MachineId) -> ProviderMachine | None:
         machine = self._machines.get(name)
@@ -170,6 +240,10 @@ class FakeProvider:
         self._log(name, reason)
         for callback in self._exit_callbacks:
             callback(name, reason)
+
+    def lose_snapshot(self, name: MachineId) -> None:
+        """As a cloud that moves a machine to another host: its next start is cold. It stays suspended, and nobody is told."""
+        self._require(name, "losing the snapshot").has_snapshot = False
 
     def put_orphan(self, spec: MachineSpec) -> None:
         """A machine of this cluster that an earlier coordinator created and nobody remembers."""
@@ -235,6 +309,10 @@ class FakeProvider:
     def _log(self, name: MachineId, line: str) -> None:
         lines = self._logs.setdefault(name, deque(maxlen=_LOG_LINES_MAX))
         lines.append(f"{self.clock.unix_s():.3f} {line}")
+
+    def _draw(self, *kinds: str) -> dict[str, bool]:
+        """Which of these faults strike; always one number for each, as in `_create`."""
+        return {kind: self._random.random() < getattr(self.faults, kind) for kind in kinds}
 
     def _start_timer(self, work: Coroutine[None, None, None]) -> None:
         timer = asyncio.ensure_future(work)

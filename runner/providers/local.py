@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from runner.core.values import GPU, UNIT
 from runner.errors import BadOptionsError, ProviderError
 from runner.ids import ClusterId, MachineId
 from runner.providers.base import (
@@ -23,7 +22,9 @@ from runner.providers.base import (
     Wanted,
     provider_error,
 )
-from runner.providers.gpus import Gpu, detect_gpus
+from runner.providers.freezing import Freezer, is_frozen, sweep_beside
+from runner.providers.gpu_stock import GpuStock
+from runner.providers.gpus import Gpu
 from runner.providers.machine_log import describe_status, note, path_of, read_tail
 from runner.providers.process_tag import Process, Tagged, find_process, find_tagged, send_signal
 from runner.providers.reaper import Reaper
@@ -59,9 +60,9 @@ class _Machine:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     is_ending: bool = False
 
-    @property
-    def record(self) -> ProviderMachine:
-        state = MachineState.STOPPED if self.ended.is_set() else MachineState.RUNNING
+    def record(self, *, is_frozen: bool) -> ProviderMachine:
+        state = MachineState.SUSPENDED if is_frozen else MachineState.RUNNING
+        state = MachineState.STOPPED if self.ended.is_set() else state
         return ProviderMachine(
             self.spec.machine_id, self.process.identity, state, self.process.started_unix_s(), f"pid {self.process.pid}"
         )
@@ -83,20 +84,22 @@ class LocalProvider:
         may_have_orphans: bool = True,
         term_grace_s: float = 2.0,
         kill_grace_s: float = 5.0,
+        freezes_by_group: bool = True,
     ) -> None:
         """`gpus`: the devices to hand out, by default all that the driver shows. `may_have_orphans`: whether machines of an earlier
         coordinator may still run; looking for them costs milliseconds. The graces bound SIGTERM and SIGKILL in `destroy`.
+        `freezes_by_group`: try the control group's freezer before SIGSTOP.
         """
         self._forker = forker
         self._cluster_id = cluster_id
         self._log_dir = Path(log_dir)
-        self._gpus: Sequence[Gpu] | None = gpus
+        self._gpus = GpuStock(gpus)
         self._term_grace_s = term_grace_s
-        self._gpus_taken: set[str] = set()
         self._machines: dict[MachineId, _Machine] = {}
         self._turns = Turns()
         self._swept: set[MachineId] = set()  # ended here and nothing is left: destroying them again costs no look
         self._reaper = Reaper(cluster_id, kill_grace_s=kill_grace_s)
+        self._freezer = Freezer(cluster_id, self._reaper, uses_groups=freezes_by_group)
         self._exit_callbacks: list[ExitCallback] = []
         self._orphans: set[MachineId] | None = None if may_have_orphans else set()  # None: not looked for yet
         self._is_lost = False
@@ -108,12 +111,12 @@ class LocalProvider:
         return "local"
 
     def capabilities(self) -> Capabilities:
-        gpus = self._host_gpus()
+        gpus = self._gpus.all()
         return Capabilities(
             gpu_kinds=tuple(sorted({gpu.name for gpu in gpus})),
             gpus_total=len(gpus),
-            suspend=False,
-            suspend_reason="a local machine is a group of processes; their memory cannot be saved without a hypervisor",
+            suspend_kind="freeze",
+            suspend_reason="a local machine is a group of processes: they stand still, and their memory stays where it is",
             regions=("local",),
         )
 
@@ -123,16 +126,17 @@ class LocalProvider:
     async def prepare(self, wanted: Sequence[Wanted]) -> tuple[str, ...]:
         return ()
 
+    def suspend_obstacle(self, wanted: Wanted) -> str:
+        return ""
+
     async def create(self, spec: MachineSpec) -> ProviderMachine:
         return await self._turns.take(spec.machine_id, lambda: self._create(spec))
 
     async def start(self, name: MachineId) -> None:
-        machine = self._machines.get(name)
-        if machine is None or machine.is_ending:
-            raise provider_error("start", name, "a local machine that ended is gone", advice="create a new one")
+        await self._turns.take(name, lambda: self._start(name))
 
     async def suspend(self, name: MachineId) -> None:
-        raise provider_error("suspend", name, self.capabilities().suspend_reason)
+        await self._turns.take(name, lambda: self._suspend(name))
 
     async def stop(self, name: MachineId) -> None:
         await self.destroy(name)
@@ -143,7 +147,7 @@ class LocalProvider:
     async def get(self, name: MachineId) -> ProviderMachine | None:
         machine = self._machines.get(name)
         if machine is not None:
-            return machine.record
+            return self._record(machine)
         if name in self._swept:
             return None
         return {record.name: record for record in await self.list(self._cluster_id)}.get(name)
@@ -151,7 +155,7 @@ class LocalProvider:
     async def list(self, cluster_id: ClusterId) -> tuple[ProviderMachine, ...]:
         records: dict[MachineId, ProviderMachine] = {}
         if cluster_id == self._cluster_id:
-            records = {name: machine.record for name, machine in self._machines.items()}
+            records = {name: self._record(machine) for name, machine in self._machines.items()}
             tagged = await self._reaper.find_tagged()
         else:
             tagged = tuple(find_tagged(cluster_id))
@@ -184,18 +188,21 @@ class LocalProvider:
         if self._is_closed or self._is_lost:
             seen = "the provider is closed" if self._is_closed else "the process that forks machines is gone"
             raise provider_error("create", spec, seen, advice="start a new cluster")
-        gpus = self._take_gpus(spec)
+        gpus = self._gpus.take(spec)
         try:
             process, handle = await self._fork(spec, gpus)
         except BaseException:
-            self._gpus_taken.difference_update(gpus)
+            self._gpus.give_back(gpus)
             raise
         self._note(name, f"forked as pid {process.pid}" + (f", GPUs {', '.join(gpus)}" if gpus else ""))
         machine = _Machine(spec, process, gpus, handle)
         self._machines[name] = machine
         self._swept.discard(name)
         asyncio.get_running_loop().add_reader(handle, self._process_ended, machine)
-        return machine.record
+        return self._record(machine)
+
+    def _record(self, machine: _Machine) -> ProviderMachine:
+        return machine.record(is_frozen=self._freezer.has(machine.spec.machine_id))
 
     async def _find_existing(self, name: MachineId) -> ProviderMachine | None:
         if self._orphans is None:
@@ -222,30 +229,32 @@ class LocalProvider:
             raise provider_error("boot", spec, "it ended at once", log_lines=await self.logs(spec.machine_id))
         return process, handle
 
-    # ---- GPUs ----
-    def _host_gpus(self) -> Sequence[Gpu]:
-        if self._gpus is None:
-            self._gpus = detect_gpus()
-        return self._gpus
+    # ---- standing still ----
+    async def _suspend(self, name: MachineId) -> None:
+        leaders = await self._leaders("suspend", name)
+        if not self._is_frozen(name, leaders):
+            self._note(name, f"is frozen by {await self._freezer.freeze(name, leaders)}")
 
-    def _take_gpus(self, spec: MachineSpec) -> tuple[str, ...]:
-        wanted = dict(spec.shape).get(GPU, 0)
-        if wanted == 0:
-            return ()
-        count, rest = divmod(wanted, UNIT)
-        free = [gpu.token for gpu in self._host_gpus() if gpu.token not in self._gpus_taken]
-        if rest or count > len(free):
-            total = len(self._host_gpus())
-            has = f"{total}, of which {len(free)} are free" if total else "none"
-            raise provider_error(
-                "create",
-                spec,
-                f"it needs {wanted / UNIT:g} GPUs; this host has {has}",
-                advice="ask for fewer machines or fewer GPUs per machine (whole ones)",
-                is_permanent=bool(rest) or count > total,
-            )
-        self._gpus_taken.update(free[:count])
-        return tuple(free[:count])
+    async def _start(self, name: MachineId) -> None:
+        leaders = await self._leaders("start", name)
+        if self._is_frozen(name, leaders):
+            await self._freezer.thaw(name, leaders)
+            self._note(name, "goes on")
+
+    def _is_frozen(self, name: MachineId, leaders: tuple[Process, ...]) -> bool:
+        """Of an earlier coordinator's machine its processes tell. In ours somebody else may have stopped one."""
+        return self._freezer.has(name) or (name not in self._machines and is_frozen(leaders[0].pid))
+
+    async def _leaders(self, phase: str, name: MachineId) -> tuple[Process, ...]:
+        """Of a machine that is there, also where an earlier coordinator made it."""
+        machine = self._machines.get(name)
+        if machine is not None and not machine.is_ending:
+            return (machine.process,)
+        tagged = () if machine is not None or name in self._swept else await self._reaper.find_tagged()
+        leaders = tuple(each.process for each in tagged if each.machine_id == name and each.is_agent)
+        if not leaders:
+            raise provider_error(phase, name, "a local machine that ended is gone", advice="create a new one")
+        return leaders
 
     # ---- ends ----
     def _machine_exited(self, name: MachineId, status: int) -> None:
@@ -292,12 +301,12 @@ class LocalProvider:
                 await self._destroy_orphan(name)
             return
         machine.is_ending = True
-        if send_signal(machine.process, signal.SIGTERM):
+        if not self._freezer.has(name) and send_signal(machine.process, signal.SIGTERM):
             try:
                 async with asyncio.timeout(self._term_grace_s):
                     await machine.ended.wait()
             except TimeoutError:
-                pass  # it is frozen or busy: SIGKILL needs no cooperation
+                pass  # it is busy: SIGKILL needs no cooperation
         await self._reaper.kill_all(name, (machine.process,))
         self._forget(machine)
 
@@ -308,13 +317,15 @@ class LocalProvider:
             if each.machine_id == name and each.process.is_session_leader
         )
         await self._reaper.kill_all(name, leaders)
+        sweep_beside(os.getpid())
         self._swept.add(name)
 
     def _forget(self, machine: _Machine) -> None:
         name = machine.spec.machine_id
         asyncio.get_running_loop().remove_reader(machine.handle)
         os.close(machine.handle)
-        self._gpus_taken.difference_update(machine.gpus)
+        self._gpus.give_back(machine.gpus)
+        self._freezer.forget(name)
         del self._machines[name]
         self._swept.add(name)
         machine.ended.set()
@@ -335,6 +346,8 @@ def _describe(tagged: Tagged) -> ProviderMachine:
     state, detail = MachineState.RUNNING, f"pid {process.pid}"
     if not tagged.is_agent:
         state, detail = MachineState.STOPPED, f"its agent is gone, pid {process.pid} is left"
+    elif is_frozen(process.pid):
+        state = MachineState.SUSPENDED
     return ProviderMachine(tagged.machine_id, process.identity, state, process.started_unix_s(), detail)
 
 

@@ -20,13 +20,14 @@ from typing import Any, NoReturn, Self
 from runner.errors import ProtocolViolationError
 from runner.ids import ClusterId, MachineId
 from runner.providers.base import BootConfig
+from runner.providers.freezing import is_frozen, sweep_beside
 from runner.providers.process_tag import tag_this_process
 from runner.rpc.security import make_csr
 from runner.worker.agent import run_agent
 from runner.worker.forkserver import ForkServer
 from runner.worker.frames import Frame, Kind
 from runner.worker.layers import layer_of
-from runner.worker.process import receive_packet, send_packet
+from runner.worker.process import children_of, receive_packet, send_packet
 from runner.worker.template import Layer
 
 log = logging.getLogger(__name__)
@@ -274,16 +275,24 @@ class ZygoteServer(ForkServer):
         self._tell(Kind.GONE, name, pid, status, "")
 
     def end_children(self, elapsed_s: float) -> bool:
-        """Embedded machines have seen the end of their life pipe; others live on until their leases end."""
-        waited_for = [pid for pid, (_, is_embedded) in self._machines.items() if is_embedded]
-        if elapsed_s > MACHINE_END_S:
-            for pid in [*waited_for, *self._layer_pids]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        """Embedded machines have seen the end of their life pipe; others live on until their leases end.
+
+        A frozen one sees and counts nothing. It ends now: its memory would stay for good if no coordinator came back.
+        """
+        frozen = {pid for pid in self._machines if is_frozen(pid)}
+        waited_for = {pid for pid, (_, is_embedded) in self._machines.items() if is_embedded} | frozen
+        for pid in {*waited_for, *self._layer_pids} if elapsed_s > MACHINE_END_S else frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for sock in self._layers.values():
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_WR)
-        return bool(waited_for or self._layer_pids) and elapsed_s < CLOSE_S
+        # What a machine that was killed leaves lands here, and is killed as it does.
+        has_orphans = any(not self.is_known(pid) for pid in children_of(os.getpid()))
+        if (waited_for or self._layer_pids or has_orphans) and elapsed_s < CLOSE_S:
+            return True
+        sweep_beside(os.getpid())
+        return False
 
     def _tell(self, kind: Kind, *fields: object) -> None:
         with contextlib.suppress(OSError):

@@ -25,6 +25,13 @@ class ContainerHarness:
     async def end_machine(self, name: MachineId) -> None:
         await asyncio.to_thread(self.client.kill, f"runner-{self.cluster_id}-{name}", "SIGKILL")
 
+    def running(self, name: MachineId) -> int:
+        try:
+            state = self.client.inspect_container(f"runner-{self.cluster_id}-{name}")["State"]
+        except docker.errors.APIError:
+            return 0
+        return int(state["Running"] and not state["Paused"])
+
     def left_over(self) -> list[str]:
         filters = {"label": f"runner.cluster={self.cluster_id}"}
         found: list[dict[str, Any]] = self.client.containers(all=True, filters=filters)

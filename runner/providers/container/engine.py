@@ -130,6 +130,29 @@ class Engine:
             if not is_gone(error) and error.status_code != 409:
                 raise
 
+    def pause(self, name_or_id: str) -> None:
+        """Have everything in a container stand still; one that does already is no error."""
+        try:
+            self.client.pause(name_or_id)
+        except APIError as error:
+            if not self._is(name_or_id, "paused", error):
+                raise
+
+    def unpause(self, name_or_id: str) -> None:
+        """Let it go on; one that runs is no error."""
+        try:
+            self.client.unpause(name_or_id)
+        except APIError as error:
+            if not self._is(name_or_id, "running", error):
+                raise
+
+    def _is(self, name_or_id: str, status: str, error: APIError) -> bool:
+        """Whether a refusal (Docker: 409, Podman: 500) only says that there is nothing to do."""
+        if is_gone(error):
+            return False
+        found = self.inspect(name_or_id)
+        return found is not None and str((found.get("State") or {}).get("Status", "")).lower() == status
+
 
 def find_engine(options: ContainerOptions, settings: Settings) -> Engine:
     """The engine that is named, or that listens in one of the usual places.

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 _REASON_LINES = 5  # of the log, in the reason of an exit
 _EVENT_S = 3.0  # from the end of the output to the engine's word of why
-_SUSPEND_REASON = "a container's memory cannot be saved by Docker or Podman without CRIU; destroy it and boot another"
+_FREEZE_REASON = "the engine pauses containers: they stand still, and their memory stays where it is"
 
 
 @dataclass(slots=True, eq=False)
@@ -76,8 +76,15 @@ class ContainerProvider:
     def capabilities(self) -> Capabilities:
         devices = Devices(self._options.gpus)
         return Capabilities(
-            gpu_kinds=devices.kinds, gpus_total=devices.total, suspend_reason=_SUSPEND_REASON, is_remote=True
+            gpu_kinds=devices.kinds,
+            gpus_total=devices.total,
+            suspend_kind="freeze",
+            suspend_reason=_FREEZE_REASON,
+            is_remote=True,
         )
+
+    def suspend_obstacle(self, wanted: Wanted) -> str:
+        return ""
 
     def on_exit(self, callback: ExitCallback) -> None:
         self._exit_callbacks.append(callback)
@@ -96,12 +103,10 @@ class ContainerProvider:
         return await self._turns.take(spec.machine_id, lambda: self._create(spec))
 
     async def start(self, name: MachineId) -> None:
-        machine = await self.get(name)
-        if machine is None or machine.state is not MachineState.RUNNING:
-            raise provider_error("start", name, "a container that ended is gone", advice="create a new one")
+        await self._turns.take(name, lambda: self._start(name))
 
     async def suspend(self, name: MachineId) -> None:
-        raise provider_error("suspend", name, _SUSPEND_REASON)
+        await self._turns.take(name, lambda: self._suspend(name))
 
     async def stop(self, name: MachineId) -> None:
         await self.destroy(name)
@@ -204,6 +209,36 @@ class ContainerProvider:
         except ENGINE_ERRORS as error:
             raise provider_error("create", name, in_words(error)) from None
         return {} if pulled_unix_s is None else {"image pulled": pulled_unix_s}
+
+    # ---- standing still ----
+    async def _suspend(self, name: MachineId) -> None:
+        record = await self._live("suspend", name)
+        if record.state is not MachineState.SUSPENDED:
+            await self._move("suspend", record, MachineState.SUSPENDED)
+            self._note(name, "is paused")
+
+    async def _start(self, name: MachineId) -> None:
+        record = await self._live("start", name)
+        if record.state is MachineState.SUSPENDED:
+            await self._move("start", record, MachineState.RUNNING)
+            self._note(name, "goes on")
+
+    async def _live(self, phase: str, name: MachineId) -> ProviderMachine:
+        record = await self.get(name)
+        if record is None or record.state not in (MachineState.RUNNING, MachineState.SUSPENDED):
+            raise provider_error(phase, name, "a container that ended is gone", advice="create a new one")
+        return record
+
+    async def _move(self, phase: str, record: ProviderMachine, to: MachineState) -> None:
+        engine = (await self._site()).engine
+        try:
+            act = engine.pause if to is MachineState.SUSPENDED else engine.unpause
+            await engine.call(act, record.provider_machine_id)
+        except ENGINE_ERRORS as error:
+            raise provider_error(phase, record.name, in_words(error)) from None
+        machine = self._machines.get(record.name)
+        if machine is not None and machine.container_id == record.provider_machine_id:
+            machine.booted.record = replace(machine.booted.record, state=to)
 
     # ---- ends ----
     def _died(self, container_id: str, code: int) -> None:

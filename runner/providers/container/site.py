@@ -29,6 +29,7 @@ from runner.providers.registry import Place
 
 log = logging.getLogger(__name__)
 
+_LIVE = frozenset({MachineState.RUNNING, MachineState.SUSPENDED})
 _REMOVAL_S = 20.0  # for the engine to finish a removal
 _ATTACHED = {"stdout": 1, "stderr": 1, "stream": 1, "logs": 0}
 # An image that has no such program; Docker and runc say it differently.
@@ -125,7 +126,7 @@ class Site:
                 if not _is_conflict(error):
                     raise
                 inspected = await self.inspect(name, "create")
-                if inspected is not None and record_of(inspected, {}).state is MachineState.RUNNING:
+                if inspected is not None and record_of(inspected, {}).state in _LIVE:
                     return await self._adopt(inspected)
                 # One that was never started, as a killed coordinator leaves it, or that has ended.
                 await self.remove(name)

@@ -26,13 +26,13 @@ from runner.providers.fly.creating import Creation, candidates
 from runner.providers.fly.ends import Ends
 from runner.providers.fly.errors import FlyError, Kind
 from runner.providers.fly.failures import explain
-from runner.providers.fly.guest import SUSPEND_MEMORY_MB_MAX, fit, suspend_obstacle
 from runner.providers.fly.lookup import Lookup
 from runner.providers.fly.model import Machine
 from runner.providers.fly.notes import Notes
 from runner.providers.fly.options import FlyOptions
 from runner.providers.fly.prepare import PREPARE_S, check_app, check_place, check_regions, check_room, guests_of
 from runner.providers.fly.records import DEAD_STATES, GONE_STATES, describe_end, to_record
+from runner.providers.fly.suspending import machine_obstacle, nothing_to_suspend, pool_obstacle, suspend_machine
 from runner.providers.fly.volumes import VolumePool
 from runner.providers.fly.watch import ExitWatch
 from runner.providers.registry import Place
@@ -74,18 +74,18 @@ class FlyProvider:
         return "fly"
 
     def capabilities(self) -> Capabilities:
-        sizes = self._options.sizes
-        guests = [fit(size, ()) for size in sizes]
-        can = not guests or any(not suspend_obstacle(guest.memory_mb) for guest in guests if guest is not None)
-        reason = f"Fly suspends machines of at most {SUSPEND_MEMORY_MB_MAX} MB without swap, schedule or GPU"
+        reason = nothing_to_suspend(self._options)
         return Capabilities(
             gpu_kinds=(),
             gpus_total=0,
-            suspend=can,
-            suspend_reason="" if can else f"{reason}; all of {', '.join(sizes)} have more",
+            suspend_kind="" if reason else "snapshot",
+            suspend_reason=reason,
             regions=self._options.regions,
             is_remote=True,
         )
+
+    def suspend_obstacle(self, wanted: Wanted) -> str:
+        return pool_obstacle(wanted, self._options)
 
     async def prepare(self, wanted: Sequence[Wanted]) -> tuple[str, ...]:
         check_place(self._options, self._place.coordinator_host)
@@ -239,22 +239,15 @@ class FlyProvider:
 
     async def _suspend(self, name: MachineId) -> None:
         machine = await self._require("suspend", name)
-        config, guest = machine.config, machine.config.child("guest")
-        obstacle = suspend_obstacle(
-            int(guest.get("memory_mb") or 0),
-            swap_mb=int(config.child("init").get("swap_size_mb") or 0),
-            has_schedule=bool(config.text("schedule")),
-            gpus=int(guest.get("gpus") or 0),
-        )
+        if machine.state == "suspended":
+            return
+        obstacle = machine_obstacle(machine)
         if obstacle:
             raise provider_error(
                 "suspend", name, obstacle, advice="stop it, or choose a smaller size", is_permanent=True
             )
-        deadline_s = asyncio.get_running_loop().time() + self._options.suspend_deadline_s
-        machines = self._api.until(deadline_s).machines
         try:
-            await machines.suspend(machine.id)
-            await machines.wait(machine.id, "suspended", deadline_s=deadline_s)
+            await suspend_machine(self._api, machine, self._options)
         except FlyError as error:
             raise self._explain("suspend", name, error) from None
         self._notes.add(name, "suspended")

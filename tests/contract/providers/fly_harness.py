@@ -15,6 +15,7 @@ from runner.providers import fly
 from runner.providers.base import Provider
 from runner.providers.fly.records import machine_name
 from runner.providers.registry import Place
+from tests.contract.providers.harness import stands_still
 
 _SHORT: dict[str, Any] = {
     each.name: Delay(0.02) for each in dataclasses.fields(SimSettings) if each.name.endswith("_delay")
@@ -50,6 +51,12 @@ class FlyHarness:
 
     async def end_machine(self, name: MachineId) -> None:
         self.sim.inject("crash", machine=machine_name(self.cluster_id, name))
+
+    def running(self, name: MachineId) -> int:
+        machines = self.sim.state()["machines"].items()
+        ids = {each for each, machine in machines if machine["name"] == machine_name(self.cluster_id, name)}
+        found = [each.process for each in self.sim.processes() if each.machine_id.partition(".")[0] in ids]
+        return sum(not stands_still(process) for process in found)
 
     def left_over(self) -> list[str]:
         return [f"pid {tagged.process.pid} of {tagged.machine_id}" for tagged in self.sim.processes()]

@@ -10,10 +10,10 @@ from typing import Protocol
 
 from runner.core.values import CPU, UNIT, make_shape
 from runner.ids import ClusterId, MachineId, random_id
-from runner.providers.base import BootConfig, MachineSpec, Provider
+from runner.providers.base import BootConfig, MachineSpec, MachineState, Provider
 from runner.providers.fake import FakeProvider
 from runner.providers.local import Forker, LocalProvider
-from runner.providers.process_tag import find_tagged
+from runner.providers.process_tag import Process, find_process, find_tagged
 from runner.testing import FakeClock
 
 
@@ -36,7 +36,28 @@ class Harness(Protocol):
 
     async def end_machine(self, name: MachineId) -> None: ...
 
+    def running(self, name: MachineId) -> int:
+        """How many processes of a machine are there and do not stand still."""
+        ...
+
     def left_over(self) -> list[str]: ...
+
+
+def stands_still(process: Process) -> bool:
+    """By a signal, or by the kernel's word about its control group."""
+    now = find_process(process.pid)
+    if now is None or now.state in "Tt":
+        return True
+    group = next(
+        (line[3:] for line in Path(f"/proc/{process.pid}/cgroup").read_text().splitlines() if line[:3] == "0::"), ""
+    )
+    events = [root + group + "/cgroup.events" for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")]
+    return any("frozen 1" in Path(path).read_text() for path in events if os.path.exists(path))
+
+
+def groups_left(cluster_id: ClusterId) -> list[str]:
+    """Control groups that a freeze has made."""
+    return [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/runner-frozen-{cluster_id}-*")]
 
 
 class FakeHarness:
@@ -48,23 +69,34 @@ class FakeHarness:
     async def end_machine(self, name: MachineId) -> None:
         self.fake.end_machine(name, "was killed by signal 9 (SIGKILL)")
 
+    def running(self, name: MachineId) -> int:
+        machine = self.fake._machines.get(name)
+        return int(machine is not None and machine.record.state is MachineState.RUNNING)
+
     def left_over(self) -> list[str]:
         return [str(task) for task in self.fake._timers]
 
 
 class LocalHarness:
-    def __init__(self, forker: Forker, log_dir: Path) -> None:
+    def __init__(self, forker: Forker, log_dir: Path, *, freezes_by_group: bool = True) -> None:
         self.cluster_id = ClusterId(random_id("c"))
         self.forker = forker
-        self.provider: Provider = LocalProvider(forker, cluster_id=self.cluster_id, log_dir=log_dir, gpus=())
+        self.provider: Provider = LocalProvider(
+            forker, cluster_id=self.cluster_id, log_dir=log_dir, gpus=(), freezes_by_group=freezes_by_group
+        )
 
     async def end_machine(self, name: MachineId) -> None:
         machine = await self.provider.get(name)
         assert machine is not None
         os.kill(int(machine.provider_machine_id.partition(":")[0]), signal.SIGKILL)
 
+    def running(self, name: MachineId) -> int:
+        found = [each.process for each in find_tagged(self.cluster_id) if each.machine_id == name]
+        return sum(not stands_still(process) for process in found)
+
     def left_over(self) -> list[str]:
-        return [f"pid {tagged.process.pid} of {tagged.machine_id}" for tagged in find_tagged(self.cluster_id)]
+        left = [f"pid {tagged.process.pid} of {tagged.machine_id}" for tagged in find_tagged(self.cluster_id)]
+        return left + groups_left(self.cluster_id)
 
 
 class Exits:
