@@ -38,6 +38,7 @@ class Admin:
             "expire_token": self._expire_token,
             "add_token": self._add_token,
             "crash": self._crash,
+            "lose_snapshot": lambda body: driver.world.lose_snapshot(self._machine(body).machine_id),
             "settings": self._change_settings,
         }
 

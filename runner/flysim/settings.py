@@ -85,6 +85,7 @@ class SimSettings:
     destroy_delay: Delay = Delay(0.2, 0.3)
     visible_delay: Delay = Delay(0.2, 0.5)  # from the create call until get, wait and list know the machine
     destroyed_visible_s: float = 5.0  # a destroyed machine is shown this long
+    suspend_crowding: float = 0.25  # by which share a suspend takes longer for each other one under way on its host
     stop_timeout_s: float = 5.0  # from the signal to SIGKILL where the machine does not say
     lease_ttl_s: float = 3600.0  # where the request does not say
 
@@ -107,6 +108,8 @@ class SimSettings:
                 raise BadOptionsError(
                     f"{name} of the simulator is {getattr(self, name)!r}; expected one of: {', '.join(choices)}"
                 )
+        if self.suspend_crowding < 0:
+            raise BadOptionsError(f"suspend_crowding of the simulator is {self.suspend_crowding}; expected 0 or more")
         for each in fields(self):
             if each.name.endswith("_rate") and not 0 <= getattr(self, each.name) <= 1:
                 raise BadOptionsError(f"{each.name} of the simulator is {getattr(self, each.name)}; expected 0 to 1")

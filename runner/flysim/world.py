@@ -10,7 +10,7 @@ from runner.flysim.answers import Answer
 from runner.flysim.calls import Call
 from runner.flysim.cloud import Cloud
 from runner.flysim.gate import Limits, Loss, enter, loss_of_reply
-from runner.flysim.lifecycle import exited
+from runner.flysim.lifecycle import drop_snapshot, exited
 from runner.flysim.records import Command, Kill, Machine
 from runner.flysim.settings import SimSettings
 from runner.flysim.states import State
@@ -144,6 +144,17 @@ class World:
             elif not machine.is_alive and machine.state in (State.SUSPENDING, State.SUSPENDED):
                 machine.has_snapshot = False  # lost with the host: the next start is cold
         self.cloud.changes += 1
+
+    def lose_snapshot(self, machine_id: str) -> None:
+        """Of a suspended machine, which is shown as before: its next start is cold, as after a move to another host. [1.7 not guaranteed]
+
+        Raises:
+            ValueError: it has none.
+        """
+        machine = self.cloud.machines[machine_id]
+        if not machine.has_snapshot:
+            raise ValueError(f"machine {machine_id} has no snapshot, it is {machine.state.value}")
+        drop_snapshot(self.cloud, machine)
 
     def _on_host(self, name: str) -> list[Machine]:
         return [machine for machine in self.cloud.machines.values() if machine.host.name == name]

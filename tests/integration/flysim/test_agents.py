@@ -121,6 +121,37 @@ async def test_a_suspended_machine_stands_still_and_goes_on_when_resumed(sim: Fl
         assert sim.state()["machines"][machine_id]["pid"] == pid
 
 
+async def test_a_suspended_machine_that_lost_its_snapshot_gets_a_new_agent(sim: FlySim, tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        boot = await cluster.next_boot()
+        machine_id = await create(sim, boot.machine_id, config_of(boot))
+        await until_listed(cluster, **{boot.machine_id: "ready"})
+        frozen = [each.process.pid for each in sim.processes()]
+        await ask(sim, machine_id, "suspend")
+        await until_state(sim, machine_id, "suspended")
+        sim.inject("lose_snapshot", machine=machine_id)
+        wait_gone(frozen, WAIT_S)
+        assert sim.state()["machines"][machine_id]["state"] == "suspended"
+        await ask(sim, machine_id, "start")
+        await until_state(sim, machine_id, "started")
+
+        assert await pid_of(sim, machine_id) not in frozen
+
+
+async def test_stop_of_a_suspended_machine_leaves_no_process(sim: FlySim, tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        boot = await cluster.next_boot()
+        machine_id = await create(sim, boot.machine_id, config_of(boot))
+        await until_listed(cluster, **{boot.machine_id: "ready"})
+        frozen = [each.process.pid for each in sim.processes()]
+        await ask(sim, machine_id, "suspend")
+        await until_state(sim, machine_id, "suspended")
+        await ask(sim, machine_id, "stop")
+        await until_state(sim, machine_id, "stopped")
+
+        wait_gone(frozen, WAIT_S)
+
+
 async def test_a_crash_is_an_exit_event_and_frees_an_auto_destroy_machine(sim: FlySim, tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
         boot = await cluster.next_boot()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,61 +94,6 @@ def test_start_is_refused_with_412_and_the_state_in_the_text() -> None:
     assert "unable to start machine from current state: 'replacing'" in text
 
 
-def test_resume_keeps_the_process_and_a_lost_snapshot_starts_cold() -> None:
-    sim = Sim()
-    machine_id = sim.started()
-    for cold_rate, life in ((0.0, 1), (1.0, 2)):
-        sim.cloud.settings = replace(sim.settings, cold_resume_rate=cold_rate)
-        sim.call("suspendMachine", machine_id)
-        sim.pass_s(0)
-        assert sim.state(machine_id) == "suspended"
-        sim.call("startMachine", machine_id)
-        sim.pass_s(0)
-        assert (sim.state(machine_id), sim.cloud.machines[machine_id].life) == ("started", life)
-
-
-def test_a_start_cancels_a_suspend_that_is_under_way() -> None:
-    sim = Sim(suspend_delay=Delay(5.0))
-    machine_id = sim.started()
-    sim.call("suspendMachine", machine_id)
-    sim.call("startMachine", machine_id)
-    sim.pass_s(20.0)
-
-    assert sim.trail(machine_id)[-2:] == ["suspending", "started"]
-    assert sim.cloud.machines[machine_id].life == 1
-
-
-def test_stopping_a_suspended_machine_discards_its_snapshot() -> None:
-    sim = Sim()
-    machine_id = sim.started()
-    sim.call("suspendMachine", machine_id)
-    sim.pass_s(0)
-    sim.call("stopMachine", machine_id)
-
-    assert sim.state(machine_id) == "stopped"
-    machine = sim.cloud.machines[machine_id]
-    assert (machine.has_snapshot, machine.is_alive) == (False, False)
-    sim.call("startMachine", machine_id)
-    sim.pass_s(0)
-    assert machine.life == 2
-
-
-@pytest.mark.parametrize(
-    ("config", "reason"),
-    [
-        ({"guest": {"cpu_kind": "performance", "cpus": 1, "memory_mb": 4096}}, "2048 MB"),
-        ({"init": {"swap_size_mb": 512}}, "swap"),
-        ({"schedule": "hourly"}, "schedule"),
-    ],
-)
-def test_suspend_is_refused_where_the_configuration_does_not_allow_it(config: dict[str, Any], reason: str) -> None:
-    sim = Sim()
-    machine_id = sim.started(**config)
-
-    status, text = sim.error(sim.call("suspendMachine", machine_id))
-    assert (status, reason in text) == (400, True)
-
-
 @pytest.mark.parametrize(
     ("restart", "exit_code", "state"),
     [
@@ -229,16 +173,6 @@ def test_update_leaves_a_stopped_machine_stopped() -> None:
     assert sim.trail(machine_id)[-2:] == ["updating", "stopped"]
 
 
-def test_update_drops_a_snapshot() -> None:
-    sim = Sim()
-    machine_id = sim.started()
-    sim.call("suspendMachine", machine_id)
-    sim.pass_s(0)
-    sim.call("updateMachine", machine_id, body={"config": {"image": "runner-worker:2"}})
-
-    assert not sim.cloud.machines[machine_id].has_snapshot
-
-
 @pytest.mark.parametrize("field", ["name", "region"])
 def test_name_and_region_cannot_change(field: str) -> None:
     sim = Sim()
@@ -298,19 +232,6 @@ def test_a_start_that_hangs_fails_at_the_threshold() -> None:
     sim.pass_s(2.0)
 
     assert sim.state(machine_id) == "failed"
-
-
-def test_a_resume_that_hangs_leaves_no_process_when_it_fails() -> None:
-    sim = Sim()
-    machine_id = sim.started()
-    sim.call("suspendMachine", machine_id)
-    sim.pass_s(0)
-    sim.cloud.settings = replace(sim.settings, stuck_rate=1.0)
-    sim.call("startMachine", machine_id)
-    sim.pass_s(301.0)
-
-    assert sim.state(machine_id) == "failed"
-    assert sim.processes._running == {}
 
 
 def test_thresholds_are_five_and_ten_minutes() -> None:

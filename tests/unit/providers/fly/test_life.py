@@ -194,50 +194,6 @@ def test_another_clusters_machines_are_listed_by_their_tag(fly: ScriptedFly, tmp
     assert fly.calls(LIST)[0].query == {"metadata.runner_cluster": "c-other"}
 
 
-def test_suspend_and_resume(fly: ScriptedFly, tmp_path: Path) -> None:
-    """1.2 suspend, start; 1.5 started -> suspended -> started."""
-    fly.on(f"POST {ONE}/suspend", Answer(200, OK))
-    fly.on(f"POST {ONE}/start", Answer(200, {"previous_state": "suspended", "migrated": False, "new_host": ""}))
-
-    async def work(provider: FlyProvider) -> None:
-        ends = Ends(provider)
-        await provider.create(make_spec())
-        await provider.suspend(M1)
-        fly.on(GET, Answer(200, machine("suspended"))).on(LIST, Answer(200, [machine("suspended")]))
-        found = await provider.get(M1)
-        assert found is not None and found.state is MachineState.SUSPENDED
-        await asyncio.sleep(30)
-        await provider.start(M1)
-        assert ends.seen == []
-
-    with_provider(fly, tmp_path, work)
-    assert [call.query["state"] for call in fly.calls(WAIT)] == ["started", "suspended", "started"]
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    # 1.7, first row
-    [
-        ({"guest": {"cpu_kind": "performance", "cpus": 2, "memory_mb": 4096}}, "4096 MB"),
-        ({"init": {"swap_size_mb": 512}}, "swap"),
-        ({"schedule": "daily"}, "schedule"),
-    ],
-)
-def test_what_cannot_be_suspended_is_refused_with_the_reason(change, words, fly: ScriptedFly, tmp_path: Path) -> None:
-    raw = machine()
-    raw["config"] = raw["config"] | change
-    fly.on(GET, Answer(200, raw))
-
-    async def work(provider: FlyProvider) -> None:
-        await provider.create(make_spec())
-        with pytest.raises(ProviderError, match=words) as caught:
-            await provider.suspend(M1)
-        assert caught.value.is_permanent
-
-    with_provider(fly, tmp_path, work)
-    assert fly.calls(f"POST {ONE}/suspend") == []
-
-
 def test_capabilities(fly: ScriptedFly, tmp_path: Path) -> None:
     async def small(provider: FlyProvider) -> None:
         can = provider.capabilities()
