@@ -18,6 +18,7 @@ from runner.errors import ProviderError
 from runner.ids import ClusterId, MachineId, random_id
 from runner.providers.base import MachineState, Wanted
 from runner.providers.container.provider import ContainerProvider
+from runner.providers.criu import find_criu
 from tests.container.conftest import BASE, IMAGE
 from tests.contract.providers.harness import Exits, make_spec
 from tests.integration.helpers import wait_until
@@ -180,4 +181,42 @@ async def test_a_running_machine_of_an_earlier_coordinator_is_adopted(cluster, p
     assert await later.create(make_spec(cluster, M1)) == first
     await later.destroy(M1)
     assert await later.list(cluster) == ()
+    await later.close()
+
+
+async def test_how_containers_are_suspended_is_said_with_the_reason(provider) -> None:
+    """A snapshot where Podman has a CRIU that works, else pausing and why."""
+    await provider.prepare(())
+    can = provider.capabilities()
+    criu = await asyncio.to_thread(find_criu)
+    if criu.works:
+        assert (can.suspend_kind, can.suspend_reason) == ("snapshot", f"saved by Podman with CRIU {criu.version}")
+    else:
+        assert can.suspend_kind == "freeze"
+        assert criu.problem in can.suspend_reason
+
+
+async def test_a_paused_container_is_the_same_after(cluster, provider, client) -> None:
+    if provider.capabilities().suspend_kind == "snapshot":
+        pytest.skip("this engine saves containers instead of pausing them")
+    await provider.create(make_spec(cluster, M1))
+    before = _inspect(client, cluster)["State"]["Pid"]
+    await provider.suspend(M1)
+    assert _inspect(client, cluster)["State"]["Status"] == "paused"
+    await provider.start(M1)
+    state = _inspect(client, cluster)["State"]
+    assert (state["Status"], state["Pid"]) == ("running", before)
+
+
+async def test_one_that_an_earlier_coordinator_suspended_is_known_and_swept(
+    cluster, provider, make_provider, client
+) -> None:
+    await provider.create(make_spec(cluster, M1))
+    await provider.suspend(M1)
+    later = make_provider(cluster)
+    (seen,) = await later.list(cluster)
+    assert (seen.name, seen.state) == (M1, MachineState.SUSPENDED)
+    await later.destroy(M1)
+    assert await later.list(cluster) == ()
+    assert client.containers(all=True, filters={"label": f"runner.cluster={cluster}"}) == []
     await later.close()

@@ -58,7 +58,7 @@ class Devices:
             why = "this host shows no GPU"
         elif not self.ids:
             why = "the engine is on another host, and which devices it has was not said: name them in the option gpus"
-        elif _is_podman(self._version):
+        elif is_podman(self._version):
             why = "Podman's Docker API hands no GPUs to containers; use Docker with the NVIDIA container toolkit"
         elif not self._has_runtime():
             why = "the engine has no NVIDIA runtime; install the NVIDIA container toolkit on its host"
@@ -105,5 +105,6 @@ class Devices:
         return "nvidia" in runtimes or "nvidia.com/gpu" in discovered or has_hook
 
 
-def _is_podman(version: Mapping[str, Any]) -> bool:
+def is_podman(version: Mapping[str, Any]) -> bool:
+    """By what the engine says about its parts."""
     return any("podman" in str(each.get("Name", "")).lower() for each in version.get("Components") or ())

@@ -30,7 +30,8 @@ from runner.providers.container.ends import EndWatch, exit_in_words
 from runner.providers.container.engine import ENGINE_ERRORS, Engine, find_engine, in_words
 from runner.providers.container.options import ContainerOptions, parse
 from runner.providers.container.recipe import CLUSTER_LABEL, MACHINE_LABEL, record_of
-from runner.providers.container.site import Booted, Site, last_lines, open_site, unreachable
+from runner.providers.container.site import FREEZE, Booted, Site, last_lines, open_site, unreachable
+from runner.providers.container.snapshots import Snapshots
 from runner.providers.registry import Place
 from runner.providers.turns import Turns
 
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 _REASON_LINES = 5  # of the log, in the reason of an exit
 _EVENT_S = 3.0  # from the end of the output to the engine's word of why
-_FREEZE_REASON = "the engine pauses containers: they stand still, and their memory stays where it is"
+_GPU_OBSTACLE = "it has a GPU, and CRIU saves no GPU's memory"
 
 
 @dataclass(slots=True, eq=False)
@@ -63,8 +64,10 @@ class ContainerProvider:
         self._place = place
         self._given_engine = engine
         self._opening: asyncio.Task[Site] | None = None
+        self._opened: Site | None = None
         self._ends: EndWatch | None = None
         self._machines: dict[MachineId, _Machine] = {}
+        self._saved: dict[MachineId, MachineSpec] = {}  # machines of ours that are files now
         self._turns = Turns()
         self._exit_callbacks: list[ExitCallback] = []
         self._is_closed = False
@@ -74,17 +77,20 @@ class ContainerProvider:
         return "container"
 
     def capabilities(self) -> Capabilities:
+        """Whether containers can be saved is known once the engine has answered: after `prepare`."""
         devices = Devices(self._options.gpus)
+        kind, reason = FREEZE if self._opened is None else self._opened.suspends
         return Capabilities(
             gpu_kinds=devices.kinds,
             gpus_total=devices.total,
-            suspend_kind="freeze",
-            suspend_reason=_FREEZE_REASON,
+            suspend_kind=kind,
+            suspend_reason=reason,
             is_remote=True,
         )
 
     def suspend_obstacle(self, wanted: Wanted) -> str:
-        return ""
+        has_gpus = bool(dict(wanted.shape).get(GPU, 0))
+        return _GPU_OBSTACLE if has_gpus and self.capabilities().suspend_kind == "snapshot" else ""
 
     def on_exit(self, callback: ExitCallback) -> None:
         self._exit_callbacks.append(callback)
@@ -120,7 +126,9 @@ class ContainerProvider:
             return machine.booted.record
         site = await self._site()
         inspected = await site.inspect(name, "get")
-        return None if inspected is None else record_of(inspected, {})
+        if inspected is not None or site.snapshots is None:
+            return None if inspected is None else record_of(inspected, {})
+        return site.snapshots.find(name)
 
     async def list(self, cluster_id: ClusterId) -> tuple[ProviderMachine, ...]:
         site = await self._site()
@@ -131,6 +139,9 @@ class ContainerProvider:
                 records.append(machine.booted.record)
             else:
                 records.append(record_of(each, {}))
+        if site.snapshots is not None and cluster_id == self._place.cluster_id:
+            known = {record.name for record in records}
+            records += [each for each in site.snapshots.all() if each.name not in known]
         return tuple(records)
 
     async def logs(self, name: MachineId) -> tuple[str, ...]:
@@ -165,7 +176,7 @@ class ContainerProvider:
 
     async def _open(self) -> Site:
         engine = self._given_engine or find_engine(self._options, config.load())
-        site = await open_site(self._options, self._place, engine)
+        site = self._opened = await open_site(self._options, self._place, engine)
         label = f"{CLUSTER_LABEL}={self._place.cluster_id}"
         self._ends = EndWatch(engine, label, self._died, self._ran_out, self._gap)
         return site
@@ -179,6 +190,10 @@ class ContainerProvider:
         if self._is_closed:
             raise provider_error("create", spec, "the provider is closed", advice="start a new cluster")
         site = await self._site()
+        saved = await site.find_saved(name)
+        if saved is not None:
+            self._saved[name] = spec
+            return saved
         phases = await self._have_image(site, name)
         gpus = site.devices.take(spec, recipe.wanted_gpus(spec))
         try:
@@ -192,9 +207,7 @@ class ContainerProvider:
             site.devices.keep(booted.gpus)
         how = "runs already as" if booted.is_adopted else "is"
         self._note(name, f"{how} {booted.record.detail}" + "".join(f", GPU {each}" for each in booted.gpus))
-        made = _Machine(spec, booted)
-        made.watch = asyncio.create_task(self._watch_output(made))
-        self._machines[name] = made
+        self._keep(_Machine(spec, booted))
         return booted.record
 
     async def _have_image(self, site: Site, name: MachineId) -> dict[str, float]:
@@ -213,15 +226,68 @@ class ContainerProvider:
     # ---- standing still ----
     async def _suspend(self, name: MachineId) -> None:
         record = await self._live("suspend", name)
-        if record.state is not MachineState.SUSPENDED:
-            await self._move("suspend", record, MachineState.SUSPENDED)
+        if record.state is MachineState.SUSPENDED:
+            return
+        site = await self._site()
+        if site.snapshots is not None:
+            await self._save(site, site.snapshots, record)
+        else:
+            await site.pause(record)
+            self._note_state(record, MachineState.SUSPENDED)
             self._note(name, "is paused")
 
     async def _start(self, name: MachineId) -> None:
         record = await self._live("start", name)
-        if record.state is MachineState.SUSPENDED:
-            await self._move("start", record, MachineState.RUNNING)
+        if record.state is not MachineState.SUSPENDED:
+            return
+        site = await self._site()
+        if site.snapshots is not None and await site.find_saved(name) is not None:
+            await self._restore(site, site.snapshots, name)
+        else:
+            await site.unpause(record)
+            self._note_state(record, MachineState.RUNNING)
             self._note(name, "goes on")
+
+    async def _save(self, site: Site, snapshots: Snapshots, record: ProviderMachine) -> None:
+        """It runs until its snapshot is whole, and ends before anybody may take it."""
+        name, machine = record.name, self._machines.get(record.name)
+        if machine is not None and machine.booted.gpus:
+            raise provider_error("suspend", name, _GPU_OBSTACLE, is_permanent=True)
+        await snapshots.save(record)
+        if machine is not None:
+            machine.is_ending = True  # its end is no exit
+        try:
+            await site.remove(name)
+        except ProviderError:
+            snapshots.discard(name)
+            if machine is not None:
+                machine.is_ending = False
+            raise
+        if machine is not None:
+            await last_lines(machine.booted.pump)
+            self._forget(site, machine)
+            self._saved[name] = machine.spec
+        self._note(name, f"is saved by CRIU {snapshots.criu.version}")
+
+    async def _restore(self, site: Site, snapshots: Snapshots, name: MachineId) -> None:
+        try:
+            await snapshots.restore(name)
+            inspected = await site.inspect(name, "start")
+            if inspected is None or record_of(inspected, {}).state is not MachineState.RUNNING:
+                raise provider_error("start", name, "it ended as it was restored")
+            if name in self._saved:  # else an earlier coordinator's, that `create` takes over
+                self._keep(_Machine(self._saved.pop(name), await site.adopt(inspected)))
+        except ENGINE_ERRORS as error:
+            await site.remove_quietly(name)
+            raise provider_error("start", name, in_words(error)) from None
+        except ProviderError:
+            await site.remove_quietly(name)
+            raise
+        self._note(name, "is restored")
+
+    def _keep(self, machine: _Machine) -> None:
+        machine.watch = asyncio.create_task(self._watch_output(machine))
+        self._machines[machine.spec.machine_id] = machine
 
     async def _live(self, phase: str, name: MachineId) -> ProviderMachine:
         record = await self.get(name)
@@ -229,16 +295,10 @@ class ContainerProvider:
             raise provider_error(phase, name, "a container that ended is gone", advice="create a new one")
         return record
 
-    async def _move(self, phase: str, record: ProviderMachine, to: MachineState) -> None:
-        engine = (await self._site()).engine
-        try:
-            act = engine.pause if to is MachineState.SUSPENDED else engine.unpause
-            await engine.call(act, record.provider_machine_id)
-        except ENGINE_ERRORS as error:
-            raise provider_error(phase, record.name, in_words(error)) from None
+    def _note_state(self, record: ProviderMachine, state: MachineState) -> None:
         machine = self._machines.get(record.name)
         if machine is not None and machine.container_id == record.provider_machine_id:
-            machine.booted.record = replace(machine.booted.record, state=to)
+            machine.booted.record = replace(machine.booted.record, state=state)
 
     # ---- ends ----
     def _died(self, container_id: str, code: int) -> None:
@@ -306,6 +366,9 @@ class ContainerProvider:
         if machine is not None:
             machine.is_ending = True
         site = await self._site()
+        if site.snapshots is not None:
+            self._saved.pop(name, None)
+            site.snapshots.discard(name)
         await site.remove(name)
         if machine is not None:
             await last_lines(machine.booted.pump)

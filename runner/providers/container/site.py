@@ -17,7 +17,7 @@ from docker.errors import APIError
 from runner.errors import ProviderError
 from runner.ids import MachineId
 from runner.providers import machine_log
-from runner.providers.base import MachineSpec, MachineState, ProviderMachine, provider_error
+from runner.providers.base import MachineSpec, MachineState, ProviderMachine, SuspendKind, provider_error
 from runner.providers.container import recipe
 from runner.providers.container.devices import Devices
 from runner.providers.container.engine import ENGINE_ERRORS, Engine, in_words, is_gone
@@ -25,10 +25,15 @@ from runner.providers.container.images import Images
 from runner.providers.container.options import ContainerOptions
 from runner.providers.container.output import OutputPump
 from runner.providers.container.recipe import Recipe, container_name, record_of
+from runner.providers.container.snapshots import Snapshots, open_snapshots
 from runner.providers.registry import Place
 
 log = logging.getLogger(__name__)
 
+FREEZE: tuple[SuspendKind, str] = (
+    "freeze",
+    "the engine pauses containers: they stand still, and their memory stays where it is",
+)
 _LIVE = frozenset({MachineState.RUNNING, MachineState.SUSPENDED})
 _REMOVAL_S = 20.0  # for the engine to finish a removal
 _ATTACHED = {"stdout": 1, "stderr": 1, "stream": 1, "logs": 0}
@@ -49,9 +54,17 @@ class Booted:
 class Site:
     """An engine that has answered, and all that depends on its answer."""
 
-    def __init__(self, options: ContainerOptions, place: Place, engine: Engine, about: tuple[Any, Any]) -> None:
-        """`about`: what `Engine.version_and_info` said."""
+    def __init__(
+        self,
+        options: ContainerOptions,
+        place: Place,
+        engine: Engine,
+        about: tuple[Any, Any],
+        snapshots: tuple[Snapshots | None, str],
+    ) -> None:
+        """`about`: what `Engine.version_and_info` said. `snapshots`: what `open_snapshots` said."""
         version, info = about
+        self.snapshots, self._no_snapshots = snapshots
         self.engine = engine
         self._options = options
         self._place = place
@@ -67,6 +80,28 @@ class Site:
         if self._recipe.shares_host:
             return ()
         return ("machines do not share this host's files: large values and checkpoints travel through the coordinator",)
+
+    @property
+    def suspends(self) -> tuple[SuspendKind, str]:
+        """In which way machines are suspended here, and why so."""
+        if self.snapshots is not None:
+            return "snapshot", f"saved by Podman with CRIU {self.snapshots.criu.version}"
+        kind, reason = FREEZE
+        return kind, f"{reason} ({self._no_snapshots})"
+
+    async def find_saved(self, name: MachineId) -> ProviderMachine | None:
+        """A machine that is a file now. Nothing else may be done to it meanwhile.
+
+        Raises:
+            ProviderError: the engine does not answer.
+        """
+        saved = None if self.snapshots is None else self.snapshots.find(name)
+        if saved is None or await self.inspect(name, "get") is None:
+            return saved
+        # A coordinator that was killed has saved it and not ended it: it went on, and must not go back.
+        assert self.snapshots is not None
+        self.snapshots.discard(name)
+        return None
 
     async def inspect(self, name: MachineId, phase: str) -> dict[str, Any] | None:
         """A machine's container; None when there is none.
@@ -92,6 +127,28 @@ class Site:
         except ENGINE_ERRORS as error:
             raise unreachable(self.engine, error) from None
         return [each for each in found if str(each.get("State", "")).lower() != "removing"]
+
+    async def pause(self, record: ProviderMachine) -> None:
+        """Have a container stand still.
+
+        Raises:
+            ProviderError: the engine does not answer, or cannot.
+        """
+        try:
+            await self.engine.call(self.engine.pause, record.provider_machine_id)
+        except ENGINE_ERRORS as error:
+            raise provider_error("suspend", record.name, in_words(error)) from None
+
+    async def unpause(self, record: ProviderMachine) -> None:
+        """Let it go on.
+
+        Raises:
+            ProviderError: the engine does not answer, or cannot.
+        """
+        try:
+            await self.engine.call(self.engine.unpause, record.provider_machine_id)
+        except ENGINE_ERRORS as error:
+            raise provider_error("start", record.name, in_words(error)) from None
 
     async def remove(self, name: MachineId) -> None:
         """Until the engine has no such container.
@@ -127,7 +184,7 @@ class Site:
                     raise
                 inspected = await self.inspect(name, "create")
                 if inspected is not None and record_of(inspected, {}).state in _LIVE:
-                    return await self._adopt(inspected)
+                    return await self.adopt(inspected)
                 # One that was never started, as a killed coordinator leaves it, or that has ended.
                 await self.remove(name)
                 container_id, stream = await self.engine.call(self._make, spec, gpus)
@@ -136,7 +193,7 @@ class Site:
                 record = await self._start(spec, container_id, pump, phases)
             except BaseException:
                 pump.close()
-                await self._remove_quietly(name)
+                await self.remove_quietly(name)
                 raise
         except ENGINE_ERRORS as error:
             raise self._boot_error(spec, error) from None
@@ -167,7 +224,12 @@ class Site:
             raise provider_error("boot", spec, "it ended at once", log_lines=lines)
         return record
 
-    async def _adopt(self, inspected: Mapping[str, Any]) -> Booted:
+    async def adopt(self, inspected: Mapping[str, Any]) -> Booted:
+        """Take over a container that is there.
+
+        Raises:
+            One of ENGINE_ERRORS.
+        """
         record = record_of(inspected, {})
         stream = await self.engine.call(self.engine.client.attach_socket, record.provider_machine_id, params=_ATTACHED)
         labels = (inspected.get("Config") or {}).get("Labels") or {}
@@ -186,7 +248,8 @@ class Site:
             "create", spec, words, advice=advice, is_permanent=is_permanent and not is_capacity, is_capacity=is_capacity
         )
 
-    async def _remove_quietly(self, name: MachineId) -> None:
+    async def remove_quietly(self, name: MachineId) -> None:
+        """As `remove`, where the error that led to it is the one to tell."""
         try:
             await self.remove(name)
         except ProviderError as error:
@@ -212,7 +275,8 @@ async def open_site(options: ContainerOptions, place: Place, engine: Engine) -> 
         engine.close()
         raise unreachable(engine, error) from None
     os.makedirs(place.log_dir, mode=0o700, exist_ok=True)
-    return Site(options, place, engine, about)
+    snapshots = await open_snapshots(engine, about, place.log_dir.parent / "snapshots")
+    return Site(options, place, engine, about, snapshots)
 
 
 async def last_lines(pump: OutputPump, within_s: float = 1.0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from runner.providers.base import MachineState, ProviderMachine, Wanted
 from runner.worker.zygote import Zygote
 from tests.contract.providers.fly_harness import FlyHarness, running_simulator
 from tests.contract.providers.harness import Exits, FakeHarness, Harness, LocalHarness, make_spec
+from tests.contract.providers.podman import PodmanHarness, running_podman
 from tests.contract.providers.scripted import ScriptForker
 from tests.contract.providers.zygote_host import LentZygote, running_zygote
 from tests.integration.helpers import until
@@ -34,9 +36,12 @@ def simulator() -> Iterator[FlySim]:
         yield running
 
 
-@pytest.fixture(params=["fake", "local, scripted", "local, by signals", "local", "fly"])
-async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Harness]:
+@pytest.fixture(params=["fake", "local, scripted", "local, by signals", "local", "fly", "container, saved"])
+async def harness(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Harness]:
     made: Harness
+    engine = contextlib.AsyncExitStack()
     if request.param == "fake":
         made = FakeHarness()
     elif request.param == "local":
@@ -44,14 +49,19 @@ async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     elif request.param == "fly":
         made = FlyHarness(request.getfixturevalue("simulator"), tmp_path / "logs")
         await made.provider.prepare(())
+    elif request.param == "container, saved":
+        made = PodmanHarness(*await engine.enter_async_context(running_podman(tmp_path, monkeypatch)), tmp_path)
+        await made.provider.prepare(())
     else:
         made = LocalHarness(ScriptForker(), tmp_path / "logs", freezes_by_group=request.param != "local, by signals")
     try:
         yield made
     finally:
-        for machine in await made.provider.list(made.cluster_id):
-            await made.provider.destroy(machine.name)
-        await made.provider.close()
+        if not (isinstance(made, PodmanHarness) and made.made._is_closed):  # an engine that is closed lists nothing
+            for machine in await made.provider.list(made.cluster_id):
+                await made.provider.destroy(machine.name)
+            await made.provider.close()
+        await engine.aclose()
         assert made.left_over() == []
 
 
