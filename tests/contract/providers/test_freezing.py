@@ -164,6 +164,16 @@ async def test_what_the_user_has_stopped_stays_stopped(by_group, cluster, forker
     assert [each.process.pid for each in find_tagged(cluster) if each.process.state == "T"] == [child.pid]
 
 
+@BY
+async def test_a_machine_whose_agent_somebody_stopped_is_not_taken_for_frozen(by_group, cluster, forker, make) -> None:
+    forker.script = BUSY
+    provider = make(by_group)
+    await provider.create(make_spec(cluster, M1))
+    os.kill(forker.children[M1].pid, signal.SIGSTOP)
+    await provider.suspend(M1)
+    assert [each for each in find_tagged(cluster) if not stands_still(each.process)] == []
+
+
 async def test_what_does_not_stand_still_in_time_goes_on(cluster, forker, make, monkeypatch) -> None:
     provider = make(False)
     await provider.create(make_spec(cluster, M1))

@@ -30,7 +30,6 @@ def with_numpy(seed: int) -> tuple[str, int]:
     return os.environ["RUNNER_MACHINE"].partition("/")[2], int(numpy.arange(seed).sum())
 
 
-@runner.remote(num_cpus=1)
 class Host:
     def daemon(self) -> int:
         """The pid of a process in a session of its own."""
@@ -86,7 +85,7 @@ def test_one_machine_stands_still_and_its_neighbour_on_the_same_layer_works(by_g
 def test_a_frozen_machine_with_daemons_ends_when_its_coordinator_is_killed(by_group: bool) -> None:
     with LocalCluster(machines=1, num_cpus=1, log_to_driver=False, gone_within_s=10) as cluster:
         assert runner.get(with_numpy.remote(3))[1] == 3
-        host = Host.remote()
+        host = runner.remote(num_cpus=1)(Host).remote()
         daemon = runner.get(host.daemon.remote())
         frozen = Outside(cluster, cluster.agents()[0], by_group=by_group)
         assert daemon in {each.process.pid for each in frozen.members()}
