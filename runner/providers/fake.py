@@ -60,6 +60,7 @@ class _FakeMachine:
     record: ProviderMachine
     spec: MachineSpec
     boots: int = 0
+    starts: int = 0  # asked for; one that comes during a suspend ends it
     has_snapshot: bool = False
     ended: asyncio.Event = field(
         default_factory=asyncio.Event
@@ -142,6 +143,7 @@ class FakeProvider:
 
     async def start(self, name: MachineId) -> None:
         machine = self._require(name, "start")
+        machine.starts += 1
         if machine.record.state is MachineState.SUSPENDED:
             await self._resume(machine)
         elif machine.record.state is not MachineState.RUNNING:
@@ -176,11 +178,13 @@ class FakeProvider:
         machine = self._require(name, "suspend")
         if not self.can_suspend:
             raise provider_error("suspend", name, self.capabilities().suspend_reason)
-        draws = self._draw("suspend_fails", "suspend_lost")
+        draws, starts = self._draw("suspend_fails", "suspend_lost"), machine.starts
         await self._sleep(self.suspend_s)
         machine = self._require(name, "suspend")
         if machine.record.state is MachineState.SUSPENDED:
             return
+        if machine.starts != starts:
+            raise provider_error("suspend", name, "it was started meanwhile")
         if machine.record.state is not MachineState.RUNNING:
             raise provider_error("suspend", name, f"it is {machine.record.state.value}")
         if draws["suspend_fails"]:

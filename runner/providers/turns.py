@@ -1,4 +1,4 @@
-"""One operation at a time on one machine."""
+"""One operation at a time on one machine, and those that a later one breaks off."""
 
 from __future__ import annotations
 
@@ -53,3 +53,38 @@ class Turns:
         self._work.discard(task)
         if not task.cancelled():
             task.exception()  # seen, also where the caller gave up
+
+
+class Breakable:
+    """Operations of one kind that take their turn and that others, which come later, need not wait for."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._work: dict[MachineId, set[asyncio.Task[Any]]] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._work
+
+    async def take(
+        self, name: MachineId, operation: Callable[[], Coroutine[None, None, T]], broken: Callable[[], Exception]
+    ) -> T:
+        """As `Turns.take`; raises `broken()` where the operation was broken off."""
+        task = self._turns.start(name, operation)
+        self._work.setdefault(name, set()).add(task)
+        task.add_done_callback(lambda done: self._done(name, done))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise
+            raise broken() from None
+
+    def break_off(self, name: MachineId) -> None:
+        """Cancel those on this machine, also while they wait for their turn."""
+        for task in [*self._work.get(name, ())]:
+            task.cancel()
+
+    def _done(self, name: MachineId, task: asyncio.Task[Any]) -> None:
+        self._work[name].discard(task)
+        if not self._work[name]:
+            del self._work[name]

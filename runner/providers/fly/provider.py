@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import httpx
 
@@ -36,7 +35,7 @@ from runner.providers.fly.suspending import machine_obstacle, nothing_to_suspend
 from runner.providers.fly.volumes import VolumePool
 from runner.providers.fly.watch import ExitWatch
 from runner.providers.registry import Place
-from runner.providers.turns import Turns
+from runner.providers.turns import Breakable, Turns
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +62,9 @@ class FlyProvider:
         self._ids: dict[MachineId, str] = {}  # of the latest machine of that name
         self._ends = Ends(self._lookup, lag_s=options.lag_s)
         self._uncertain: dict[MachineId, float] = {}  # creates without an answer: until when one may still appear
-        self._creating: dict[MachineId, set[asyncio.Task[Any]]] = {}
         self._creations: dict[MachineId, Creation] = {}  # under way, at most one of a name
         self._turns = Turns()
+        self._creating, self._suspending = Breakable(self._turns), Breakable(self._turns)
         self._exit_callbacks: list[ExitCallback] = []
         self._is_closed = False
 
@@ -103,17 +102,11 @@ class FlyProvider:
     # ---- creating ----
     async def create(self, spec: MachineSpec) -> ProviderMachine:
         name = spec.machine_id
-        task = self._turns.start(name, lambda: self._create(spec))
-        creations = self._creating.setdefault(name, set())
-        creations.add(task)
-        task.add_done_callback(lambda done: self._created(name, done))
-        try:
-            # A caller that gives up does not stop it half way: what comes to be must become known.
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not task.cancelled():
-                raise
-            raise provider_error("create", name, "it was destroyed meanwhile") from None
+        return await self._creating.take(
+            name,
+            lambda: self._create(spec),
+            lambda: provider_error("create", name, "it was destroyed meanwhile"),
+        )
 
     async def _create(self, spec: MachineSpec) -> ProviderMachine:
         name = spec.machine_id
@@ -165,14 +158,7 @@ class FlyProvider:
                 continue
             saw = f"one like it was refused for good: {reason}"
             creation.refusal = provider_error("create", name, saw, is_permanent=True)
-            for task in self._creating.get(name, ()):
-                task.cancel()
-
-    def _created(self, name: MachineId, done: asyncio.Task[Any]) -> None:
-        creations = self._creating.get(name, set())
-        creations.discard(done)
-        if not creations:
-            self._creating.pop(name, None)
+            self._creating.break_off(name)
 
     def _landed(self, name: MachineId, machine: Machine) -> None:
         if self._ids.get(name) != machine.id:
@@ -211,6 +197,7 @@ class FlyProvider:
 
     # ---- life ----
     async def start(self, name: MachineId) -> None:
+        self._suspending.break_off(name)  # Fly ends the copy, as if it had never begun
         await self._turns.take(name, lambda: self._start(name))
 
     async def _start(self, name: MachineId) -> None:
@@ -235,7 +222,8 @@ class FlyProvider:
         self._watch.add(name, machine.id)
 
     async def suspend(self, name: MachineId) -> None:
-        await self._turns.take(name, lambda: self._suspend(name))
+        broken = provider_error("suspend", name, "it was started or ended meanwhile")
+        await self._suspending.take(name, lambda: self._suspend(name), lambda: broken)
 
     async def _suspend(self, name: MachineId) -> None:
         machine = await self._require("suspend", name)
@@ -253,6 +241,7 @@ class FlyProvider:
         self._notes.add(name, "suspended")
 
     async def stop(self, name: MachineId) -> None:
+        self._suspending.break_off(name)
         await self._turns.take(name, lambda: self._stop(name))
 
     async def _stop(self, name: MachineId) -> None:
@@ -277,9 +266,8 @@ class FlyProvider:
         self._notes.add(name, "stopped")
 
     async def destroy(self, name: MachineId) -> None:
-        creations = [*self._creating.get(name, ())]
-        for creation in creations:
-            creation.cancel()
+        self._creating.break_off(name)
+        self._suspending.break_off(name)
         await self._turns.take(name, lambda: self._destroy(name))
 
     async def _destroy(self, name: MachineId) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
+from typing import Any
 
 from runner.errors import ProviderError
 from runner.providers.base import Wanted
@@ -60,7 +62,7 @@ async def suspend_machine(api: FlyApi, machine: Machine, options: FlyOptions) ->
     deadline_s = asyncio.get_running_loop().time() + options.suspend_deadline_s
     machines = api.until(deadline_s).machines
     try:
-        await machines.suspend(machine.id)
+        await _whole(machines.suspend(machine.id))
         other = await machines.wait(
             machine.id,
             "suspended",
@@ -75,6 +77,18 @@ async def suspend_machine(api: FlyApi, machine: Machine, options: FlyOptions) ->
         raise
     if other is not None:
         raise FlyError(Kind.WRONG_STATE, f"it is {other.state} instead of suspended", action="suspend")
+
+
+async def _whole(call: Coroutine[Any, Any, None]) -> None:
+    """Who breaks a suspend off comes with a start or an end: Fly is to have taken this request before it gets theirs."""
+    sending = asyncio.ensure_future(call)
+    try:
+        await asyncio.shield(sending)
+    except asyncio.CancelledError:
+        await asyncio.wait([sending])
+        if not sending.cancelled():
+            sending.exception()  # seen
+        raise
 
 
 async def _call_off(api: FlyApi, machine: Machine) -> None:

@@ -154,6 +154,22 @@ def test_suspend_and_resume_take_their_time_and_may_be_overtaken_by_destroy() ->
     cloud.clock.run(main())
 
 
+def test_a_start_ends_a_suspend_that_is_under_way() -> None:
+    cloud = Cloud()
+    cloud.provider.suspend_s = 2.0
+
+    async def main() -> None:
+        await cloud.provider.create(make_spec(C1, M1))
+        suspending = asyncio.ensure_future(cloud.provider.suspend(M1))
+        await cloud.clock.sleep(1.0)
+        await cloud.provider.start(M1)
+        with pytest.raises(ProviderError, match="it was started meanwhile"):
+            await suspending
+        assert (await cloud.state(), cloud.seen) == (MachineState.RUNNING, ["boot"])
+
+    cloud.clock.run(main())
+
+
 async def test_machines_that_cannot_be_suspended_say_why() -> None:
     wanted = Wanted("default", make_spec(C1, M1).shape, "", 1, 1)
     provider = FakeProvider(FakeClock(), can_suspend=False)

@@ -17,7 +17,7 @@ from runner.ids import MachineId
 from runner.providers.base import MachineState
 from tests.contract.providers.fly_harness import FlyHarness, running_simulator
 from tests.contract.providers.harness import Exits, make_spec
-from tests.integration.helpers import let_pass
+from tests.integration.helpers import let_pass, until
 
 # The suite of all providers runs on this one in `make test`; what is special to it, with the long tests.
 pytestmark = pytest.mark.long
@@ -181,3 +181,56 @@ async def test_destroy_while_the_cloud_still_boots_it(make: MakeHarness, simulat
         assert await harness.provider.list(harness.cluster_id) == ()
     finally:
         simulator.inject("settings", settings={"create_delay": {"median_s": Delay(0.02).median_s, "spread": 0.0}})
+
+
+async def test_a_start_cancels_a_suspend_that_is_under_way(make: MakeHarness, simulator: FlySim) -> None:
+    """As if it had never happened: the same process goes on, and nobody waits for a copy that is not wanted any more."""
+    harness = await make()
+    made = await harness.provider.create(make_spec(harness.cluster_id, M1))
+    await until(lambda: harness.running(M1) > 0, 10, "its agent runs")
+    pids = {each.process.pid for each in simulator.processes()}
+    simulator.inject("settings", settings={"suspend_delay": {"median_s": 30.0, "spread": 0.0}})
+    try:
+        suspending = asyncio.ensure_future(harness.provider.suspend(M1))
+        await until(lambda: harness.running(M1) == 0, 10, "it stands still")
+        async with asyncio.timeout(10):
+            await harness.provider.start(M1)
+        with pytest.raises(ProviderError, match="started or ended meanwhile"):
+            await suspending
+        assert await harness.provider.get(M1) == made
+        await until(lambda: harness.running(M1) > 0, 10, "it goes on")
+        assert {each.process.pid for each in simulator.processes()} >= pids
+    finally:
+        simulator.inject("settings", settings={"suspend_delay": {"median_s": Delay(0.02).median_s, "spread": 0.0}})
+
+
+@pytest.mark.parametrize("end", ["stop", "destroy"])
+async def test_what_ends_a_machine_does_not_wait_for_its_suspend(
+    end: str, make: MakeHarness, simulator: FlySim
+) -> None:
+    harness = await make()
+    await harness.provider.create(make_spec(harness.cluster_id, M1))
+    simulator.inject("settings", settings={"suspend_delay": {"median_s": 30.0, "spread": 0.0}})
+    try:
+        suspending = asyncio.ensure_future(harness.provider.suspend(M1))
+        await until(lambda: harness.running(M1) == 0, 10, "it stands still")
+        async with asyncio.timeout(10):
+            await getattr(harness.provider, end)(M1)
+        with pytest.raises(ProviderError, match="started or ended meanwhile"):
+            await suspending
+        await until(lambda: simulator.processes() == [], 10, "nothing of it is left")
+    finally:
+        simulator.inject("settings", settings={"suspend_delay": {"median_s": Delay(0.02).median_s, "spread": 0.0}})
+
+
+async def test_a_resume_that_is_cold_is_told_by_nobody(make: MakeHarness, simulator: FlySim) -> None:
+    harness = await make()
+    made = await harness.provider.create(make_spec(harness.cluster_id, M1))
+    await until(lambda: harness.running(M1) > 0, 10, "its agent runs")
+    before = {each.process.pid for each in simulator.processes()}
+    await harness.provider.suspend(M1)
+    simulator.inject("lose_snapshot", machine=made.provider_machine_id)
+    await harness.provider.start(M1)
+    await until(lambda: harness.running(M1) > 0, 10, "a new agent runs")
+    assert await harness.provider.get(M1) == made
+    assert {each.process.pid for each in simulator.processes()} & before == set()
