@@ -14,6 +14,7 @@ import pytest
 
 from runner.errors import ProviderError
 from runner.ids import ClusterId, MachineId, random_id
+from runner.providers import freezing
 from runner.providers.base import MachineState
 from runner.providers.local import LocalProvider
 from runner.providers.process_tag import Process, find_tagged
@@ -172,6 +173,22 @@ async def test_a_machine_whose_agent_somebody_stopped_is_not_taken_for_frozen(by
     os.kill(forker.children[M1].pid, signal.SIGSTOP)
     await provider.suspend(M1)
     assert [each for each in find_tagged(cluster) if not stands_still(each.process)] == []
+
+
+@pytest.mark.parametrize("has", ["no group", "no right", "no freezer"])
+async def test_without_a_freezer_signals_do(has, cluster, forker, make, monkeypatch, tmp_path) -> None:
+    """On hosts with control groups of version 1, in containers whose groups cannot be written, and before Linux 5.2."""
+    root = {"no group": None, "no right": Path("/proc/sys"), "no freezer": tmp_path}[has]
+    monkeypatch.setattr(freezing, "_root", lambda: root)
+    monkeypatch.setattr(freezing, "_group_of", lambda pid: root)
+    provider = make(True)
+    await provider.create(make_spec(cluster, M1))
+    await provider.suspend(M1)
+    assert [each.process.state for each in find_tagged(cluster)] == ["T"]
+    assert "is frozen by SIGSTOP" in "\n".join(await provider.logs(M1))
+    await provider.start(M1)
+    assert [each for each in find_tagged(cluster) if stands_still(each.process)] == []
+    assert list(tmp_path.glob("runner-frozen-*")) == []
 
 
 async def test_what_does_not_stand_still_in_time_goes_on(cluster, forker, make, monkeypatch) -> None:
