@@ -21,6 +21,7 @@ from runner.providers.container.provider import ContainerProvider
 from runner.providers.criu import find_criu
 from tests.container.conftest import BASE, IMAGE
 from tests.contract.providers.harness import Exits, make_spec
+from tests.contract.providers.podman import CRIU
 from tests.integration.helpers import wait_until
 
 M1 = MachineId("m-1")
@@ -220,3 +221,35 @@ async def test_one_that_an_earlier_coordinator_suspended_is_known_and_swept(
     assert await later.list(cluster) == ()
     assert client.containers(all=True, filters={"label": f"runner.cluster={cluster}"}) == []
     await later.close()
+
+
+async def test_a_save_and_a_restore_that_podman_refuses_are_told_and_leave_no_file(
+    cluster, provider, client, tmp_path, monkeypatch
+) -> None:
+    """Here CRIU is said to work and does not: Podman takes the requests, and fails in CRIU."""
+    if (await asyncio.to_thread(find_criu)).works:
+        pytest.skip("CRIU works here: nothing is refused")
+    if "Podman" not in str(client.version()["Components"]):
+        pytest.skip("only Podman saves containers")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "criu").write_text(CRIU)
+    (tmp_path / "bin" / "criu").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
+    made = await provider.create(make_spec(cluster, M1))
+    assert provider.capabilities().suspend_kind == "snapshot"
+    with pytest.raises(
+        ProviderError, match="suspend of machine m-1 failed: it could not be saved: Podman answered 500: "
+    ):
+        await provider.suspend(M1)
+    assert await provider.get(M1) == made
+    assert _inspect(client, cluster)["State"]["Status"] == "running"
+    assert os.listdir(tmp_path / "snapshots") == []
+    await provider.destroy(M1)
+    (tmp_path / "snapshots" / "m-1.tar").write_text("no archive")
+    (tmp_path / "snapshots" / "m-1.json").write_text('{"id": "x", "created_unix_s": 1.0, "criu": "4.2"}')
+    with pytest.raises(
+        ProviderError, match="start of machine m-1 failed: it could not be restored: Podman answered 500: "
+    ):
+        await provider.start(M1)
+    assert await provider.get(M1) is None
+    assert os.listdir(tmp_path / "snapshots") == []
