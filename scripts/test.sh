@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the named parts of the test suite: fast, slow, long, examples, wheel, container (through .ci/containers), ray, soak. All of them run even when one fails.
+# Runs the named parts of the test suite: fast, slow, long, examples, wheel, container (through .ci/containers), qemu (through .ci/qemu), ray, soak. All of them run even when one fails.
 #   PYTEST_ARGS="-x -k name"   handed to pytest
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -93,9 +93,12 @@ for name in "$@"; do
         wheel) part wheel 400 bash -c "$(declare -f wheel); root='$root' python='$python'; wheel" ;;
         ray) part ray 1200 bash -c "$(declare -f ray on_ray); root='$root' python='$python'; ray" ;;
         container) pytest_in_root container 480 tests/container ;;
+        qemu) pytest_in_root qemu 600 tests/qemu ;;
         soak)
             RUNNER_SIM_SEEDS="${RUNNER_SIM_SEEDS:-1000}" HYPOTHESIS_PROFILE=soak pytest_in_root properties 3600 tests/properties --timeout=1800
             RUNNER_KILLS_MACHINES="${RUNNER_KILLS_MACHINES:-64}" pytest_in_root chaos 7200 tests/chaos tests/integration --timeout=600
+            # A hundred sleeps of a micro-VM; says why not where it cannot.
+            RUNNER_SLEEPS="${RUNNER_SLEEPS:-100}" part sleeps 1800 bash .ci/qemu "$python" -m pytest -q tests/qemu/test_suspend.py
             ;;
         *) echo "unknown part: $name" >&2; exit 2 ;;
     esac

@@ -22,6 +22,8 @@ _FILES = {
     "requirements.txt": ("worker_image/requirements.txt", "image/files/requirements.txt"),
     "constraints.txt": ("constraints.txt", "image/files/constraints.txt"),
 }
+# What a micro-VM starts with, and how its root file system is filled.
+_VM_FILES = {name: (f"worker_image/vm/{name}", f"image/files/vm/{name}") for name in ("early-init", "init", "install")}
 _TORCH = ("torch", "numpy")
 # What wheels may be built for, where the client's own platform is another: Debian 12 and younger take all of these.
 _PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux2014")
@@ -79,8 +81,13 @@ def make_context(folder: Path, contents: Contents, tell: Callable[[str], object]
         )
 
 
+def vm_file(name: str) -> bytes:
+    """One of the scripts of micro-VMs: `early-init`, `init` or `install`."""
+    return _source(name).read_bytes()
+
+
 def _source(name: str) -> Path:
-    checkout, installed = _FILES[name]
+    checkout, installed = (_FILES | _VM_FILES)[name]
     for path in (_PACKAGE / installed, _PACKAGE.parent / checkout):
         if path.is_file():
             return path

@@ -20,6 +20,7 @@ _MODULES = {
     "local": "runner.providers.local",
     "fly": "runner.providers.fly",
     "container": "runner.providers.container",
+    "qemu": "runner.providers.qemu",
 }
 PROVIDERS = tuple(_MODULES)
 

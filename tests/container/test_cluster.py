@@ -18,8 +18,8 @@ from runner.coordinator.state_dir import sweep_stores
 from runner.errors import RunnerError
 from runner.rpc.version import host_id
 from tests.container.conftest import IMAGE
+from tests.integration.guards import kill_guards
 from tests.integration.helpers import pause, wait_until
-from tests.leakcheck import MARK
 
 pytestmark = pytest.mark.timeout(120)
 Containers = Callable[..., list[dict[str, Any]]]
@@ -143,28 +143,17 @@ def _kill_9(tmp_path: Path, options: dict[str, Any], after_s: float, *, guard_to
         pid, cluster = process.stdout.readline().split()
         pause(after_s, "the boots are then where the test wants them")
         if guard_too:
-            _kill_guards()
+            kill_guards()
         os.kill(int(pid), signal.SIGKILL)
         process.kill()
     return cluster
-
-
-def _kill_guards() -> None:
-    mark = f"{MARK}={os.environ[MARK]}".encode()
-    for each in Path("/proc").glob("[0-9]*"):
-        try:
-            is_guard = b"runner.coordinator.guard" in (each / "cmdline").read_bytes()
-            if is_guard and mark in (each / "environ").read_bytes():
-                os.kill(int(each.name), signal.SIGKILL)
-        except OSError:
-            continue
 
 
 @pytest.fixture
 def clean_after() -> Iterator[None]:
     """What a killed cluster leaves on purpose: a guard that waits for late creations, a store for the next start to sweep."""
     yield
-    _kill_guards()
+    kill_guards()
     sweep_stores()
 
 
