@@ -1,7 +1,7 @@
 """The process from which executors are forked: everything they need is imported once.
 
-Rules (measured with torch 2.13): imports only, with one thread each; never CUDA. With more threads a matmul in the template makes
-every child hang. torch._dynamo and torch.optim belong to it: without them the first optimizer step of a child takes seconds.
+Imports only, and the code of user templates, under the rules of fork_rules.py. torch._dynamo and torch.optim belong to it: without
+them the first optimizer step of a child takes seconds.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import contextlib
 import importlib
 import os
 import socket
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
+from runner.hooks import reseed
 from runner.ids import ClusterId, MachineId
 from runner.providers.process_tag import tag_this_process
-from runner.worker import executor, layers
+from runner.worker import executor, fork_rules, layers, user_template
 from runner.worker.forkserver import ForkServer
 from runner.worker.frames import Frame, Kind
 from runner.worker.process import (
@@ -29,7 +29,6 @@ from runner.worker.process import (
 
 # How long killed processes get to be gone.
 REAP_S = 2.0
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Template(ForkServer):
@@ -37,7 +36,7 @@ class Template(ForkServer):
 
     def __init__(self, control: socket.socket) -> None:
         super().__init__(control)
-        self._executors: dict[int, int] = {}  # pid: number
+        self._executors: dict[int, int] = {}  # pid: number; and those of user templates
         self._pids: dict[int, int] = {}
         self._templates: set[int] = set()
 
@@ -49,20 +48,25 @@ class Template(ForkServer):
 
     # ---- requests ----
     def on_packet(self, frame: Frame, fds: list[int]) -> None:
+        server_pid = os.getpid()
         match frame[0]:
             case Kind.SPAWN:
-                self._spawn(frame[1], fds)
+                self._spawn(frame[1], lambda: _executor_main(server_pid, fds), fds)
+            case Kind.MAKE:
+                self._spawn(frame[1], lambda: _user_template_main(server_pid, fds), fds)
             case Kind.SIGNAL:
                 self._signal(frame[1], frame[2], whole_group=frame[3])
             case Kind.LAYER:
                 self._fork_template(frame[1], frame[2], fds)
+            case Kind.RESEED:
+                reseed()
             case _:
                 _close(fds)
 
-    def _spawn(self, number: int, fds: list[int]) -> None:
-        server_pid = os.getpid()
+    def _spawn(self, number: int, body: Callable[[], None], fds: list[int]) -> None:
+        """Fork what user code runs in: a process group of its own."""
         try:
-            pid = self.fork(lambda: _executor_main(server_pid, fds))
+            pid = self.fork(body)
         except (OSError, RuntimeError) as error:
             self._tell(Kind.SPAWN_FAILED, number, str(error))
             return
@@ -128,6 +132,11 @@ def _executor_main(server_pid: int, fds: list[int]) -> None:
     executor.main(socket.socket(fileno=sock_fd), page_fd)
 
 
+def _user_template_main(server_pid: int, fds: list[int]) -> None:
+    control_fd, frames_fd = fds
+    user_template.main(server_pid, socket.socket(fileno=control_fd), frames_fd, lambda control: Template(control).run())
+
+
 def _template_main(server_pid: int, modules: Sequence[str], tag: Sequence[str], control_fd: int) -> None:
     """A template for one machine, with `modules` on top of what its parent has."""
     control = socket.socket(fileno=control_fd)
@@ -161,33 +170,14 @@ def import_modules(modules: Sequence[str]) -> None:
         ImportError: and whatever else a module raises when imported.
         RuntimeError: an import started threads, so this process cannot be forked.
     """
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # noqa: TID251  torch reads it
-    with _one_thread_each():
+    with fork_rules.kept():
         for name in layers.closure(modules):
             importlib.import_module(name)
-        torch = sys.modules.get("torch")
-        if torch is not None:
-            torch.set_num_threads(1)
-    threads = len(os.listdir("/proc/self/task"))
-    if threads != 1:
+    threads = fork_rules.other_threads()
+    if threads:
         raise RuntimeError(
-            f"importing {', '.join(modules)} started {threads - 1} threads; a process with threads is not forked"
+            f"importing {', '.join(modules)} started {len(threads)} threads; a process with threads is not forked"
         )
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    # These libraries read the variables once, when loaded; executors set their own counts later.
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}  # noqa: TID251
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))  # noqa: TID251
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)  # noqa: TID251
-            else:
-                os.environ[name] = value  # noqa: TID251
 
 
 def _close(fds: Sequence[int]) -> None:
