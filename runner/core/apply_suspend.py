@@ -55,6 +55,7 @@ def _saved(state: State, fact: f.SnapshotSaved) -> None:
     assert machine.sleep is not None, machine.story()
     machine.sleep.stage, machine.sleep.suspended_s, machine.sleep.due_s = Stage.SAVED, fact.now_s, 0.0
     state.move_machine(machine, MachineState.SUSPENDED)
+    _tell_callers(state, machine)
 
 
 def _used(state: State, fact: f.SnapshotUsed) -> None:
@@ -63,6 +64,7 @@ def _used(state: State, fact: f.SnapshotUsed) -> None:
     assert sleep is not None, machine.story()
     sleep.stage, sleep.slept_s = Stage.STARTING, max(0.0, fact.now_s - sleep.suspended_s)
     state.move_machine(machine, MachineState.RESUMING, fact.reason)
+    _tell_callers(state, machine)
     state.commands.append(ResumeMachine(machine.machine_id, sleep.snapshot))
 
 
@@ -89,6 +91,14 @@ def _wanted(state: State, fact: f.ResumeWanted) -> None:
     sleep = state.machines[fact.machine_id].sleep
     assert sleep is not None
     sleep.is_wanted = True
+
+
+def _tell_callers(state: State, machine: Machine) -> None:
+    """Of its actors: who reaches one without us has to say that it waits for an answer."""
+    for task in machine.attempts():
+        actor = state.actors.by_id.get(task.task_id)
+        if actor is not None:
+            state.tell_watchers(actor)
 
 
 def come_back(state: State, machine: Machine) -> None:

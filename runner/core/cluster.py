@@ -128,6 +128,10 @@ class Cluster:
         """Whether an agent that is being suspended cannot be told yet what has become of that."""
         return queries.must_ask_again(self._state.machines.get(machine_id))
 
+    def is_asleep(self, machine_id: MachineId) -> bool:
+        """Whether what it is told now would wait until somebody resumes it."""
+        return queries.is_asleep(self._state.machines.get(machine_id))
+
     def wake_of(self, machine_id: MachineId) -> tuple[str, int, float] | None:
         """What its agent has woken of: "resumed", "cold" or "cancelled", the snapshot's number, seconds asleep. None: of nothing."""
         machine = self._state.machines.get(machine_id)

@@ -172,6 +172,7 @@ class NotifyActor:
     address: str = ""
     secret: bytes = b""
     failure: FailureRecord | None = None
+    is_asleep: bool = False  # its machine is suspended: who waits for it has to say so
 
 
 @dataclass(frozen=True, slots=True)

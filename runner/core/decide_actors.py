@@ -9,6 +9,7 @@ from runner.core import events as e
 from runner.core import facts as f
 from runner.core.actors import Actor, ActorState
 from runner.core.commands import FreeSegment, NotifyActor, NotifyFound
+from runner.core.decide_suspend import wake_to_tell
 from runner.core.lineage import lose_strays
 from runner.core.settle import cancelled, end_promise
 from runner.core.settle import settle as settle_task
@@ -140,6 +141,7 @@ def _killed(turn: Turn, event: e.ActorKillRequested) -> None:
         settle_task(turn, task, cancelled(task), is_cancelled=True)
     elif not task.is_cancel_forced:
         turn.record(f.CancelMarked(task.task_id, True, True))
+    wake_to_tell(turn, task)
 
 
 def release_abandoned(turn: Turn) -> None:

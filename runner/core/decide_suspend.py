@@ -20,6 +20,7 @@ from runner.core.machine import Machine, MachineState
 from runner.core.settle import requeue
 from runner.core.sleep import CONNECTED, REVOCABLE, Sleep, Stage
 from runner.core.state import SLEEP
+from runner.core.task import Task
 from runner.core.turn import Turn
 from runner.ids import MachineId
 
@@ -116,9 +117,23 @@ def wake(turn: Turn, machine: Machine, reason: str) -> None:
         turn.record(f.ResumeWanted(machine.machine_id))
 
 
+def wake_to_tell(turn: Turn, task: Task) -> None:
+    """Somebody has ended this task and may wait for that. Its machine must be back before its agent hears of it."""
+    machine = task.machine
+    if machine is not None and machine.sleep is not None and machine.sleep.stage not in REVOCABLE:
+        wake(turn, machine, f"{task.task_id}, which sleeps there, is to end")
+
+
 def _use(turn: Turn, machine: Machine, reason: str) -> None:
     turn.record(f.SnapshotUsed(machine.machine_id, reason, turn.now_s))
-    _set_timer(turn, machine, turn.state.config.resume_deadline_s)
+    _set_timer(turn, machine, turn.state.config.start_deadline_s)
+
+
+def _started(turn: Turn, event: se.MachineStarted) -> None:
+    machine = _numbered(turn, event, Stage.STARTING)
+    if machine is not None and machine.sleep is not None:
+        machine.sleep.is_started = True
+        _set_timer(turn, machine, turn.state.config.resume_deadline_s)
 
 
 def returned(turn: Turn, machine: Machine, event: e.MachineRegistered) -> bool:
@@ -238,13 +253,24 @@ def due(turn: Turn, id_: str, due_s: float) -> None:
     if sleep.stage is Stage.SAVING:
         _call_off(turn, machine, f"the provider did not suspend it within {config.suspend_deadline_s:g} s")
     elif sleep.stage is Stage.SAVED:
-        end_sleeper(turn, machine, "it has slept for max_suspended_s")
+        _slept_long(turn, machine)
     elif sleep.stage is Stage.PREPARING:
         limit_s = config.prepare_deadline_s
         _give_up(turn, machine, f"its agent did not get ready for the suspend within {limit_s:g} s")
+    elif sleep.stage is Stage.STARTING and not sleep.is_started:
+        _start_cold(turn, machine, f"the provider did not start it within {config.start_deadline_s:g} s")
     elif sleep.stage not in REVOCABLE:
         did_not = "run its hooks" if sleep.stage is Stage.WAKING else "register again"
         _start_cold(turn, machine, f"its agent did not {did_not} within {config.resume_deadline_s:g} s")
+
+
+def _slept_long(turn: Turn, machine: Machine) -> None:
+    """It ends, unless its pool would boot another in its place."""
+    pool = turn.state.pools.get(machine.pool)
+    if pool is not None and pool.there <= pool.record.min and pool.record.max_suspended_s:
+        _set_timer(turn, machine, pool.record.max_suspended_s)
+    else:
+        end_sleeper(turn, machine, "it has slept for max_suspended_s")
 
 
 # ---- restarts of the coordinator ----
@@ -257,7 +283,8 @@ def survey(turn: Turn, machine: Machine) -> bool:
     for task in machine.attempts():
         requeue(turn, task, f"attempt {task.attempt} on {machine.machine_id}, which slept: the coordinator restarted")
     turn.state.commands.append(SurveyMachine(machine.machine_id))
-    if machine.state is MachineState.RESUMING:
+    if machine.sleep is not None and machine.state is MachineState.RESUMING:
+        machine.sleep.is_started = True
         _set_timer(turn, machine, turn.state.config.resume_deadline_s)
     return True
 
@@ -325,6 +352,7 @@ SUSPEND_EVENTS: dict[type[Any], Callable[[Turn, Any], None]] = {
     se.AgentRefused: _refused,
     se.MachineSuspended: _suspended,
     se.MachineSuspendFailed: _suspend_failed,
+    se.MachineStarted: _started,
     se.MachineResumeFailed: _resume_failed,
     se.AgentAwoke: _awoke,
     se.MachineSurveyed: _surveyed,

@@ -10,6 +10,7 @@ from runner.core import facts as f
 from runner.core.commands import FreeSegment, ReplyCheckpoint, ResumeAttempt
 from runner.core.decide_actors import is_refused
 from runner.core.decide_groups import ends_at_once
+from runner.core.decide_suspend import wake_to_tell
 from runner.core.feasibility import is_feasible, unschedulable
 from runner.core.lineage import is_starved, rebuild
 from runner.core.resources import only_cpus
@@ -60,6 +61,7 @@ def _cancel(turn: Turn, event: e.CancelRequested) -> None:
     task = turn.state.tasks.get(event.task_id)
     if task is not None:
         cancel(turn, [task], force=event.force, recursive=event.recursive)
+        wake_to_tell(turn, task)
 
 
 # ---- reports ----

@@ -22,7 +22,8 @@ _SHORTAGE_FIRST_S = 30.0
 _SHORTAGE_MAX_S = 600.0
 _GONE = MachineState.DESTROYED
 _COMING = BOOTING | {MachineState.RESUMING}
-_GOING = frozenset(MachineState) - _COMING - {MachineState.READY, MachineState.SUSPENDED, _GONE}
+_DOZING = MachineState.SUSPENDING
+_GOING = frozenset(MachineState) - _COMING - {MachineState.READY, _DOZING, MachineState.SUSPENDED, _GONE}
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +59,7 @@ class Pool:
     @property
     def there(self) -> int:
         """Machines that can serve, now or soon."""
-        return self.coming + self.ready + len(self.asleep)
+        return self.coming + self.ready + self.counts[_DOZING] + len(self.asleep)
 
     @property
     def going(self) -> int:
@@ -99,6 +100,7 @@ class Pool:
             record.labels,
             record.unknown_labels,
             len(self.asleep),
+            self.counts[_DOZING],
             record.suspends_idle,
         )
 

@@ -75,12 +75,49 @@ def machine_view(machine: Machine) -> MachineView:
         len(machine.attempts()),
         machine.pool,
         machine.labels,
+        machine.is_single_use,
+        tuple(sorted({reservation.group.record.group_id for reservation in machine.reservations})),
+        machine.snapshot,
+        _sleep_text(machine),
+        machine.sleep.suspended_s if machine.sleep is not None and machine.sleep.stage is Stage.SAVED else None,
+        "" if machine.wake is None else machine.wake[0],
+        machine.wake[2] if machine.wake is not None else machine.sleep.slept_s if machine.sleep is not None else 0.0,
     )
+
+
+_STAGES = {
+    Stage.EMPTYING: "its values are brought away",
+    Stage.PREPARING: "runs its hooks and delivers what is left",
+    Stage.SAVING: "is being saved",
+    Stage.CALLED_OFF: "called off, waits for its agent",
+    Stage.STARTING: "starts, waits for its agent",
+    Stage.WAKING: "runs its hooks",
+}
+
+
+def _sleep_text(machine: Machine) -> str:
+    sleep = machine.sleep
+    if sleep is None or sleep.stage is Stage.SAVED:
+        return ""
+    text = _waits_for(machine) if sleep.stage is Stage.QUIETING else _STAGES[sleep.stage]
+    return f"{text}; wanted back already" if sleep.is_wanted and sleep.stage in _UNDECIDED else text
+
+
+def _waits_for(machine: Machine) -> str:
+    """What an agent waits for that has been told to become quiet. Actors may sleep between their calls."""
+    running = [task for task in machine.attempts() if task.state is TaskState.RUNNING and task.record.actor is None]
+    if len(running) == 1:
+        task = running[0]
+        name = f" ({task.record.name})" if task.record.name else ""
+        return f"waits for task {task.task_id}{name} to end"
+    if running:
+        return f"waits for {len(running)} tasks to end"
+    return "waits for calls of its actors to end" if machine.attempts() else "waits for its agent"
 
 
 def pools(state: State) -> list[PoolView]:
     return [
-        PoolView(p.record, p.coming, p.ready, len(p.idle), p.going, p.problem, p.is_hopeless, p.limit)
+        PoolView(p.record, p.coming, p.ready, len(p.asleep), len(p.idle), p.going, p.problem, p.is_hopeless, p.limit)
         for p in state.pools.values()
     ]
 
@@ -203,6 +240,13 @@ def is_admitted(machine: Machine | None, agent_instance_id: str) -> bool:
 def must_ask_again(machine: Machine | None) -> bool:
     """Whether the agent that is being suspended cannot be told yet what has become of that."""
     return machine is not None and machine.sleep is not None and machine.sleep.stage in _UNDECIDED
+
+
+def is_asleep(machine: Machine | None) -> bool:
+    """Whether what it is told now would wait until somebody resumes it."""
+    if machine is None or machine.sleep is None or machine.sleep.is_wanted:
+        return False
+    return machine.sleep.stage is Stage.SAVED or machine.sleep.stage in _UNDECIDED
 
 
 def actor_place(state: State, actor_id: TaskId, incarnation: int) -> tuple[MachineId, int] | None:

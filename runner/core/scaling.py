@@ -34,6 +34,7 @@ class PoolLoad(NamedTuple):
     labels: Labels = ()
     unknown_labels: tuple[str, ...] = ()
     asleep: int = 0  # suspended: they exist, count for `min`, and are back sooner than new ones
+    dozing: int = 0  # on their way to sleep: they count for `min` too, but may take long, and cannot be woken yet
     suspends: bool = False  # idle ones are suspended, also below `min`
 
 
@@ -59,7 +60,7 @@ def _plan_one(pool: PoolLoad, need: int) -> Plan:
     busy = pool.ready - pool.idle
     buffer = pool.buffer if busy or need else 0
     missing_spares = max(0, buffer - pool.idle)
-    there = pool.ready + pool.coming + pool.asleep
+    there = pool.ready + pool.coming + pool.asleep + pool.dozing
     wanted = max(need + missing_spares - pool.coming, 0)
     wake = min(wanted, pool.asleep)
     room = max(0, pool.max - there - pool.going)
@@ -73,7 +74,7 @@ def _plan_one(pool: PoolLoad, need: int) -> Plan:
 def _spread(pools: Sequence[PoolLoad], demand: Mapping[Key, int]) -> list[Fraction]:
     """How many machines of each pool, beyond those that are ready, the waiting tasks would fill."""
     used = [Fraction(0)] * len(pools)
-    rooms = [Fraction(max(0, pool.max - pool.ready - pool.going)) for pool in pools]
+    rooms = [Fraction(max(0, pool.max - pool.ready - pool.dozing - pool.going)) for pool in pools]
     # The order must not depend on the numbers: else more of one shape could mean fewer machines.
     for key in sorted(demand, key=repr):
         if used == rooms:

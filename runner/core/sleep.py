@@ -34,4 +34,5 @@ class Sleep:
     due_s: float = 0.0  # of its one valid timer; volatile, as leases are
     suspended_s: float = 0.0  # core time; 0: not yet
     slept_s: float = 0.0  # once it is resumed
+    is_started: bool = False  # the provider has said so; volatile too
     is_wanted: bool = False  # somebody wants it back, as soon as that can be

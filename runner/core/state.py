@@ -24,6 +24,7 @@ from runner.core.objects import ObjectTable
 from runner.core.pool import Pool
 from runner.core.queues import Queues
 from runner.core.reservation import Reservation
+from runner.core.sleep import Stage
 from runner.core.task import Task, TaskState
 from runner.core.values import CoreConfig, FailureRecord, Labels, PoolRecord, SegmentRecord, Shape, TaskRecord
 from runner.core.wants import Key
@@ -285,4 +286,9 @@ def actor_notice(client_id: ClientId, actor: Actor) -> NotifyActor:
         actor.address,
         actor.secret,
         actor.failure,
+        _is_asleep(actor.task.machine),
     )
+
+
+def _is_asleep(machine: Machine | None) -> bool:
+    return machine is not None and machine.sleep is not None and machine.sleep.stage is Stage.SAVED

@@ -66,6 +66,14 @@ class MachineSuspendFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class MachineStarted:
+    """The provider answered `start`: its agent should be heard soon."""
+
+    machine_id: MachineId
+    snapshot: int
+
+
+@dataclass(frozen=True, slots=True)
 class MachineResumeFailed:
     """The provider could not start it from its snapshot."""
 
@@ -100,6 +108,7 @@ SuspendEvent = (
     | AgentRefused
     | MachineSuspended
     | MachineSuspendFailed
+    | MachineStarted
     | MachineResumeFailed
     | AgentAwoke
     | MachineSurveyed

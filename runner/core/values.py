@@ -163,8 +163,10 @@ class CoreConfig:
     lost_after_s: float = 60.0
     boot_deadline_s: float = 120.0
     prepare_deadline_s: float = 60.0  # from the end of what ran to an agent that has hung up: hooks, and last reports
-    suspend_deadline_s: float = 180.0  # for the provider to save
-    resume_deadline_s: float = 60.0  # from the resume to an agent whose hooks have run; then it is started cold
+    # For the provider to save, and to start again: its own limits are shorter, and many machines take turns there.
+    suspend_deadline_s: float = 960.0
+    start_deadline_s: float = 330.0
+    resume_deadline_s: float = 60.0  # from its start to an agent whose hooks have run; then it is started cold
     client_lost_after_s: float = 30.0
     backoff_first_s: float = 0.5  # doubles per retry
     backoff_max_s: float = 30.0

@@ -41,6 +41,13 @@ class MachineView(NamedTuple):
     running_tasks: int
     pool: str
     labels: Labels
+    is_single_use: bool
+    groups: tuple[str, ...]  # placement groups that have a part of it
+    snapshot: int  # how often a suspend of it has begun
+    sleep: str  # while it is on its way to sleep or back: how far, in words
+    suspended_s: float | None  # core time; None: it is not suspended
+    wake: str  # how it came back last: "resumed", "cold", "cancelled"; "": it has not since it was suspended last
+    slept_s: float  # how long the sleep from which it woke last; 0: there is none since it was suspended last
 
 
 class GroupView(NamedTuple):
@@ -55,6 +62,7 @@ class PoolView(NamedTuple):
     record: PoolRecord
     coming: int
     ready: int
+    asleep: int
     idle: int
     going: int
     problem: str

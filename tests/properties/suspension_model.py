@@ -12,7 +12,12 @@ CLIENT, F = ClientId("c-0"), FunctionId("f")
 POOL = PoolRecord("default", ONE, 0, 2, 0, 5.0, suspends_idle=True, max_suspended_s=200.0)
 SETTLED = {"succeeded", "failed", "cancelled"}
 CONFIG = CoreConfig(
-    lost_after_s=30.0, prepare_deadline_s=20.0, suspend_deadline_s=20.0, resume_deadline_s=20.0, boot_deadline_s=40.0
+    lost_after_s=30.0,
+    prepare_deadline_s=20.0,
+    suspend_deadline_s=20.0,
+    start_deadline_s=20.0,
+    resume_deadline_s=20.0,
+    boot_deadline_s=40.0,
 )
 
 

@@ -26,10 +26,11 @@ def loads(draw: st.DrawFn) -> PoolLoad:
     coming = draw(st.integers(0, most - ready))
     going = draw(st.integers(0, most - ready - coming))
     asleep = draw(st.integers(0, most - ready - coming - going))
+    dozing = draw(st.integers(0, most - ready - coming - going - asleep))
     idle = draw(st.integers(0, ready))
     buffer = draw(st.integers(0, 3))
     load = PoolLoad(draw(SHAPES), least, most, buffer, draw(st.booleans()), coming, ready, idle, going)
-    return load._replace(asleep=asleep, suspends=draw(st.booleans()))
+    return load._replace(asleep=asleep, dozing=dozing, suspends=draw(st.booleans()))
 
 
 def carried_out(pool: PoolLoad, wanted: Plan) -> PoolLoad:
@@ -41,7 +42,7 @@ def shrunk(pool: PoolLoad, wanted: Plan) -> PoolLoad:
     """The spares are on their way out, or asleep."""
     rest = pool._replace(ready=pool.ready - wanted.spare, idle=pool.idle - wanted.spare)
     return (
-        rest._replace(asleep=rest.asleep + wanted.spare)
+        rest._replace(dozing=rest.dozing + wanted.spare)
         if pool.suspends
         else rest._replace(going=rest.going + wanted.spare)
     )
@@ -53,7 +54,7 @@ POOLS = st.lists(loads(), min_size=1, max_size=3)
 @given(POOLS, DEMANDS)
 def test_never_above_the_maximum_and_never_both_ways(pools, demand):
     for pool, wanted in zip(pools, plan(pools, demand), strict=True):
-        there = pool.ready + pool.coming + pool.asleep
+        there = pool.ready + pool.coming + pool.asleep + pool.dozing
         assert there + pool.going + wanted.grow <= pool.max
         assert 0 <= wanted.wake <= pool.asleep
         assert wanted.spare <= pool.idle
@@ -106,7 +107,7 @@ def test_growth_is_enough_for_one_shape_and_not_a_machine_too_many(pool, shape, 
     fits = capacity_for(pool, shape)
     pool = pool._replace(min=0, buffer=0)
     [wanted] = plan([pool], {shape: count})
-    room = pool.max - pool.ready - pool.coming - pool.going
+    room = pool.max - pool.ready - pool.coming - pool.dozing - pool.going
     needed = -(-count // fits) - pool.coming if fits else 0
     assert wanted.grow + wanted.wake == min(max(0, needed), room)
     assert not wanted.grow or wanted.wake == pool.asleep, "sleepers come first"
@@ -116,7 +117,7 @@ def test_growth_is_enough_for_one_shape_and_not_a_machine_too_many(pool, shape, 
 def test_without_demand_it_only_keeps_its_minimum(pools):
     quiet = [pool._replace(idle=pool.ready) for pool in pools]
     for pool, wanted in zip(quiet, plan(quiet, {}), strict=True):
-        there = pool.ready + pool.coming + pool.asleep
+        there = pool.ready + pool.coming + pool.asleep + pool.dozing
         assert wanted.grow == min(max(0, pool.min - there), pool.max - there - pool.going)
         assert wanted.wake == 0
         assert wanted.spare == (pool.idle if pool.suspends else max(0, min(pool.idle, there - pool.min)))

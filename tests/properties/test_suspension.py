@@ -175,14 +175,12 @@ class Suspension(RuleBasedStateMachine):
 
     def resume(self, command: c.ResumeMachine, outcome: str) -> None:
         machine = self.machines[command.machine_id]
-        if machine.saved is None:
-            self.feed(se.MachineResumeFailed(command.machine_id, command.snapshot, "nothing to resume"))
-            return
-        if outcome == "fails":
-            self.feed(se.MachineResumeFailed(command.machine_id, command.snapshot, "truncated"))
+        if machine.saved is None or outcome == "fails":
+            self.feed(se.MachineResumeFailed(command.machine_id, command.snapshot, "truncated, or not there"))
             return
         machine.live = self.new_agent() if outcome == "cold" else self.restore(command.machine_id, machine)
         machine.saved = None
+        self.feed(se.MachineStarted(command.machine_id, command.snapshot))
 
     def restore(self, machine_id: MachineId, machine: Machine) -> Memory:
         assert machine.saved is not None

@@ -26,6 +26,11 @@ class Sleeper(Script):
         return self.cluster._state.machines[M1]
 
     @property
+    def machine_pool(self) -> PoolRecord:
+        """As it is configured now."""
+        return self.cluster.pools()[0].record
+
+    @property
     def where(self) -> str:
         """State, and stage."""
         sleep = self.machine.sleep

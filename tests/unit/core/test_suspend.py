@@ -8,9 +8,9 @@ from runner.core import commands as c
 from runner.core import events as e
 from runner.core import suspend_events as se
 from runner.core import suspend_facts as f
-from runner.core.values import CoreConfig
+from runner.core.values import ActorRecord, CoreConfig
 from runner.ids import TaskId
-from tests.unit.core.script import M1, VALUE, A, cpus, held_by, of, oid, started
+from tests.unit.core.script import M1, VALUE, A, B, cpus, held_by, of, oid, started
 from tests.unit.core.sleeper import Sleeper, sent
 
 
@@ -187,14 +187,14 @@ def test_reports_of_the_old_generation_change_nothing() -> None:
     [
         (se.MachineResumeFailed(M1, 1, "truncated"), "truncated"),
         (e.MachineExited(M1, "qemu ended"), "qemu ended"),
-        (None, "did not register again within 60 s"),
+        (None, "the provider did not start it within 330 s"),
     ],
 )
 def test_a_resume_that_fails_is_a_cold_start(event: e.Event | None, why: str) -> None:
     s = Sleeper()
     s.put_to_sleep()
     s.feed(se.ResumeRequested(M1))
-    commands = s.after(60.0) if event is None else s.feed(event)
+    commands = s.after(330.0) if event is None else s.feed(event)
     [cold] = of(c.ColdStartMachine, commands)
     assert why in cold.reason
     assert s.where == "booting"
@@ -206,6 +206,18 @@ def test_a_resume_that_fails_is_a_cold_start(event: e.Event | None, why: str) ->
     assert why in s.machine.story()
 
 
+def test_from_its_start_the_agent_has_a_minute() -> None:
+    """Before, it may wait its turn at the provider, with many others."""
+    s = Sleeper()
+    s.put_to_sleep()
+    s.feed(se.ResumeRequested(M1))
+    assert s.after(100.0) == []
+    s.feed(se.MachineStarted(M1, 7))
+    assert s.feed(se.MachineStarted(M1, 1)) == []
+    [cold] = of(c.ColdStartMachine, s.after(60.0))
+    assert cold.reason == "its agent did not register again within 60 s"
+
+
 def test_hooks_that_fail_after_a_resume_make_it_cold() -> None:
     s = Sleeper()
     s.put_to_sleep()
@@ -213,7 +225,19 @@ def test_hooks_that_fail_after_a_resume_make_it_cold() -> None:
     s.come_back()
     commands = s.say(se.AgentAwoke, failure="hook to_gpu raised")
     assert of(c.FenceAgent, commands) == [c.FenceAgent(M1, 2, "it could not go on: hook to_gpu raised")]
-    assert of(c.ColdStartMachine, commands)
+    assert of(c.ColdStartMachine, commands) == [c.ColdStartMachine(M1, "it could not go on: hook to_gpu raised")]
+    assert s.say(se.AgentAwoke, failure="hook to_gpu raised") == [], "one cold start"
+
+
+def test_a_machine_that_cannot_go_on_after_a_suspend_that_failed_is_given_up() -> None:
+    s = Sleeper()
+    s.prepare()
+    s.feed(se.MachineSuspendFailed(M1, 1, "no disk"))
+    s.come_back()
+    commands = s.say(se.AgentAwoke, failure="CUDA memory could not be moved back")
+    assert of(c.DestroyMachine, commands) and not of(c.ColdStartMachine, commands)
+    assert s.where == "destroying"
+    assert "it could not go on: CUDA memory could not be moved back" in s.machine.story()
 
 
 def test_a_provider_may_start_it_cold_by_itself() -> None:
@@ -232,12 +256,65 @@ def test_attempts_that_sleep_go_on_in_the_new_generation() -> None:
     s.submit("t-1")
     s.start("t-1")
     s.put_to_sleep()
-    s.cancel("t-1")
     s.feed(se.ResumeRequested(M1))
-    commands = s.come_back()
-    assert of(c.StopAttempt, commands) == [c.StopAttempt(M1, 2, TaskId("t-1"), 1, "cancelled")]
+    assert of(c.StopAttempt, s.come_back()) == []
     s.say(se.AgentAwoke)
     assert s.fence("t-1") == (M1, 2, "t-1", 1)
+
+
+@pytest.mark.parametrize("stage", ["hooks run", "being saved", "saved"])
+def test_a_cancel_wakes_the_machine_where_the_task_sleeps(stage: str) -> None:
+    s = Sleeper()
+    s.submit("t-1")
+    s.start("t-1")
+    s.ask()
+    s.say(se.AgentIsQuiet)
+    if stage == "hooks run":
+        s.cancel("t-1")
+        s.say(se.AgentPrepared)
+        assert s.where == "suspending/called_off"
+    else:
+        s.say(se.AgentPrepared)
+        commands = s.cancel("t-1") if stage == "being saved" else []
+        commands += s.feed(se.MachineSuspended(M1, 1))
+        commands += s.cancel("t-1") if stage == "saved" else []
+        assert of(c.ResumeMachine, commands) == [c.ResumeMachine(M1, 1)]
+    assert of(c.StopAttempt, s.come_back()) == [c.StopAttempt(M1, 2, TaskId("t-1"), 1, "cancelled")]
+
+
+def test_a_cancel_of_what_is_still_waited_for_calls_no_suspend_off() -> None:
+    s = Sleeper()
+    s.submit("t-1")
+    s.start("t-1")
+    s.ask()
+    assert of(c.StopAttempt, s.cancel("t-1")) == [c.StopAttempt(M1, 1, TaskId("t-1"), 1, "cancelled")]
+    assert s.where == "suspending/quieting"
+
+
+@pytest.mark.parametrize("no_restart", [True, False])
+def test_a_kill_wakes_the_machine_where_the_actor_sleeps(no_restart: bool) -> None:
+    s = Sleeper()
+    s.submit("t-1", actor=ActorRecord("", "", False, b"meta"), max_retries=1)
+    s.feed(e.ActorCameUp(*s.fence("t-1"), "address", b"secret"))
+    s.put_to_sleep()
+    commands = s.feed(e.ActorKillRequested(TaskId("t-1"), no_restart))
+    assert of(c.ResumeMachine, commands) == [c.ResumeMachine(M1, 1)]
+    assert of(c.StopAttempt, s.come_back()) == [c.StopAttempt(M1, 2, TaskId("t-1"), 1, "killed", True)]
+
+
+def test_callers_of_an_actor_are_told_that_it_sleeps() -> None:
+    s = Sleeper()
+    s.submit("t-1", actor=ActorRecord("", "", False, b"meta"))
+    s.feed(e.ActorCameUp(*s.fence("t-1"), "address", b"secret"))
+    s.feed(e.ActorsWatched(A, (TaskId("t-1"),)))
+    s.prepare()
+    told = of(c.NotifyActor, s.feed(se.MachineSuspended(M1, 1)))
+    assert [(each.client_id, each.state, each.is_asleep) for each in told] == [(A, "alive", True)]
+    s.feed(e.ClientConnected(B))
+    later = of(c.NotifyActor, s.feed(e.ActorsWatched(B, (TaskId("t-1"),))))
+    assert [(each.client_id, each.is_asleep) for each in later] == [(B, True)]
+    told = of(c.NotifyActor, s.feed(se.ResumeRequested(M1)))
+    assert {(each.client_id, each.state, each.is_asleep) for each in told} == {(A, "alive", False), (B, "alive", False)}
 
 
 def test_attempts_whose_sleep_ends_cold_are_taken_back_uncharged() -> None:

@@ -46,11 +46,28 @@ def test_a_sleeper_is_woken_before_another_machine_is_booted() -> None:
     assert s.where == "resuming/starting"
 
 
+def test_one_that_goes_to_sleep_is_not_replaced() -> None:
+    s = Sleeper(min=1, max=2)
+    s.ask()
+    commands = s.after(1.0)
+    s.prepare()
+    assert not of(c.CreateMachine, commands + s.after(1.0))
+
+
 def test_sleep_has_a_limit() -> None:
-    s = Sleeper(max_suspended_s=100.0)
+    s = Sleeper(min=0, max_suspended_s=100.0)
     s.put_to_sleep()
     commands = s.after(100.0)
     assert of(c.DestroyMachine, commands) == [c.DestroyMachine(M1, "it has slept for max_suspended_s")]
+
+
+def test_one_that_would_only_be_replaced_sleeps_on() -> None:
+    s = Sleeper(min=1, max=2, max_suspended_s=100.0)
+    s.put_to_sleep()
+    assert s.after(100.0) == []
+    assert s.where == "suspended/saved"
+    s.feed(e.PoolsConfigured((s.machine_pool._replace(min=0),), {}, "fake"))
+    assert of(c.DestroyMachine, s.after(100.0)), "looked at again"
 
 
 def test_what_cannot_sleep_does_not_begin_to() -> None:
