@@ -15,6 +15,7 @@ from runner.worker.acknowledgements import acknowledged
 from runner.worker.actor_calls import Call, items_of
 from runner.worker.actor_channel import Channel
 from runner.worker.actor_modes import LOOK_AFTER_S, Actor, Mode, told_of_hook
+from runner.worker.frames import Frame
 
 _END_S = 1.0  # for cancelled coroutines
 
@@ -27,6 +28,8 @@ class AsyncMode(Mode):
         self._loop = loop
         self._groups = {name: _Group(limit) for name, limit in actor.groups.items()}
         self._flushes_soon = False
+        self._hooks: asyncio.Task[None] | None = None  # of a suspend, while they run
+        actor.task.park = actor.sleep.refuse
         actor.session.transport.want_callbacks()
 
     def serve(self) -> None:
@@ -38,8 +41,20 @@ class AsyncMode(Mode):
 
     def _poll(self) -> None:
         self.board.poll(0)
+        self.look_at_sleep()
         if self.is_ending:
             self._loop.stop()
+
+    def look_at_sleep(self) -> None:
+        if self._hooks is None and (frame := self.sleep.look()) is not None:
+            self._hooks = self._loop.create_task(self._run_hooks(frame))
+
+    async def _run_hooks(self, frame: Frame) -> None:
+        try:
+            await self.sleep.run_async(frame)
+        finally:
+            self._hooks = None
+            self.board.wake()  # there may be more to do
 
     def finish(self, timeout_s: float) -> None:
         tasks = [call.running for group in self._groups.values() for call in group.running]

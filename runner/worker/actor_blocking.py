@@ -104,7 +104,9 @@ class SyncMode(BlockingMode):
             if not self._ready:
                 board.flush()
                 self.actor.session.transport.wake()
-                board.poll(None)
+                self.look_at_sleep()
+                if not self._ready:  # else: calls that were held
+                    board.poll(None)
             else:
                 self._run_next(self._ready.popleft())
 
@@ -168,6 +170,7 @@ class ThreadMode(BlockingMode):
 
     def serve(self) -> None:
         while not self.is_ending:
+            self.look_at_sleep()
             self.board.poll(None)
 
     def finish(self, timeout_s: float) -> None:

@@ -22,6 +22,7 @@ from runner.rpc.gen import types_pb2
 from runner.worker.returns import INLINE_BYTES_MAX
 
 if TYPE_CHECKING:
+    from runner.hooks import ResumeContext
     from runner.worker.actor_channel import Channel
     from runner.worker.executor_api import RunningTask
 
@@ -126,6 +127,9 @@ class Call:
 
     def mark_phase(self, name: str) -> None:
         self.actor.mark_phase(name)
+
+    def ready_to_snapshot(self) -> ResumeContext | None:
+        return self.actor.ready_to_snapshot()
 
     def get_checkpoint(self) -> Any:
         return self.actor.get_checkpoint()

@@ -22,7 +22,9 @@ from runner.worker.actor_blocking import SyncMode, ThreadMode
 from runner.worker.actor_board import Switchboard
 from runner.worker.actor_calls import Answers, Decode
 from runner.worker.actor_modes import DEFAULT_GROUP, Actor, Mode, Terminated
+from runner.worker.actor_sleep import ActorSleep
 from runner.worker.executor_api import RunningTask
+from runner.worker.executor_sleep import Sleeper
 from runner.worker.executor_socket import ExecutorSocket
 from runner.worker.frames import Frame, Kind
 
@@ -34,13 +36,16 @@ _DRAIN_S = 1.0  # for the last answers
 class ActorHost:
     """Belongs to the main thread. `construct`, then `serve`."""
 
-    def __init__(self, agent: ExecutorSocket, task: RunningTask, session: Session, decode: Decode) -> None:
+    def __init__(
+        self, agent: ExecutorSocket, task: RunningTask, session: Session, decode: Decode, sleeper: Sleeper
+    ) -> None:
         """`decode(object_id, value)` gives the value of a serialised types_pb2.Value."""
         self._agent = agent
         self._serial = task.serial
         self._task = task
         self._session = session
         self._decode = decode
+        self._sleeper = sleeper
         self._instance: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None  # of an actor with coroutines
         self._mode: Mode | None = None
@@ -81,7 +86,9 @@ class ActorHost:
         options: dict[str, Any] = msgpack.unpackb(spec.options) if spec.options else {}
         grace_s = float(options.get("grace_s", GRACE_S))
         board = Switchboard(self._agent, self._serial, self._task.attempt)
-        self._mode = mode = self._make_mode(board, _groups(spec, options, is_async=self._loop is not None))
+        sleep = ActorSleep(self._agent, self._sleeper, board, self._serial)
+        self._mode = mode = self._make_mode(board, sleep, _groups(spec, options, is_async=self._loop is not None))
+        sleep.open(self._instance)
         before = signal.signal(signal.SIGTERM, self._on_sigterm)
         try:
             if not self._is_to_end:
@@ -89,12 +96,13 @@ class ActorHost:
                 with contextlib.suppress(Terminated):
                     mode.serve()
         finally:
+            sleep.close()
             self._end(mode, board, grace_s)
             signal.signal(signal.SIGTERM, before)
 
-    def _make_mode(self, board: Switchboard, groups: dict[str, int]) -> Mode:
+    def _make_mode(self, board: Switchboard, sleep: ActorSleep, groups: dict[str, int]) -> Mode:
         session = self._session
-        actor = Actor(self._instance, self._task, session, Answers(session), self._decode, board, groups)
+        actor = Actor(self._instance, self._task, session, Answers(session), self._decode, board, sleep, groups)
         if self._loop is not None:
             return AsyncMode(actor, self._loop)
         if groups == {DEFAULT_GROUP: 1}:

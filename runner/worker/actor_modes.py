@@ -17,6 +17,7 @@ from runner.rpc.actor_frames import ActorKind
 from runner.worker.actor_board import Switchboard
 from runner.worker.actor_calls import Answers, Call, Decode
 from runner.worker.actor_channel import Channel
+from runner.worker.actor_sleep import ActorSleep
 from runner.worker.executor_api import RunningTask
 
 DEFAULT_GROUP = ""
@@ -43,6 +44,7 @@ class Actor:
     answers: Answers
     decode: Decode
     board: Switchboard
+    sleep: ActorSleep
     groups: Mapping[str, int]  # calls at a time by concurrency group; DEFAULT_GROUP has a limit too
 
     def method(self, name: str) -> Callable[..., Any]:
@@ -60,6 +62,9 @@ class Mode:
     def __init__(self, actor: Actor) -> None:
         self.actor = actor
         self.board = actor.board
+        self.sleep = actor.sleep
+        actor.sleep.begin = self._begin_held
+        actor.task.park = actor.sleep.park
         self.is_ending = False
         self.runs_in_main = False  # a method, at this moment: a signal may raise there
         actor.board.desk = self
@@ -67,6 +72,11 @@ class Mode:
     def serve(self) -> None:
         """Run calls until `end`."""
         raise NotImplementedError
+
+    def look_at_sleep(self) -> None:
+        """Do what a suspend wants of the actor now, when its calls run in threads."""
+        while (frame := self.sleep.look()) is not None:
+            self.sleep.run(frame)
 
     def finish(self, timeout_s: float) -> None:
         """No more calls begin: let those that run end, at most so long."""
@@ -92,7 +102,7 @@ class Mode:
                 call = Call(channel, frame, self.actor.task)
                 if call.group in self.actor.groups:
                     channel.by_seq[call.seq] = call
-                    channel.calls.append(call)
+                    self._admit(call)
                 else:
                     channel.gather(self.actor.answers.raised(call, self._no_group(call)))
             elif kind == _RELEASED:
@@ -104,6 +114,17 @@ class Mode:
         if channel.has_output:  # of calls that do not begin
             channel.flush()
         self.actor.session.transport.wake()
+
+    def _admit(self, call: Call) -> None:
+        if self.sleep.is_waited_for:
+            self.sleep.hold(call)
+        else:
+            call.channel.calls.append(call)
+
+    def _begin_held(self, call: Call) -> None:
+        """A suspend is over that it came during."""
+        call.channel.calls.append(call)
+        self.arrived(call.channel)
 
     def _no_group(self, call: Call) -> BadOptionsError:
         known = ", ".join(repr(name) for name in self.actor.groups if name != DEFAULT_GROUP) or "none"
@@ -132,7 +153,7 @@ class Mode:
                 self.interrupt(call)
             if call.moved is not None:
                 call.moved()
-        elif self.take_back(call):
+        elif self.sleep.take_back(call) or self.take_back(call):
             self.answered(call, self.actor.answers.ended(call))
 
     def _cancel_children(self, call: Call) -> None:
@@ -167,6 +188,8 @@ class Mode:
         """The last frame of the call."""
         call.channel.by_seq.pop(call.seq, None)
         call.channel.gather(frame)
+        if self.sleep.is_waited_for:
+            self.board.wake()  # it may have been what the suspend waits for
         if self.actor.task.attempt > 1:
             # What ended the last life may be sent again, behind this call: were answers lost with it each time, no life would get further.
             call.channel.flush()

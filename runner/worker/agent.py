@@ -28,6 +28,7 @@ from runner.worker.frames import Kind, encode
 from runner.worker.local_store import LocalStore
 from runner.worker.neighbours import Neighbours, own_address
 from runner.worker.process import become_subreaper, children_of
+from runner.worker.suspend_words import Awoke, HungUp
 from runner.worker.template import Template
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FLUSH_S = 2.0  # for the last reports of a drained machine
+DELIVER_S = 30.0  # the last reports before a suspend; what is left then goes in the next generation
 EMPTY_S = 30.0  # for what it alone has to reach the coordinator
 
 
@@ -61,6 +63,7 @@ class Agent:
         self._exit: asyncio.Future[str] = self._loop.create_future()
         self._transfers: Transfers | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._store: LocalStore | None = None
         self.folders: MachineFolders | None = None  # of a machine that shares no files with the coordinator
         self.shell = AgentShell(boot, self._clock, template, zygote, self._end, guard_share=load().memory_guard)
         self._stream = AgentStream(boot, self._clock, self.shell.output.buffer, self._on_commands, self._reconnected)
@@ -83,6 +86,7 @@ class Agent:
             "checkpoint_committed": lambda each: self._tell(
                 each, Kind.COMMITTED, each.step, each.accepted, each.reason, ""
             ),
+            "suspend": self.shell.sleep.asked,
             "preload": lambda each: self.shell.preload(each.modules),
             "exit": lambda each: handle(
                 ev.DrainRequested(each.reason) if each.drain else ev.ExitRequested(each.reason)
@@ -106,13 +110,60 @@ class Agent:
             registering.cancel()
             return self._exit.result()
         self._begin(registering.result())
+        while not (reason := await self._serve() or await self._come_back()):
+            pass
+        return reason
+
+    async def _serve(self) -> str:
+        """Until the machine is to end: returns why; or until it has hung up for a suspend: returns nothing."""
+        leaving = self.shell.sleep.leaving
         serving = asyncio.create_task(self._stream.run(), name="streams")
-        ends = {serving, self._exit}
+        ends: set[asyncio.Future[Any]] = {serving, leaving, self._exit}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if not self._exit.done():
+        if leaving.done() and not self._exit.done():
+            told = asyncio.create_task(self._stream.all_acknowledged())
+            ends = {told, serving, self._exit}
+            await asyncio.wait(ends, timeout=DELIVER_S, return_when=asyncio.FIRST_COMPLETED)
+            told.cancel()
+            if serving.done():  # who refuses this generation has heard its last word, and so all before it
+                self.shell.output.buffer.settle()
+        if self._exit.done():
+            await self._flush()
+            return self._exit.result()
+        if not leaving.done():
             return f"the coordinator refused this machine: {serving.result()}"
-        await self._flush()
-        return self._exit.result()
+        serving.cancel()
+        await asyncio.wait([serving])
+        return ""
+
+    async def _come_back(self) -> str:
+        """Hung up: ask to be taken back, maybe after a long sleep. Returns why the machine is to end; nothing: it goes on."""
+        if self._transfers is not None:
+            await self._transfers.hang_up()
+        began_s = self._clock.boottime_s()
+        self.shell.handle(HungUp())
+        snapshot = self.shell.sleep.leaving.result()
+        asking = asyncio.create_task(
+            self._stream.register_again(snapshot, is_leased=self.shell.is_leased), name="register again"
+        )
+        ends: set[asyncio.Future[Any]] = {asking, self._exit}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if self._exit.done():
+            asking.cancel()
+            return self._exit.result()
+        try:
+            reply = asking.result()
+        except RunnerError as error:
+            return f"the coordinator did not take this machine back: {error}"
+        if self.shell.sleep.registered(reply, owns_clock=self._boot.owns_clock):
+            self.shell.reseed()
+        if self._transfers is not None and self._store is not None:
+            neighbours = self._stream.neighbours()
+            self._transfers.connect(self._stream.bulk_client(), neighbours)
+            self._serving = asyncio.create_task(self._serve_values(neighbours, self._store))
+        asleep_s = self._clock.boottime_s() - began_s
+        self.shell.handle(Awoke(asleep_s, reply.wake.hooks_s, ends_executors=reply.wake.sessions_over))
+        return ""
 
     def _phases(self) -> dict[str, float]:
         return {"started": self._started_unix_s, "agent_up": time.time()}
@@ -130,7 +181,7 @@ class Agent:
         else:
             self.folders = folders = self._make_folders()
             store_path, artefact_path = folders.store, folders.artefacts
-            store = LocalStore(store_path, folders.store_bytes_max)
+            store = self._store = LocalStore(store_path, folders.store_bytes_max)
             neighbours = self._stream.neighbours()
             transfers = self._transfers = Transfers(
                 self._stream.bulk_client(),
@@ -151,6 +202,7 @@ class Agent:
             "artefact_path": artefact_path,
             "host_id": our_host_id,
         }
+        self.shell.sleep.registered(reply, owns_clock=self._boot.owns_clock)
         self.shell.start(told, transfers)
         self._may_drain = self._is_own_process
         self._loop.call_later(reply.heartbeat_s, self._beat, reply.heartbeat_s)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from runner.core.values import FailureKind
+from runner.worker.suspend_words import SuspendCommand, SuspendEvent
 
 # (task id, attempt number)
 Key = tuple[str, int]
@@ -29,9 +30,10 @@ class Environment(NamedTuple):
 
     env_vars: tuple[tuple[str, str], ...] = ()
     package_ids: tuple[str, ...] = ()
-    layer: frozenset[str] = frozenset()  # modules that its template must have imported
+    layer: frozenset[str] = frozenset()  # what its template must have: see templates.py
     threads: int = 1
     visible_gpus: str | None = None  # CUDA_VISIBLE_DEVICES; None: left alone
+    template_s: float = 0.0  # for the code of user templates, whose ids are in `layer`; 0: no limit
 
 
 class Attempt(NamedTuple):
@@ -66,6 +68,7 @@ class Fault(NamedTuple):
     kind: FailureKind
     message: str
     used_bytes: int = 0  # of memory, where that is why
+    traceback: str = ""
 
 
 # ---- events: from the coordinator ----
@@ -179,6 +182,30 @@ class LayerFailed(NamedTuple):
     modules: frozenset[str]
 
 
+class TemplateFailed(NamedTuple):
+    """The code of a user template has raised."""
+
+    names: frozenset[str]
+    message: str
+    traceback: str
+
+
+class TemplateUnfit(NamedTuple):
+    """The code of a user template has run, but its process must not be forked."""
+
+    names: frozenset[str]
+    reason: str
+
+
+class TemplateExited(NamedTuple):
+    """The process of a user template is gone. `label` names the template for people."""
+
+    number: int
+    label: str
+    cause: ExitCause
+    was_oom: bool = False
+
+
 class ClockGapSeen(NamedTuple):
     """The machine was suspended or stalled: what it believes about its lease may be old."""
 
@@ -207,8 +234,12 @@ Event = (
     | MemoryLow
     | LayerReady
     | LayerFailed
+    | TemplateFailed
+    | TemplateUnfit
+    | TemplateExited
     | ClockGapSeen
     | Ticked
+    | SuspendEvent
 )
 
 
@@ -265,6 +296,31 @@ class LoadLayer(NamedTuple):
     modules: frozenset[str]
 
 
+class MakeTemplate(NamedTuple):
+    """Have the process `number` forked from the template `parent`, and the code of the user templates among `names` run in it."""
+
+    number: int
+    names: frozenset[str]
+    parent: frozenset[str]
+
+
+class KillTemplate(NamedTuple):
+    number: int
+
+
+class EndTemplate(NamedTuple):
+    """End a user template that is ready, with what was forked from it."""
+
+    names: frozenset[str]
+
+
+class TellTemplateUnused(NamedTuple):
+    """Executors are made without this user template: a warning says so to who uses it next."""
+
+    names: frozenset[str]
+    reason: str
+
+
 class ReportStarted(NamedTuple):
     key: Key
     number: int
@@ -312,6 +368,10 @@ Command = (
     | RetireExecutor
     | ResumeExecutor
     | LoadLayer
+    | MakeTemplate
+    | KillTemplate
+    | EndTemplate
+    | TellTemplateUnused
     | ReportStarted
     | ReportEnded
     | ReportReturned
@@ -319,25 +379,5 @@ Command = (
     | ReportUnblocked
     | ReportExecutorGone
     | ExitAgent
+    | SuspendCommand
 )
-
-
-class Phase(enum.Enum):
-    """Where an attempt is between assignment and its one final report."""
-
-    CHAINED = "behind another attempt on its slot"
-    STARTING = "waits for an executor"
-    RUNNING = "in an executor"
-    BLOCKED = "waits in get or wait; its CPUs are free"
-    AWAKE = "has what it waited for, not its CPUs yet"
-    ENDING = "over, but reported only when its executor is gone"
-
-
-TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
-    Phase.CHAINED: frozenset({Phase.STARTING}),
-    Phase.STARTING: frozenset({Phase.RUNNING}),
-    Phase.RUNNING: frozenset({Phase.BLOCKED, Phase.ENDING}),
-    Phase.BLOCKED: frozenset({Phase.AWAKE, Phase.ENDING}),
-    Phase.AWAKE: frozenset({Phase.RUNNING, Phase.ENDING}),
-    Phase.ENDING: frozenset(),
-}

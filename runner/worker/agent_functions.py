@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgpack
 
 from runner.core.values import CPU, MEMORY, UNIT
+from runner.objects.template_code import TemplateCode, is_template
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.worker.agent_events import Attempt, Environment
 from runner.worker.frames import Kind, encode
@@ -25,6 +26,7 @@ class Functions:
         self._gpus = gpus
         self.frames: dict[str, bytes] = {}
         self.packages: dict[str, bytes] = {}
+        self.templates: dict[str, TemplateCode] = {}
         self._functions: dict[str, types_pb2.Function] = {}
         self._layers: dict[str, frozenset[str]] = {}
         self._environments: dict[tuple[str, int], Environment] = {}  # of attempts without anything special
@@ -35,10 +37,16 @@ class Functions:
         self.frames[function_id] = encode(Kind.FUNCTION, function_id, function.name, function.blob)
         function.ClearField("blob")
         self._functions[function_id] = function
-        self._layers[function_id] = layer_of(function.modules)
+        templates = [each for each in function.package_ids if each in self.templates]
+        # A function with templates has their layers and not its own: else each function would need a copy of its own.
+        modules = [name for each in templates for name in self.templates[each].modules]
+        self._layers[function_id] = layer_of(modules if templates else function.modules) | frozenset(templates)
 
     def add_package(self, package: types_pb2.Package) -> None:
         """Before the first function that needs it."""
+        if is_template(package.package_id):
+            self.templates[package.package_id] = TemplateCode.unpack(package.zip)
+            return
         self.packages[package.package_id] = encode(Kind.PACKAGE, package.package_id, package.zip)
 
     def attempt(self, assignment: fleet_pb2.Assignment) -> Attempt:
@@ -83,7 +91,26 @@ class Functions:
             layer=self._layers.get(spec.function_id, frozenset()),
             threads=threads,
             visible_gpus=visible_gpus(self._gpus, gpu_ids),
+            template_s=sum(each.timeout_s for each in self._templates_of(self._layers.get(spec.function_id, ()))),
         )
+
+    # ---- user templates ----
+    def making(self, names: Iterable[str], store_path: str) -> bytes:
+        """The frames from which the process of these user templates is made."""
+        templates = self._templates_of(names)
+        env_vars = [pair for each in templates for pair in each.env_vars]
+        package_ids = dict.fromkeys(package_id for each in templates for package_id in each.package_ids)
+        frames = [encode(Kind.SETUP, {"store_path": store_path, "env_vars": env_vars})]
+        frames += [self.packages[each] for each in package_ids if each in self.packages]
+        frames += [encode(Kind.FUNCTION, "", each.name, each.blob) for each in templates]
+        return b"".join(frames)
+
+    def template_label(self, names: Iterable[str]) -> str:
+        """The user templates among `names`, for people."""
+        return f"template {', '.join(each.name for each in self._templates_of(names))}"
+
+    def _templates_of(self, names: Iterable[str]) -> list[TemplateCode]:
+        return [self.templates[each] for each in sorted(names) if each in self.templates]
 
 
 def actor_grace_s(actor: types_pb2.ActorSpec) -> float:

@@ -8,18 +8,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from runner.core.values import FailureKind
 from runner.worker import agent_events as ev
 from runner.worker import faults
-from runner.worker.agent_events import Key, Phase, StopReason
-from runner.worker.attempt_flow import IDLE_AFTER_S, PRESTART_MAX, RETURN_AFTER_S, AgentSettings, AttemptFlow
+from runner.worker.agent_events import Key, StopReason
+from runner.worker.attempt_flow import IDLE_AFTER_S, RETURN_AFTER_S, AttemptFlow
 from runner.worker.executor_pool import ExecutorState
 from runner.worker.lease import Lease, LeaseState
-from runner.worker.slots import Placed
+from runner.worker.slots import Phase, Placed
+from runner.worker.suspend_words import (
+    Awoke,
+    CudaMoved,
+    ExecutorParked,
+    HooksRun,
+    HungUp,
+    PrepareAsked,
+    SuspendAsked,
+    SuspendCalledOff,
+)
+from runner.worker.suspending import Suspending
+from runner.worker.template_flow import PRESTART_MAX, AgentSettings
 from runner.worker.templates import BASE, Modules, TemplateState
 
 __all__ = ["KILL_AFTER_S", "RETURN_AFTER_S", "TERM_AFTER_S", "AgentMachine", "AgentSettings"]
 
 TERM_AFTER_S = 5.0
+# A suspend that interrupts: an actor whose calls take longer ends with its exit hooks, and is made anew elsewhere.
+ACTOR_QUIET_S = 1.0
 KILL_AFTER_S = 2.0
 
 
@@ -31,6 +46,7 @@ class AgentMachine(AttemptFlow):
         self._lease = Lease(
             is_used=settings.is_leased, lost_after_s=settings.lost_after_s, destroy_after_s=settings.destroy_after_s
         )
+        self._suspending = Suspending(self._emit, self._limit_hooks, self._give_up, moves_cuda=settings.moves_cuda)
         self._prestart = min(PRESTART_MAX, max(1, int(settings.cpus)))
         self._handlers: dict[type, Callable[[Any], None]] = {
             ev.AttemptAssigned: self._assigned,
@@ -38,22 +54,33 @@ class AgentMachine(AttemptFlow):
             ev.AttemptResumed: self._resumed,
             ev.DrainRequested: self._drain,
             ev.ExitRequested: lambda event: self._exit(event.reason),
-            ev.LayerWanted: lambda event: self._want_layer(event.modules),
+            ev.LayerWanted: lambda event: self._want_template(event.modules),
             ev.Registered: self._registered,
             ev.HeartbeatAcked: lambda event: self._lease.renew(event.sent_s),
             ev.ExecutorReady: self._ready,
             ev.ExecutorEnded: self._ended,
             ev.ExecutorBlocked: self._blocked,
             ev.ExecutorUnblocked: self._unblocked,
-            ev.ExecutorExited: self._exited,
+            ev.ExecutorExited: self._executor_exited,
             ev.SpawnFailed: self._spawn_failed,
             ev.StageReached: self._stage_reached,
             ev.MemoryExceeded: self._memory_exceeded,
             ev.MemoryLow: self._memory_low,
             ev.LayerReady: lambda event: self._settle_layer(event.modules, TemplateState.READY),
             ev.LayerFailed: lambda event: self._settle_layer(event.modules, TemplateState.FAILED),
-            ev.ClockGapSeen: lambda _event: self._lease.doubt(self._now_s),
+            ev.TemplateFailed: self._template_failed,
+            ev.TemplateUnfit: self._template_unfit,
+            ev.TemplateExited: self._template_exited,
+            ev.ClockGapSeen: lambda _event: None if self._suspending.is_away else self._lease.doubt(self._now_s),
             ev.Ticked: lambda _event: None,
+            SuspendAsked: self._suspend_asked,
+            PrepareAsked: self._suspending.prepare,
+            SuspendCalledOff: lambda event: self._suspending.call_off(event.snapshot),
+            ExecutorParked: self._parked,
+            HooksRun: self._suspending.hooks_run,
+            CudaMoved: self._suspending.cuda_moved,
+            HungUp: lambda _event: self._suspending.hung_up(),
+            Awoke: self._awoke,
         }
         self._on_timer: dict[str, Callable[[Any], None]] = {
             "timeout": self._timed_out,
@@ -65,6 +92,10 @@ class AgentMachine(AttemptFlow):
             "chain": self._check_chain,
             "idle": self._expire_idle,
             "layer": self._layer_timed_out,
+            "template": self._template_timed_out,
+            "unused": self._expire_template,
+            "hooks": self._suspending.timed_out,
+            "actors": self._end_busy_actors,
         }
 
     # ---- the public face ----
@@ -72,8 +103,10 @@ class AgentMachine(AttemptFlow):
         """Take one event; returns commands to be carried out in order."""
         self._now_s = now_s
         self._handlers[type(event)](event)
-        for name, subject in self._timers.due(now_s):
-            self._on_timer[name](subject)
+        if not self._suspending.is_away:
+            for name, subject in self._timers.due(now_s):
+                self._on_timer[name](subject)
+        self._follow_suspend()
         self._follow_lease()
         if self._is_draining and not self._slots.by_key:
             self._exit("drained")
@@ -82,6 +115,8 @@ class AgentMachine(AttemptFlow):
 
     def next_wakeup_s(self) -> float | None:
         """When to call `handle(Ticked())` at the latest; None: whenever."""
+        if self._suspending.is_away:
+            return None
         times = (self._timers.next_s, self._lease.next_change_s(self._now_s))
         return min((each for each in times if each is not None), default=None)
 
@@ -168,6 +203,8 @@ class AgentMachine(AttemptFlow):
     def _expire_idle(self, _subject: None) -> None:
         """As many as were there at the beginning may stay for ever."""
         self._is_idle_watched = False
+        if self._suspending.is_active:
+            return  # each has hooks to run; `_follow_suspend` has it looked at again
         while (executor := self._pool.next_expiry(self._prestart)) is not None:
             due_s = executor.idle_since_s + IDLE_AFTER_S
             if due_s > self._now_s:
@@ -176,17 +213,34 @@ class AgentMachine(AttemptFlow):
                 return
             self._retire(executor)
 
-    # ---- layers ----
-    def _settle_layer(self, modules: Modules, state: TemplateState) -> None:
-        before = self._templates.state(modules)
-        if before is None or before is TemplateState.FAILED:
-            return  # given up before it came
-        self._templates.set(modules, state)
-        self._spawn_missing(modules if state is TemplateState.READY else BASE)
+    # ---- user templates ----
+    def _template_failed(self, event: ev.TemplateFailed) -> None:
+        if self._templates.state(event.names) is TemplateState.LOADING:
+            self._lose_template(event.names, FailureKind.SETUP, event.message, event.traceback)
 
-    def _layer_timed_out(self, modules: Modules) -> None:
-        if self._templates.state(modules) is TemplateState.LOADING:
-            self._settle_layer(modules, TemplateState.FAILED)
+    def _template_exited(self, event: ev.TemplateExited) -> None:
+        names = self._templates.numbered(event.number)
+        if names is None:
+            return  # it was told to end
+        if self._templates.state(names) is TemplateState.LOADING:
+            self._lose_template(names, *faults.template_exited(event, self._templates.user[names].killed))
+        else:
+            self._templates.drop(names)
+            self._follow_templates()
+
+    def _lose_template(self, names: Modules, kind: FailureKind, text: str, traceback: str = "") -> None:
+        """Who waits for it fails; the next attempt that needs it has its code run again: what failed may have passed."""
+        self._templates.drop(names)
+        waiting = [each for environment, each in self._waiting.items() if environment.layer == names]
+        for placed in [placed for each in waiting for placed in each]:
+            self._leave_waiting(placed)
+            placed.fault = faults.without_template(
+                placed.attempt.label, self._settings.machine_id, kind, text, traceback
+            )
+            following = self._finish(placed, 0)
+            if following is not None:
+                self._start(following)
+        self._follow_templates()
 
     # ---- the machine's own life ----
     def _registered(self, _event: ev.Registered) -> None:
@@ -222,10 +276,82 @@ class AgentMachine(AttemptFlow):
 
     def _drain(self, event: ev.DrainRequested) -> None:
         self._is_draining = True
+        self._give_back(lambda _placed: event.stop_running)
+
+    def _give_back(self, stops: Callable[[Placed], bool]) -> None:
+        """All that has not begun, and of what runs that for which `stops` says so."""
         # Chained ones first: else each would start when the one before it goes.
         for placed in reversed(list(self._slots)):
-            if event.stop_running or placed.phase in (Phase.CHAINED, Phase.STARTING):
+            if placed.phase in (Phase.CHAINED, Phase.STARTING) or stops(placed):
                 self._stop(placed, StopReason.DRAIN)
+
+    # ---- suspends ----
+    def _suspend_asked(self, event: SuspendAsked) -> None:
+        if not self._suspending.begin(event.snapshot):
+            return
+        self._is_suspending = True
+        self._give_back(lambda placed: event.interrupts and not placed.is_parked and not placed.attempt.grace_s)
+        if event.interrupts:  # actors first say whether they have calls at all
+            self._timers.set(self._now_s + ACTOR_QUIET_S, "actors", event.snapshot)
+
+    def _end_busy_actors(self, snapshot: int) -> None:
+        if self._suspending.is_waiting_for_quiet(snapshot):
+            self._give_back(lambda placed: not placed.is_parked)
+
+    def _parked(self, event: ExecutorParked) -> None:
+        placed = self._on(event.number, event.serial)
+        if placed is not None and event.snapshot == self._suspending.snapshot and self._suspending.is_active:
+            placed.is_parked = True
+
+    def _awoke(self, event: Awoke) -> None:
+        self._lease.renew(self._now_s)
+        self._timers.shift(event.asleep_s)
+        if event.ends_executors:
+            for placed in self._slots:
+                self._stop(placed, StopReason.FENCED)
+            for executor in self._pool.by_number.values():
+                if executor.state is not ExecutorState.RETIRING:
+                    self._kill(executor)
+        staying = [each.number for each in self._pool.by_number.values() if each.state is not ExecutorState.RETIRING]
+        self._suspending.awoke(event.hooks_s, staying)
+
+    def _follow_suspend(self) -> None:
+        if not self._is_suspending:
+            return
+        executors = self._pool.by_number
+        is_quiet = all(placed.is_parked and placed.phase is not Phase.ENDING for placed in self._slots) and all(
+            executor.state in (ExecutorState.IDLE, ExecutorState.BUSY) for executor in executors.values()
+        )
+        self._suspending.look(is_quiet=is_quiet, executors=executors)
+        if self._suspending.is_away:
+            self._lease.stop()
+        elif not self._suspending.is_active:
+            self._is_suspending = False
+            for placed in self._slots:
+                placed.is_parked = False
+            if not self._is_idle_watched:
+                self._is_idle_watched = True
+                self._timers.set(self._now_s + IDLE_AFTER_S, "idle")
+
+    def _executor_exited(self, event: ev.ExecutorExited) -> None:
+        executor = self._pool.by_number.get(event.number)
+        self._exited(event)
+        if executor is not None:
+            self._suspending.executor_gone(event.number, executor.pid)
+
+    def _limit_hooks(self, after_s: float, token: int) -> None:
+        self._timers.set(self._now_s + after_s, "hooks", token)
+
+    def _give_up(self, number: int, why: str) -> None:
+        """After a suspend that did not take place its hooks have failed, or its CUDA memory is not back."""
+        executor = self._pool.by_number.get(number)
+        if executor is None or executor.state is ExecutorState.RETIRING:
+            return
+        placed = self._slots.by_key.get(executor.key) if executor.key is not None else None
+        if placed is not None:
+            who = f"{placed.attempt.label}: executor {executor.pid} on {self._settings.machine_id}"
+            placed.fault = placed.fault or faults.gave_up_after_suspend(who, why)
+        self._kill(executor)
 
     def _exit(self, reason: str) -> None:
         if not self._is_over:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from runner.core.values import FailureKind
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
-from runner.rpc.limits import ITEM_BYTES_MAX
+from runner.rpc.limits import ITEM_BYTES_MAX, cut_text
 from runner.rpc.phases import MARKED_MAX
 from runner.worker import agent_events as ev
 from runner.worker.agent_events import Key
@@ -21,6 +21,7 @@ BYTES_MAX = 16 << 20
 ITEMS_MAX = 50_000
 _ITEM_BYTES = 64
 _LINES_BYTES_MAX = 256 << 10  # of one LogLines item
+_REASON_BYTES_MAX = 16 << 10  # what a hook has raised may be any text
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,9 @@ class Output:
         else:
             ended.duration_s = command.duration_s
             self._fill_failure(ended, command.key, fault)
-        size_bytes = _ITEM_BYTES + (len(command.outcome) if fault is None else _text_bytes(fault.message))
+        size_bytes = _ITEM_BYTES + (
+            len(command.outcome) if fault is None else _text_bytes(fault.message + fault.traceback)
+        )
         if handle is not None:
             ended.executor_id = handle.executor_id
             if handle.started is not None:
@@ -116,6 +119,18 @@ class Output:
         """The coordinator does not get this value."""
         failed = fleet_pb2.BringFailed(object_id=object_id, path=path, why=why)
         self._add(fleet_pb2.ReportItem(bring_failed=failed), failed.ByteSize())
+
+    def suspend_step(self, snapshot: int, progress: fleet_pb2.SuspendProgress, reason: str = "") -> None:
+        """How far a suspend has come. After PREPARED nothing more is said in this generation."""
+        step = fleet_pb2.SuspendStep(snapshot=snapshot, progress=progress, reason=cut_text(reason, _REASON_BYTES_MAX))
+        self._add(fleet_pb2.ReportItem(suspend_step=step), step.ByteSize() + _ITEM_BYTES)
+        if progress == fleet_pb2.SUSPEND_PROGRESS_PREPARED:
+            self.buffer.seal()
+
+    def awake(self, snapshot: int, failure: str) -> None:
+        """The hooks after a resume have run, or one has failed."""
+        awake = fleet_pb2.Awake(snapshot=snapshot, failure=cut_text(failure, _REASON_BYTES_MAX))
+        self._add(fleet_pb2.ReportItem(awake=awake), awake.ByteSize() + _ITEM_BYTES)
 
     def blocked(self, key: Key) -> None:
         self._add(fleet_pb2.ReportItem(blocked=fleet_pb2.AttemptBlocked(key=_key(key))), _ITEM_BYTES)
@@ -265,6 +280,7 @@ class Output:
         failure.task_id, failure.attempt = key
         failure.machine_id = self._machine_id
         failure.used_bytes = fault.used_bytes
+        failure.traceback = fault.traceback
 
 
 def _text_bytes(text: str) -> int:

@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import select
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +22,13 @@ from runner.worker.agent_executors import Executors, Handle
 from runner.worker.agent_functions import Functions
 from runner.worker.agent_machine import AgentMachine, AgentSettings
 from runner.worker.agent_output import Output
-from runner.worker.agent_templates import TemplateLink
+from runner.worker.agent_sleep import AgentSleep
+from runner.worker.agent_templates import TemplateLinks
 from runner.worker.frames import INTERRUPTED, LEFT_CHILDREN, Frame, Kind, encode
 from runner.worker.layers import layer_of
 from runner.worker.memory_watch import MemoryWatch, OomCounter
 from runner.worker.process import exit_cause
-from runner.worker.templates import BASE, Modules
+from runner.worker.templates import Modules, user_part
 
 if TYPE_CHECKING:
     from runner.providers.base import BootConfig
@@ -65,29 +64,27 @@ class AgentShell:
         self.output = Output(boot.machine_id)
         self.functions = Functions(boot.gpus)
         self.on_gap: Callable[[], None] = lambda: None
-        self.executors = Executors(self._loop, self, self._spawn)
+        self._templates = TemplateLinks(self._loop, self, template, zygote)
+        self.executors = Executors(self._loop, self, self._templates.spawn)
+        # A process of its own (container, VM) has no life pipe, whatever its cluster is.
+        self.is_leased = not boot.embedded or zygote is None
         settings = AgentSettings(
             boot.machine_id,
             cpus=boot.cpus,
-            # A process of its own (container, VM) has no life pipe, whatever its cluster is.
-            is_leased=not boot.embedded or zygote is None,
+            is_leased=self.is_leased,
             lost_after_s=boot.lost_after_s,
             destroy_after_s=boot.destroy_after_s,
+            moves_cuda=boot.cuda_checkpoint,
         )
         self._machine = AgentMachine(settings)
         self._oom = OomCounter()
-        executors = self.executors.by_number
-        self._memory = MemoryWatch(self.handle, executors.values, guard_share=guard_share)
+        self.sleep = AgentSleep(self.executors, self.output, self.handle)
+        self._memory = MemoryWatch(self.handle, self.executors.by_number.values, guard_share=guard_share)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = float("inf")
         self._seen_s = clock.boottime_s()
         self._has_run = False
-        self._templates: dict[Modules, TemplateLink] = {}
-        self._add_template(BASE, template)
-        self._layer_source = self._templates[BASE]
-        if zygote is not None:
-            self._layer_source = TemplateLink(self._loop, zygote, lambda _frame: None, self._zygote_ended)
-        self._zygote_link = None if zygote is None else self._layer_source
+        self._unused: dict[Modules, str] = {}  # warnings about user templates, until somebody was told
         self._on_command = self._command_table()
         self._on_frame = self._frame_table()
         self._transfers: Transfers | None = None
@@ -104,11 +101,16 @@ class AgentShell:
             ev.RetireExecutor: lambda each: self._tell(each.number, encode(Kind.EXIT)),
             ev.ResumeExecutor: lambda each: self._tell(each.number, encode(Kind.RESUME, each.serial)),
             ev.LoadLayer: lambda each: self._load_layer(each.modules),
+            ev.MakeTemplate: self._make_template,
+            ev.KillTemplate: lambda each: self._signal(each.number, signal.SIGKILL, whole_group=True),
+            ev.EndTemplate: lambda each: self._templates.end(each.names),
+            ev.TellTemplateUnused: self._tell_unused,
             ev.ReportReturned: lambda each: self.output.returned(each.key, each.reason),
             ev.ReportBlocked: lambda each: self.output.blocked(each.key),
             ev.ReportUnblocked: lambda each: self.output.unblocked(each.key),
             ev.ReportExecutorGone: lambda each: self._remove(each.number),
             ev.ExitAgent: lambda each: self._on_exit(each.reason),
+            **self.sleep.commands(),
         }
 
     def _frame_table(self) -> dict[int, Callable[[Handle, Frame], None]]:
@@ -125,6 +127,7 @@ class AgentShell:
             Kind.ITEMS: lambda handle, frame: self.output.items(handle, frame),
             Kind.ACTOR_READY: lambda handle, frame: self.output.actor_ready(handle, frame),
             Kind.ACTOR_OUT: lambda handle, frame: self.output.actor_output(handle, frame),
+            **self.sleep.frames(),
         }
 
     # ---- the machine ----
@@ -147,13 +150,18 @@ class AgentShell:
 
         `transfers`: how files move when this machine shares none with the coordinator.
         """
-        self.executors.settings = told | {"is_apart": transfers is not None}
+        self.executors.settings |= told | {"is_apart": transfers is not None}
         if transfers is not None:
             self._transfers = transfers
             self._on_frame |= transfers.frames()
         self.handle(ev.Registered())
         self.preload(self._boot.preload)
         self._memory.start()
+
+    def reseed(self) -> None:
+        """This memory comes from a snapshot: templates draw new random numbers. Executors do so before their hooks."""
+        for link in self._templates.by_names.values():
+            link.send(Kind.RESEED)
 
     def beat(self) -> None:
         """Called every heartbeat."""
@@ -193,17 +201,7 @@ class AgentShell:
 
     def close(self) -> None:
         """Have the templates end everything that they forked, and wait until they have: EXIT_S at most."""
-        if self._zygote_link is not None:
-            self._zygote_link.close()
-        socks = [link.shut_down() for link in self._templates.values() if link.is_open]
-        deadline_s = time.monotonic() + EXIT_S
-        while socks and (left_s := deadline_s - time.monotonic()) > 0:
-            for sock in select.select(socks, [], [], left_s)[0]:
-                if _is_at_end(sock):
-                    sock.close()
-                    socks.remove(sock)
-        for sock in socks:
-            sock.close()
+        self._templates.close(EXIT_S)
         for number in list(self.executors.by_number):
             self.executors.remove(number)
 
@@ -226,6 +224,9 @@ class AgentShell:
         if not self._has_run:
             self._has_run = True
             self.output.phase(FIRST_TASK, self._clock.unix_s())
+        warning = self._unused.pop(attempt.environment.layer, "") if self._unused else ""
+        if warning:
+            self.output.lines(handle, "stderr", [f"warning: {warning}"])
         frames = []
         if not handle.is_set_up:
             handle.is_set_up = True
@@ -266,10 +267,7 @@ class AgentShell:
         self._signal(command.number, signal.SIGINT, whole_group=False)
 
     def _signal(self, number: int, signal_number: int, *, whole_group: bool) -> None:
-        handle = self.executors.by_number.get(number)
-        link = self._templates.get(handle.template) if handle is not None else None
-        if link is not None:
-            link.send(Kind.SIGNAL, number, int(signal_number), whole_group)
+        self._templates.signal(number, int(signal_number), whole_group=whole_group)
 
     def _tell(self, number: int, frame: bytes) -> None:
         handle = self.executors.by_number.get(number)
@@ -278,6 +276,7 @@ class AgentShell:
 
     def _remove(self, number: int) -> None:
         handle = self.executors.remove(number)
+        self._templates.exited(number)
         self._memory.limited.pop(number, None)
         if handle is not None:
             if self._transfers is not None:
@@ -308,7 +307,7 @@ class AgentShell:
             return
         if error:
             log.error("executor %d: %s", handle.pid, error)
-        if handle.template in self._templates:
+        if self._templates.can_reach(handle.number):
             self._signal(handle.number, signal.SIGKILL, whole_group=True)
         else:
             self._gone(handle, ExitCause(signal_number=9, signal_name="SIGKILL"))
@@ -331,61 +330,67 @@ class AgentShell:
             self.output.hold(handle)
 
     # ---- templates ----
-    def _spawn(self, template: Modules, number: int, fds: tuple[int, ...]) -> None:
-        self._templates[template].send(Kind.SPAWN, number, fds=fds)
-
-    def _add_template(self, modules: Modules, sock: socket.socket) -> None:
-        self._templates[modules] = TemplateLink(
-            self._loop,
-            sock,
-            lambda frame: self._template_said(modules, frame),
-            lambda: self._template_ended(modules),
-        )
-
     def _load_layer(self, modules: Modules) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._add_template(modules, ours)
-        tag = (self._boot.cluster_id, self._boot.machine_id)
-        self._layer_source.send(Kind.LAYER, sorted(modules), tag, fds=(theirs.detach(),))
+        self._templates.load(modules, (self._boot.cluster_id, self._boot.machine_id))
 
-    def _template_said(self, modules: Modules, frame: Frame) -> None:
+    def _make_template(self, command: ev.MakeTemplate) -> None:
+        frames = self.functions.making(command.names, self.executors.settings["store_path"])
+        self._templates.make(command.number, command.names, command.parent, frames)
+
+    def _tell_unused(self, command: ev.TellTemplateUnused) -> None:
+        label = self.functions.template_label(command.names)
+        self._unused[command.names] = text = (
+            f"{label} is not used on machine {self._boot.machine_id}: {command.reason}. Each worker process makes the value"
+            " for itself."
+        )
+        log.warning("%s", text)
+
+    def on_template_frame(self, names: Modules, frame: Frame) -> None:
         kind = frame[0]
         if kind == Kind.EXITED:
-            handle = self.executors.by_number.get(frame[1])
-            if handle is not None:
-                self._gone(handle, exit_cause(frame[2]))
+            self._exited(frame[1], exit_cause(frame[2]))
         elif kind == Kind.SPAWN_FAILED:
             self.handle(ev.SpawnFailed(frame[1], frame[2]))
             self.executors.remove(frame[1])
+            self._template_not_made(frame[1], frame[2])
         elif kind == Kind.READY:
-            self.output.phase("+".join([TEMPLATE_READY, *sorted(modules)]), self._clock.unix_s())
-            if modules:
-                self.handle(ev.LayerReady(modules))
+            known = [code.name if (code := self.functions.templates.get(each)) else each for each in sorted(names)]
+            self.output.phase("+".join([TEMPLATE_READY, *known]), self._clock.unix_s())
+            if names:
+                self.handle(ev.LayerReady(names))
+        elif kind == Kind.RAISED:
+            self.handle(ev.TemplateFailed(names, frame[1], frame[2]))
+        elif kind == Kind.UNFIT:
+            self.handle(ev.TemplateUnfit(names, frame[1]))
+
+    def _template_not_made(self, number: int, text: str) -> None:
+        names = self._templates.exited(number)
+        if names is not None:
+            label = self.functions.template_label(names)
+            self.handle(ev.TemplateFailed(names, f"{label} could not be started: {text}", ""))
+
+    def _exited(self, number: int, cause: ExitCause) -> None:
+        handle = self.executors.by_number.get(number)
+        if handle is not None:
+            self._gone(handle, cause)
+            return
+        names = self._templates.exited(number)
+        if names is not None:
+            was_oom = cause.signal_number == signal.SIGKILL and self._oom.has_risen()
+            self.handle(ev.TemplateExited(number, self.functions.template_label(names), cause, was_oom))
 
     def _gone(self, handle: Handle, cause: ExitCause) -> None:
         handle.link.read_rest()  # its last frames count: an attempt that ended was not killed
         was_oom = cause.signal_number == signal.SIGKILL and self._oom.has_risen()
         self.handle(ev.ExecutorExited(handle.number, cause, was_oom))
 
-    def _template_ended(self, modules: Modules) -> None:
-        del self._templates[modules]
-        if not modules:
+    def on_template_end(self, names: Modules) -> None:
+        if not names:
             self._on_exit("its template ended")
             return
-        log.warning("the template for %s ended", ", ".join(sorted(modules)))
-        self.handle(ev.LayerFailed(modules))
-
-    def _zygote_ended(self) -> None:
-        self._zygote_link = None
-        self._layer_source = self._templates[BASE]
-
-
-def _is_at_end(sock: socket.socket) -> bool:
-    try:
-        while sock.recv(65536):
-            pass
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
+        log.warning("the template for %s ended", ", ".join(sorted(names)))
+        if not user_part(names):
+            self.handle(ev.LayerFailed(names))
+        # Of a user template its parent tells how it ended; when that is gone, the kernel has ended it.
+        for number in self._templates.out_of_reach():
+            self._exited(number, ExitCause(signal_number=signal.SIGKILL, signal_name="SIGKILL"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,29 +12,23 @@ import grpc.aio
 
 from runner.clock import Clock
 from runner.errors import (
-    AuthenticationError,
-    ClusterError,
     CoordinatorUnreachableError,
-    ProtocolViolationError,
     RunnerError,
 )
-from runner.ids import random_id
 from runner.rpc import lanes
-from runner.rpc.channels import client_channel, fleet_channel
-from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc, types_pb2
-from runner.rpc.security import make_csr
+from runner.rpc.channels import fleet_channel
+from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc
 from runner.rpc.status import from_rpc_error
-from runner.rpc.version import check_peer, local_peer
 from runner.worker.backoff import Backoff
 from runner.worker.bulk import BulkClient, Identity
 from runner.worker.neighbours import Neighbours
+from runner.worker.registration import Registration, is_passing
 from runner.worker.report_buffer import ReportBuffer
 from runner.worker.report_lane import ReportLane
 
 if TYPE_CHECKING:
     from runner.providers.base import BootConfig
 
-REGISTER_S = 10.0  # one try
 GATHER_S = 0.001
 LATER_S = 0.005
 # Reports follow each other at least this far apart: under load a frame then carries many items instead of one or two,
@@ -45,7 +38,7 @@ REASON_S = 1.0
 
 
 class AgentStream:
-    """Registers once, then keeps both streams open until the coordinator refuses this machine."""
+    """Registers, then keeps both streams open until the coordinator refuses this machine; again after each suspend."""
 
     def __init__(
         self,
@@ -61,7 +54,6 @@ class AgentStream:
         self._reports = reports
         self._on_commands = on_commands
         self._on_open = on_open
-        self._instance_id = random_id("a")
         self._wake = asyncio.Event()
         self._lane: ReportLane | None = None  # what carries commands and reports, where there is one
         self._may_have_lane = True
@@ -72,8 +64,7 @@ class AgentStream:
         self._is_heartbeat_due = False
         self._is_connected = False
         self._received_seq = 0  # newest frame of commands taken in
-        self._registration: fleet_pb2.RegisterReply | None = None
-        self._key_pem = b""
+        self._registration = Registration(boot, clock)
 
     def wake(self) -> None:
         """There is something to report."""
@@ -105,92 +96,61 @@ class AgentStream:
         self.wake()
 
     async def all_acknowledged(self) -> None:
-        """Wait until nothing is left to report."""
-        while len(self._reports):
+        """Wait until nothing of this generation is left to report."""
+        while self._reports.has_owed:
             self._acked.clear()
             await self._acked.wait()
 
     async def register(self, phases: Mapping[str, float]) -> fleet_pb2.RegisterReply:
-        """Exchange the join token for a certificate; keeps trying while nobody answers, up to `destroy_after_s`.
+        """See `Registration.first`."""
+        return await self._registration.first(phases)
 
-        Raises:
-            RunnerError: refused, or nobody answered in time.
-        """
-        boot = self._boot
-        self._key_pem, csr_pem = make_csr(boot.machine_id)
-        request = fleet_pb2.RegisterRequest(
-            peer=self._peer(),
-            machine_id=boot.machine_id,
-            join_token=boot.join_token,
-            csr_pem=csr_pem,
-            agent_instance_id=self._instance_id,
-            total=types_pb2.Resources(amounts=dict(boot.shape())),
-            provider_machine_id=boot.provider_machine_id,
-            pid=os.getpid(),
-            phases=phases,
-            labels=boot.labels,
-        )
-        deadline_s = self._clock.boottime_s() + boot.destroy_after_s
-        backoff = Backoff()
-        async with client_channel(boot.coordinator_address, boot.ca_pem) as channel:
-            stub: Any = fleet_pb2_grpc.JoinStub(channel)
-            while True:
-                try:
-                    request.sent_unix_s = self._clock.unix_s()
-                    reply = await stub.Register(request, timeout=REGISTER_S)
-                except grpc.aio.AioRpcError as exc:
-                    error = from_rpc_error(exc, boot.coordinator_address, ca_pem=boot.ca_pem)
-                    if not _is_passing(error) or self._clock.boottime_s() > deadline_s:
-                        raise error from None
-                    await backoff.pause()
-                else:
-                    check_peer(reply.peer, who="the coordinator")
-                    self._registration = reply
-                    return reply  # type: ignore[no-any-return]
-
-    def _peer(self) -> types_pb2.Peer:
-        peer = local_peer()
-        peer.host_id = self._boot.host_id or peer.host_id
-        return peer
+    async def register_again(self, snapshot: int, *, is_leased: bool) -> fleet_pb2.RegisterReply:
+        """See `Registration.again`. A new generation begins: what was not acknowledged goes again, everything else counts anew."""
+        reply = await self._registration.again(snapshot, is_leased=is_leased)
+        self._received_seq = 0
+        self._may_have_lane = True
+        self._reports.begin_generation()
+        return reply
 
     def bulk_client(self) -> BulkClient:
         """For files, over a connection beside the streams'; after `register`."""
-        assert self._registration is not None, "register first"
-        reply = self._registration
-        channel = fleet_channel(reply.fleet_address, self._boot.ca_pem, self._key_pem, reply.certificate_pem)
+        reply = self._registration.reply
+        channel = fleet_channel(
+            reply.fleet_address, self._boot.ca_pem, self._registration.key_pem, reply.certificate_pem
+        )
         return BulkClient(channel, reply.fleet_address, Identity(self._boot.machine_id, reply.generation))
 
     def neighbours(self) -> Neighbours:
         """For values from machine to machine; after `register`."""
-        assert self._registration is not None, "register first"
-        reply = self._registration
-        return Neighbours(self._boot.ca_pem, self._key_pem, reply.certificate_pem, reply.peer_certificate_pem)
+        reply = self._registration.reply
+        return Neighbours(
+            self._boot.ca_pem, self._registration.key_pem, reply.certificate_pem, reply.peer_certificate_pem
+        )
 
     async def run(self) -> RunnerError:
         """Serve until the coordinator refuses this machine; returns what it said."""
-        assert self._registration is not None, "register first"
-        reply = self._registration
+        reply = self._registration.reply
         backoff = Backoff()
         async with fleet_channel(
-            reply.fleet_address, self._boot.ca_pem, self._key_pem, reply.certificate_pem
+            reply.fleet_address, self._boot.ca_pem, self._registration.key_pem, reply.certificate_pem
         ) as channel:
             stub: Any = fleet_pb2_grpc.FleetStub(channel)
             while True:
                 error = await self._connection(stub, backoff)
-                if not _is_passing(error):
+                if not is_passing(error):
                     return error
                 await backoff.pause()
 
     async def _connection(self, stub: Any, backoff: Backoff) -> RunnerError:
         """One life of the two streams; returns why it ended."""
-        assert self._registration is not None
         may_have_lane, self._may_have_lane = self._may_have_lane, True
         request = fleet_pb2.AssignmentsRequest(
             machine_id=self._boot.machine_id,
-            generation=self._registration.generation,
-            agent_instance_id=self._instance_id,
+            generation=self._registration.reply.generation,
+            agent_instance_id=self._registration.instance_id,
             received_seq=self._received_seq,
-            wants_lane=may_have_lane and self._registration.peer.host_id == self._peer().host_id,
+            wants_lane=may_have_lane and self._registration.reply.peer.host_id == self._registration.peer().host_id,
         )
         assignments = stub.Assignments(request)
         if request.wants_lane:
@@ -238,8 +198,7 @@ class AgentStream:
                 over.cancel()
                 await asyncio.wait([over])
         except grpc.aio.AioRpcError as error:
-            assert self._registration is not None
-            return from_rpc_error(error, self._registration.fleet_address)
+            return from_rpc_error(error, self._registration.reply.fleet_address)
         finally:
             assignments.cancel()
 
@@ -254,8 +213,7 @@ class AgentStream:
         for task in done:
             error = task.exception()
             if isinstance(error, grpc.aio.AioRpcError):
-                assert self._registration is not None
-                return from_rpc_error(error, self._registration.fleet_address)
+                return from_rpc_error(error, self._registration.reply.fleet_address)
             if error is not None and not isinstance(error, asyncio.InvalidStateError):
                 raise error
         return CoordinatorUnreachableError("the coordinator closed the stream")
@@ -269,7 +227,12 @@ class AgentStream:
         if commands.seq:
             if commands.seq <= self._received_seq:
                 return  # sent again, but the first one had not been lost
-            self._received_seq = commands.seq
+            if self._reports.is_sealed:
+                # Nothing will say that it was received, so that the coordinator gives it to the next generation.
+                acks = commands.acked_report_seq, commands.acked_sent_s
+                commands = fleet_pb2.AgentCommands(acked_report_seq=acks[0], acked_sent_s=acks[1])
+            else:
+                self._received_seq = commands.seq
         self._on_commands(commands)
         self._acked.set()
 
@@ -277,12 +240,11 @@ class AgentStream:
         """What is to be said now; None for nothing."""
         if not self._reports.has_work and not self._is_heartbeat_due:
             return None
-        assert self._registration is not None
         self._is_heartbeat_due = False
         first_seq, items = self._reports.take()
         return fleet_pb2.AgentReport(
             machine_id=self._boot.machine_id,
-            generation=self._registration.generation,
+            generation=self._registration.reply.generation,
             first_seq=first_seq,
             sent_s=self._clock.boottime_s(),
             items=items,
@@ -316,11 +278,3 @@ class AgentStream:
         if pause_s > 0:
             await asyncio.sleep(pause_s)
         self._written_s = self._loop.time()
-
-
-def _is_passing(error: RunnerError) -> bool:
-    """Whether another try may succeed."""
-    if isinstance(error, AuthenticationError):
-        return False
-    # A gap in the items is cured by sending them again.
-    return isinstance(error, ClusterError | ProtocolViolationError)

@@ -65,6 +65,15 @@ class Transfers:
         self._reserved: dict[str, Handle] = {}
         self._flights: dict[str, _Flight] = {}
 
+    async def hang_up(self) -> None:
+        """Close every connection, to the coordinator and of other machines. What is kept here stays."""
+        await self._neighbours.close()
+        await self._bulk.close()
+
+    def connect(self, bulk: BulkClient, neighbours: Neighbours) -> None:
+        """The machine has registered again: everything goes on with its new credentials."""
+        self._bulk, self._neighbours = bulk, neighbours
+
     def frames(self) -> dict[int, Callable[[Handle, Frame], None]]:
         """What of executors' frames is handled here."""
         return {

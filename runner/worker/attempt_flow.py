@@ -7,55 +7,30 @@ RETURN_AFTER_S, or blocks, is given back, because it could run elsewhere by now.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 from runner.worker import agent_events as ev
 from runner.worker import faults
-from runner.worker.agent_events import Environment, Key, Phase, StopReason
-from runner.worker.executor_pool import Executor, ExecutorPool, ExecutorState
+from runner.worker.agent_events import Key, StopReason
+from runner.worker.executor_pool import Executor, ExecutorState
 from runner.worker.lease import LeaseState
-from runner.worker.slots import Placed, SlotTable
-from runner.worker.templates import Modules, Templates, TemplateState
-from runner.worker.timers import Timers
+from runner.worker.slots import Phase, Placed, SlotTable
+from runner.worker.template_flow import AgentSettings, TemplateFlow
+from runner.worker.templates import Modules, user_part
 
 RETURN_AFTER_S = 0.1
-RETIRE_AFTER_S = 2.0  # from the request to exit to SIGKILL
-SPAWN_AFTER_S = 60.0
-LAYER_AFTER_S = 120.0  # a layer that takes longer is given up: executors then import for themselves
 IDLE_AFTER_S = 60.0
-PRESTART_MAX = 2
 
 
-@dataclass(frozen=True, slots=True)
-class AgentSettings:
-    """What the machine is, and its times."""
-
-    machine_id: str
-    cpus: float = 1.0
-    is_leased: bool = True
-    lost_after_s: float = 60.0
-    destroy_after_s: float = 120.0
-
-
-class AttemptFlow:
-    """Slots, executors, templates, and the moves of attempts between them."""
+class AttemptFlow(TemplateFlow):
+    """Slots, and the moves of attempts between them and executors."""
 
     def __init__(self, settings: AgentSettings) -> None:
-        self._settings = settings
-        self._pool = ExecutorPool(idle_max=max(PRESTART_MAX, round(settings.cpus)))
+        super().__init__(settings)
         self._slots = SlotTable()
-        self._waiting: dict[Environment, deque[Placed]] = {}  # heads without an executor
-        self._templates = Templates()
-        self._timers = Timers()
         self._lease_state = LeaseState.HELD
         self._watched: set[int] = set()  # slots with a timer for their chain
         self._serials = 0
-        self._is_draining = self._is_over = self._is_idle_watched = False
-        self._commands: list[ev.Command] = []
-        self._now_s = 0.0
-
-    def _emit(self, command: ev.Command) -> None:
-        self._commands.append(command)
+        self._is_draining = self._is_suspending = self._is_over = self._is_idle_watched = False
 
     # ---- assignments ----
     def _assigned(self, event: ev.AttemptAssigned) -> None:
@@ -63,7 +38,8 @@ class AttemptFlow:
         if attempt.key in self._slots.by_key:
             return  # sent again after a reconnect
         head = self._slots.head(attempt.slot)
-        if self._is_draining or self._is_over or self._lease_state in (LeaseState.LOST, LeaseState.OVER):
+        is_lost = self._lease_state in (LeaseState.LOST, LeaseState.OVER)
+        if self._is_draining or self._is_suspending or self._is_over or is_lost:
             self._emit(ev.ReportReturned(attempt.key, "the machine takes nothing new"))
         elif head is not None and head.phase in (Phase.BLOCKED, Phase.AWAKE):
             self._emit(ev.ReportReturned(attempt.key, "the attempt before it waits for something"))
@@ -87,23 +63,9 @@ class AttemptFlow:
             return
         self._waiting.setdefault(environment, deque()).append(placed)
         if template is None:
-            self._want_layer(environment.layer)  # `_spawn_missing` comes when it is there
+            self._want_template(environment.layer, environment.template_s)  # `_spawn_missing` comes when it is there
         elif self._may_start:
             self._spawn_missing(template)
-
-    def _spawn_missing(self, template: Modules) -> None:
-        """Have as many executors on the way as heads wait for."""
-        waiting = sum(len(each) for environment, each in self._waiting.items() if self._suits(template, environment))
-        for _ in range(waiting - self._pool.spawning(template)):
-            self._spawn(template)
-
-    def _suits(self, template: Modules, environment: Environment) -> bool:
-        return self._templates.find(environment.layer) == template
-
-    def _spawn(self, template: Modules) -> None:
-        executor = self._pool.add(template)
-        self._emit(ev.SpawnExecutor(executor.number, template))
-        self._timers.set(self._now_s + SPAWN_AFTER_S, "spawn", executor.number)
 
     def _run(self, placed: Placed, executor: Executor) -> None:
         attempt = placed.attempt
@@ -206,6 +168,7 @@ class AttemptFlow:
         """The executor is done with the attempt and fit for another: one of the same slot, or any."""
         executor.key = None
         executor.move(ExecutorState.IDLE)
+        self._templates.touch(executor.template, self._now_s)
         following = self._finish(placed, executor.number)
         if following is not None and following.attempt.environment == executor.environment and self._may_start:
             following.move(Phase.STARTING)
@@ -297,7 +260,9 @@ class AttemptFlow:
         self._kill(executor)
 
     def _memory_low(self, event: ev.MemoryLow) -> None:
-        """One attempt goes, so that the others can go on: the newest, rather one that is tried again."""
+        """One attempt goes, so that the others can go on: the newest, rather one that is tried again. Before that: templates."""
+        if self._free_template_memory():
+            return
         going_on = (each for each in self._slots if each.fault is None and each.stop is None)
         running = [each for each in going_on if each.executor is not None and each.phase is not Phase.ENDING]
         placed = max(running, key=lambda each: (each.attempt.may_retry, each.serial), default=None)
@@ -319,10 +284,9 @@ class AttemptFlow:
         attempt = placed.attempt
         if self._slots.by_key.get(attempt.key) is not placed or placed.has_begun or placed.phase is Phase.ENDING:
             return
-        modules = ", ".join(sorted(attempt.environment.layer))
         stage = placed.stage or "unpacking its runtime_env and modules"
         if placed.phase is Phase.STARTING:
-            stage = f"waiting for a worker process{f' that has imported {modules}' if modules else ''}"
+            stage = _what_it_waits_for(attempt.environment.layer)
         placed.fault = placed.fault or faults.slow_start(
             attempt.label, self._settings.machine_id, stage, attempt.startup_timeout_s
         )
@@ -345,28 +309,6 @@ class AttemptFlow:
         attempt = placed.attempt
         reason = placed.stop or StopReason.CANCELLED
         return faults.stopped(attempt.label, self._settings.machine_id, reason, timeout_s=attempt.timeout_s)
-
-    # ---- executors that we end ----
-    def _kill(self, executor: Executor) -> None:
-        if executor.state is ExecutorState.IDLE:
-            self._pool.remove_idle(executor)
-        if executor.state is not ExecutorState.RETIRING:
-            executor.move(ExecutorState.RETIRING)
-        self._emit(ev.SignalGroup(executor.number, ev.Signal.KILL))
-
-    def _retire(self, executor: Executor) -> None:
-        if executor.state is ExecutorState.IDLE:
-            self._pool.remove_idle(executor)
-        executor.move(ExecutorState.RETIRING)
-        self._emit(ev.RetireExecutor(executor.number))
-        self._timers.set(self._now_s + RETIRE_AFTER_S, "retire", executor.number)
-
-    # ---- layers ----
-    def _want_layer(self, modules: Modules) -> None:
-        if modules and self._templates.state(modules) is None:
-            self._templates.set(modules, TemplateState.LOADING)
-            self._emit(ev.LoadLayer(modules))
-            self._timers.set(self._now_s + LAYER_AFTER_S, "layer", modules)
 
     # ---- look-ups ----
     @property
@@ -395,3 +337,10 @@ class AttemptFlow:
             waiting.remove(placed)
             if not waiting:
                 del self._waiting[environment]
+
+
+def _what_it_waits_for(needed: Modules) -> str:
+    templates = user_part(needed)
+    modules = ", ".join(sorted(needed - templates))
+    imported = f" that has imported {modules}" if modules else ""
+    return f"waiting for a worker process{imported}{', made from its template' if templates else ''}"

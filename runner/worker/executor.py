@@ -20,8 +20,10 @@ from runner.client import context, fork_guard
 from runner.client.session import Session
 from runner.client.session_info import SessionInfo
 from runner.client.task_errors import MESSAGE_BYTES_MAX, TRACEBACK_BYTES_MAX, failure_from_exception
+from runner.client.template_function import leave_template_process
 from runner.core.values import CPU
 from runner.errors import ObjectLostError, StoreFullError
+from runner.hooks import reseed, run_cold
 from runner.ids import ObjectId, TaskId
 from runner.objects import arguments, refs
 from runner.objects.functions import load_function
@@ -35,6 +37,7 @@ from runner.runtime_env import RuntimeEnv
 from runner.worker.actor_host import ActorHost
 from runner.worker.executor_api import RunningTask
 from runner.worker.executor_files import AgentFiles
+from runner.worker.executor_sleep import Sleeper
 from runner.worker.executor_socket import ExecutorSocket
 from runner.worker.executor_transport import RelayedTransport
 from runner.worker.frames import INTERRUPTED, LEFT_CHILDREN, Frame, Kind
@@ -53,6 +56,7 @@ Settings = dict[str, Any]
 def main(sock: socket.socket, page_fd: int) -> NoReturn:
     """Serve the agent at the other end of `sock` until it says EXIT or is gone. Single-threaded on entry."""
     become_subreaper()
+    leave_template_process()
     _prepare_streams()
     faulthandler.enable()
     replace_main()
@@ -66,17 +70,21 @@ def main(sock: socket.socket, page_fd: int) -> NoReturn:
     gc.collect()
     gc.freeze()
     channel.send(Kind.READY, os.getpid())
+    sleeper = Sleeper(channel)
     while (frame := channel.next_frame())[0] != Kind.SETUP:
         if frame[0] == Kind.EXIT:
             os._exit(0)
-    Executor(channel, gate, frame[1]).serve()
+        sleeper.handle(frame)
+    Executor(channel, gate, frame[1], sleeper).serve()
 
 
 class Executor:
     """Runs attempts in the main thread."""
 
-    def __init__(self, channel: ExecutorSocket, gate: InterruptGate, settings: Settings) -> None:
+    def __init__(self, channel: ExecutorSocket, gate: InterruptGate, settings: Settings, sleeper: Sleeper) -> None:
         self._channel = channel
+        self._sleeper = sleeper
+        self._has_begun = False  # an attempt: code that templates have left to each process has run
         self._gate = gate
         self._settings = settings
         self._functions: dict[str, tuple[str, bytes]] = {}
@@ -106,6 +114,7 @@ class Executor:
         self._transport.attach(self._session)
         context.set_session(self._session)
         refs.set_owner_lookup(context.session_or_none)
+        sleeper.before_answer = self._say_all
         channel.on(Kind.COMMITTED, self._committed)
         channel.on(Kind.ITEMS_READ, self._items_read)
         self._apply_environment()
@@ -123,6 +132,8 @@ class Executor:
                 self._add_package(frame[1], frame[2])
             elif kind == Kind.EXIT:
                 self._exit()
+            else:
+                self._sleeper.handle(frame)
 
     # ---- one attempt ----
     def _run(self, serial: int, payload: bytes) -> None:
@@ -133,7 +144,9 @@ class Executor:
             # What runs leave behind is to last, and the items of a generator are not made again.
             self._files.keeps = not (spec.is_run or spec.is_streaming)
         task = RunningTask(self._channel, self._gate, serial, assignment, spec, self._settings, self._files)
+        task.park = self._sleeper.park
         self._task = task
+        self._sleeper.is_idle = False
         ended = fleet_pb2.AttemptEnded(key=assignment.key)
         was_interrupted = False
         started_s = time.perf_counter()
@@ -166,12 +179,17 @@ class Executor:
         self._transport.wake()  # refs that live on here are told before the arguments may go
         self._channel.send(Kind.ENDED, serial, ended.SerializeToString(), flags)
         self._task = self._items = None
+        self._sleeper.is_idle = True
         self._keep.clear()
         self._transport.wake()
 
     def _call(self, assignment: fleet_pb2.Assignment, spec: types_pb2.TaskSpec, ended: fleet_pb2.AttemptEnded) -> None:
         tell = self._tell_stage if spec.startup_timeout_s > 0 else _tell_nobody
         try:
+            if not self._has_begun:
+                # Hooks of the template that this process was forked from.
+                run_cold(**self._settings.get("cold", {}))
+                self._has_begun = True
             tell("loading its function")
             function = self._load(spec.function_id)
             if self._task is not None:
@@ -185,7 +203,7 @@ class Executor:
         if spec.HasField("actor"):
             assert self._task is not None
             assert isinstance(function, type)
-            host = ActorHost(self._channel, self._task, self._session, self._value)
+            host = ActorHost(self._channel, self._task, self._session, self._value, self._sleeper)
             host.construct(function, args, kwargs)
             del args, kwargs, function  # not held as long as the actor lives
             host.serve(spec.actor)
@@ -253,10 +271,7 @@ class Executor:
             # Over what the agent inherited: that names the devices of the whole host's share.
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus  # noqa: TID251
         use_threads(self._settings["threads"])
-        numpy = sys.modules.get("numpy")
-        if numpy is not None:
-            # Else every executor of this template draws the same numbers.
-            numpy.random.seed()
+        reseed()  # else every executor of this template draws the same numbers
 
     def _add_package(self, package_id: str, blob: bytes) -> None:
         """Unpack it, once per machine, and make it importable."""
@@ -271,13 +286,16 @@ class Executor:
     def _end_as_asked(self, error: SystemExit) -> NoReturn:
         """User code ends its process with a failure: that is a crash, tried again as one, as in Ray."""
         traceback.print_exception(error)
-        self._transport.wake()
-        _flush_streams()
+        self._say_all()
         os._exit(error.code if isinstance(error.code, int) else 1)
 
-    def _exit(self) -> NoReturn:
+    def _say_all(self) -> None:
+        """Have the agent know all that this process has to say."""
         self._transport.wake()
         _flush_streams()
+
+    def _exit(self) -> NoReturn:
+        self._say_all()
         os._exit(0)
 
 

@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import IO, Any
 
@@ -19,6 +19,7 @@ import msgpack
 from runner.client.waiting import Waiter
 from runner.core.values import UNIT
 from runner.errors import ClusterError, NotScalarError, ObjectLostError, RunnerError, StoreFullError, UsageError
+from runner.hooks import ResumeContext
 from runner.ids import random_id
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.worker.executor_files import AgentFiles, typed_error
@@ -61,6 +62,7 @@ class RunningTask:
         self._refusal: RunnerError | None = None
         self.is_over = False
         self.serial = serial
+        self.park: Callable[[int], ResumeContext | None] = lambda _serial: None  # let a suspend take place
         self.task_id: str = spec.task_id
         self.task_name: str = spec.name
         self.group_id: str = spec.group_id
@@ -110,6 +112,9 @@ class RunningTask:
     def mark_phase(self, name: str) -> None:
         """The machine has come to this phase of its boot; the agent takes the first word on each name."""
         self._sock.send(Kind.PHASE, name, time.time())
+
+    def ready_to_snapshot(self) -> ResumeContext | None:
+        return self.park(self.serial)
 
     def get_checkpoint(self) -> Any:
         """What the newest checkpoint of this task holds, or None."""

@@ -60,10 +60,14 @@ class ExecutorPool:
         self._spawning: dict[frozenset[str], int] = {}
         self._numbers = 0
 
+    def new_number(self) -> int:
+        """For a process with user code in it."""
+        self._numbers += 1
+        return self._numbers
+
     def add(self, template: frozenset[str]) -> Executor:
         """A new one, to be spawned."""
-        self._numbers += 1
-        executor = Executor(self._numbers, template)
+        executor = Executor(self.new_number(), template)
         self.by_number[executor.number] = executor
         self._count_spawning(template, +1)
         return executor

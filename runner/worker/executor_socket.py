@@ -47,6 +47,14 @@ class ExecutorSocket:
         """Have frames of this kind handled at once by whoever reads."""
         self._handlers[kind] = handler
 
+    def off(self, kind: Kind) -> None:
+        """Have frames of this kind go to the main thread again."""
+        self._handlers.pop(kind, None)
+
+    def put(self, frame: Frame) -> None:
+        """A frame for the main thread, behind those that it has not taken yet."""
+        self._inbox.put(frame)
+
     def next_frame(self) -> Frame:
         """The next frame for the main thread, which calls this when it has nothing else to do."""
         while True:

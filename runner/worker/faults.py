@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from runner.core.values import FailureKind
-from runner.worker.agent_events import Attempt, ExitCause, Fault, MemoryLow, StopReason
+from runner.worker.agent_events import Attempt, ExitCause, Fault, MemoryLow, StopReason, TemplateExited
+from runner.worker.templates import Killed
 
 _MIB = 1 << 20
 _CRASH_SIGNALS = {
@@ -71,12 +72,40 @@ def not_spawned(label: str, machine_id: str, text: str) -> Fault:
     )
 
 
+def template_exited(event: TemplateExited, killed: Killed | None) -> tuple[FailureKind, str]:
+    """The process of a user template ended before its code was done."""
+    label, cause = event.label, event.cause
+    if killed is not None:
+        return killed.kind, f"{label} was killed because {killed.why}"
+    if event.was_oom:
+        why = "because the machine ran out of memory; load less there"
+        return FailureKind.OUT_OF_MEMORY, f"{label} was killed by signal 9 (SIGKILL) {why}"
+    if cause.signal_number:
+        where = "the machine's log says where it was"
+        return FailureKind.SETUP, f"{label} was killed by signal {cause.signal_number} ({cause.signal_name}); {where}"
+    why = "return the value instead (os._exit)"
+    return FailureKind.SETUP, f"{label} ended its process with exit code {cause.exit_code}; {why}"
+
+
+def without_template(label: str, machine_id: str, kind: FailureKind, text: str, traceback: str) -> Fault:
+    """The code of its template failed before there was an executor for it."""
+    return Fault(kind, f"{label} on {machine_id} was not started: {text}", traceback=traceback)
+
+
 def slow_start(label: str, machine_id: str, stage: str, timeout_s: float) -> Fault:
     """Its function did not come to run in time."""
     return Fault(
         FailureKind.SETUP,
         f"{label} on {machine_id} was not running after its startup_timeout_s={timeout_s:g}: it was still {stage};"
         " give it more time, or less to prepare",
+    )
+
+
+def gave_up_after_suspend(who: str, why: str) -> Fault:
+    """It was killed here after a suspend that did not take place."""
+    return Fault(
+        FailureKind.WORKER_CRASHED,
+        f"{who} was killed after a suspend that did not take place, as nobody knows what state it is in: {why}",
     )
 
 

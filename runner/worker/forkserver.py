@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+from runner.worker import fork_rules
 from runner.worker.frames import Frame
 from runner.worker.process import become_subreaper, children_of, receive_packet
 
@@ -89,7 +90,8 @@ class ForkServer:
 
         The child has none of this server's descriptors but `keep` and no signal handlers of it.
         """
-        _refuse_used_cuda()
+        if fork_rules.has_used_cuda():
+            raise RuntimeError("CUDA was initialised by an import in a template; it cannot be forked")
         sys.stdout.flush()
         sys.stderr.flush()
         gc.collect()
@@ -171,11 +173,3 @@ class ForkServer:
             # A child's end writes a byte; the timeout is for orphans that arrive without one.
             select.select([self._wake_read], [], [], 0.05)
             self._reap()
-
-
-def _refuse_used_cuda() -> None:
-    """A process that has used CUDA cannot be forked: the child's first CUDA call fails or hangs."""
-    torch = sys.modules.get("torch")
-    cuda = getattr(torch, "cuda", None)
-    if cuda is not None and cuda.is_initialized():
-        raise RuntimeError("CUDA was initialised by an import in a template; it cannot be forked")

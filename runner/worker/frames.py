@@ -17,6 +17,10 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 | ACTOR_IN | serial, caller_id, bytes | agent -> executor: part of a relayed actor channel, see runner/rpc/actor_frames.py; no bytes: the caller is gone |
 | ACTOR_EXIT | serial | agent -> executor: the actor ends gracefully |
 | EXIT | | agent -> executor: end when idle |
+| QUIET | snapshot | agent -> executor: a suspend waits for a moment when nothing runs; actors begin no new call |
+| GO_ON | snapshot | agent -> executor: it does not any more |
+| SUSPEND | snapshot | agent -> executor: run the hooks before the suspend; only when nothing runs |
+| RESUMED | snapshot, ResumeContext map | agent -> executor: run the hooks after it, and go on |
 | READY | pid | executor -> agent, template -> agent |
 | ENDED | serial, AttemptEnded, flags | executor -> agent |
 | BLOCKED, UNBLOCKED | serial | executor -> agent |
@@ -27,6 +31,8 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 | STAGE | serial, text | executor -> agent: what a start with a time limit is at; empty: the function runs |
 | ACTOR_READY | serial, address, secret | executor -> agent: the actor takes calls |
 | ACTOR_OUT | serial, caller_id, bytes | executor -> agent: part of a relayed actor channel |
+| PARKED | serial, snapshot | executor -> agent: the attempt waits for the suspend, it runs nothing until RESUMED or GO_ON |
+| HOOKS_RUN | snapshot, is_after, failure | executor -> agent: all hooks have run, or which one failed and why |
 | PHASE | name, unix seconds | executor -> agent: user code has marked a phase of the machine's boot |
 | RESERVE | request, name, size_bytes | executor -> agent: where a large value may be written; answer: path |
 | UPLOAD | request, serial, object_id, path, size_bytes | executor -> agent: it is written; answer: the coordinator's segment |
@@ -35,10 +41,14 @@ Stream sockets carry agent <-> executor, packet sockets (one frame a packet, wit
 | LOAD | request, serial, uri, size_bytes | executor -> agent: a checkpoint; answer: path of a copy |
 | SPAWN | number | agent -> template; with socket, stdout, stderr and cancel page |
 | SIGNAL | number, signal, whole_group | agent -> template: only the parent can signal without hitting a reused pid |
+| RESEED | | agent -> template: its memory comes from a snapshot, its random numbers must not |
 | LAYER | modules, [cluster_id, machine_id] | agent -> template or zygote; with the new template's control socket |
+| MAKE | number | agent -> template: fork a user template; with its control socket and a file of SETUP, PACKAGE and FUNCTION frames |
+| RAISED | message, traceback | user template -> agent: its code failed |
+| UNFIT | reason | user template -> agent: its code has run, but it must not be forked |
 | SPAWNED | number, pid | template -> agent |
 | SPAWN_FAILED | number, text | template -> agent |
-| EXITED | number, wait status | template -> agent |
+| EXITED | number, wait status | template -> agent: an executor, or a user template, that it forked |
 | BOOT | boot configuration map | coordinator -> zygote |
 | PRELOAD | modules | coordinator -> zygote |
 | BOOTED | machine_id, pid | zygote -> coordinator |
@@ -81,6 +91,10 @@ class Kind(enum.IntEnum):
     ITEMS_READ = 11
     ACTOR_IN = 12
     ACTOR_EXIT = 13
+    QUIET = 14
+    GO_ON = 15
+    SUSPEND = 16
+    RESUMED = 17
     READY = 20
     ENDED = 21
     BLOCKED = 22
@@ -98,12 +112,18 @@ class Kind(enum.IntEnum):
     ACTOR_OUT = 34
     STAGE = 35
     KEEP = 36
+    PARKED = 37
+    HOOKS_RUN = 38
     SPAWN = 40
     SIGNAL = 41
     LAYER = 42
     SPAWNED = 43
     SPAWN_FAILED = 44
     EXITED = 45
+    MAKE = 46
+    RAISED = 47
+    UNFIT = 48
+    RESEED = 49
     BOOT = 60
     PRELOAD = 62
     BOOTED = 63
@@ -129,6 +149,10 @@ _LENGTHS: dict[int, int] = {
     Kind.ACTOR_IN: 4,
     Kind.ACTOR_EXIT: 2,
     Kind.EXIT: 1,
+    Kind.QUIET: 2,
+    Kind.GO_ON: 2,
+    Kind.SUSPEND: 2,
+    Kind.RESUMED: 3,
     Kind.READY: 2,
     Kind.ENDED: 4,
     Kind.BLOCKED: 2,
@@ -146,12 +170,18 @@ _LENGTHS: dict[int, int] = {
     Kind.ACTOR_READY: 4,
     Kind.ACTOR_OUT: 4,
     Kind.STAGE: 3,
+    Kind.PARKED: 3,
+    Kind.HOOKS_RUN: 4,
     Kind.SPAWN: 2,
     Kind.SIGNAL: 4,
     Kind.LAYER: 3,
     Kind.SPAWNED: 3,
     Kind.SPAWN_FAILED: 3,
     Kind.EXITED: 3,
+    Kind.MAKE: 2,
+    Kind.RAISED: 3,
+    Kind.UNFIT: 2,
+    Kind.RESEED: 1,
     Kind.BOOT: 2,
     Kind.PRELOAD: 2,
     Kind.BOOTED: 3,

@@ -34,6 +34,10 @@ class Lease:
         if self._fresh_after_s is not None and sent_s >= self._fresh_after_s:
             self._fresh_after_s = None
 
+    def stop(self) -> None:
+        """The machine is about to be suspended: nothing runs out until the next `renew`."""
+        self._renewed_s = self._fresh_after_s = None
+
     def doubt(self, now_s: float) -> None:
         """A gap in time was noticed: wait for one round trip that began after it."""
         self._fresh_after_s = now_s

@@ -13,6 +13,7 @@ from typing import Any
 from runner.worker.agent_events import ExitCause
 from runner.worker.frames import PACKET_BYTES_MAX, PACKET_FDS_MAX, Frame, Kind, decode_packet, encode
 
+CUDA_DEVICE = "/dev/nvidia-uvm"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,6 +44,12 @@ def prefer_for_oom_kill() -> None:
     """Let the kernel take this process before the agent and the templates when memory runs out."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("500")
+
+
+def spare_from_oom_kill() -> None:
+    """Undo `prefer_for_oom_kill`."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("0")
 
 
 def kill_group(leader_pid: int) -> None:
@@ -85,6 +92,26 @@ def has_child() -> bool:
     except ChildProcessError:
         return False
     return True
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process; zombies are none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def has_cuda_open(pid: int) -> bool:
+    """Whether a process has used CUDA: the driver's device for unified memory is open then, and in no other process."""
+    folder = f"/proc/{pid}/fd"
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"{folder}/{name}") == CUDA_DEVICE:
+                    return True
+    return False
 
 
 def rss_bytes(pids: Iterable[int]) -> int:

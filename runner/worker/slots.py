@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import enum
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from runner.errors import InternalError
-from runner.worker.agent_events import TRANSITIONS, Attempt, Fault, Key, Phase, StopReason
+from runner.worker.agent_events import Attempt, Fault, Key, StopReason
 from runner.worker.executor_pool import Executor
+
+
+class Phase(enum.Enum):
+    """Where an attempt is between assignment and its one final report."""
+
+    CHAINED = "behind another attempt on its slot"
+    STARTING = "waits for an executor"
+    RUNNING = "in an executor"
+    BLOCKED = "waits in get or wait; its CPUs are free"
+    AWAKE = "has what it waited for, not its CPUs yet"
+    ENDING = "over, but reported only when its executor is gone"
+
+
+TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
+    Phase.CHAINED: frozenset({Phase.STARTING}),
+    Phase.STARTING: frozenset({Phase.RUNNING}),
+    Phase.RUNNING: frozenset({Phase.BLOCKED, Phase.ENDING}),
+    Phase.BLOCKED: frozenset({Phase.AWAKE, Phase.ENDING}),
+    Phase.AWAKE: frozenset({Phase.RUNNING, Phase.ENDING}),
+    Phase.ENDING: frozenset(),
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +48,7 @@ class Placed:
     outcome: Any = None
     stage: str = ""  # of a start with a time limit
     has_begun: bool = False  # of such an attempt: its function runs
+    is_parked: bool = False  # it runs nothing until a suspend is over
 
     def move(self, to: Phase) -> None:
         """Change phase along the table."""

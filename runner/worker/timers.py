@@ -18,6 +18,10 @@ class Timers:
         self._count += 1
         heapq.heappush(self._heap, (due_s, self._count, name, subject))
 
+    def shift(self, by_s: float) -> None:
+        """All are due so much later."""
+        self._heap = [(due_s + by_s, count, name, subject) for due_s, count, name, subject in self._heap]
+
     @property
     def next_s(self) -> float | None:
         """When the first one is due."""

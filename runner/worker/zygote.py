@@ -231,7 +231,7 @@ class ZygoteServer(ForkServer):
     def _machine_asks(self, frame: Frame, fds: list[int], tag: tuple[str, str]) -> None:
         """LAYER [modules, tag] with the control socket of the template that the machine wants."""
         try:
-            layer = self._layer(frozenset(frame[1]))
+            layer = self._layer(frozenset(frame[1]), fds)
             send_packet(layer, Kind.LAYER, [], tag, fds=tuple(fds))
         except OSError:
             pass  # the machine sees the end of its socket and imports for itself
@@ -240,8 +240,12 @@ class ZygoteServer(ForkServer):
                 os.close(fd)
 
     # ---- layers ----
-    def _layer(self, modules: frozenset[str]) -> socket.socket:
-        """The layer's control socket; what is sent there waits until the imports are done."""
+    def _layer(self, modules: frozenset[str], passing: Sequence[int] = ()) -> socket.socket:
+        """The layer's control socket; what is sent there waits until the imports are done.
+
+        `passing`: descriptors that are on their way to it. A new layer must not have them already when they come: its copies would
+        keep a machine waiting for the end of a template that is gone.
+        """
         known = self._layers.get(modules)
         if known is not None:
             return known
@@ -251,6 +255,8 @@ class ZygoteServer(ForkServer):
         def body() -> None:
             ours.close()
             os.close(self.life_fd)
+            for fd in passing:
+                os.close(fd)
             Layer(theirs, sorted(modules), server_pid).run()
 
         pid = self.fork(body)

@@ -1,4 +1,4 @@
-"""Classes that tests make actors of."""
+"""What tests run in executors: classes that they make actors of, and functions that take their time."""
 
 from __future__ import annotations
 
@@ -17,6 +17,34 @@ import cloudpickle
 import runner
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def wait_for_file(path: str) -> None:
+    """Until it is there."""
+    while not os.path.exists(path):
+        time.sleep(0.002)
+
+
+def meet(mine: str, other: str) -> None:
+    """Return when the other one is here, too: each has an executor of its own then."""
+    open(mine, "w").close()
+    wait_for_file(other)
+
+
+def until_suspended() -> runner.ResumeContext:
+    """Ask for a snapshot until there was one."""
+    while (context := runner.ready_to_snapshot()) is None:
+        time.sleep(0.002)
+    return context
+
+
+class Waiting:
+    """With a coroutine that waits."""
+
+    async def wait_deaf(self, began: str, path: str) -> None:
+        open(began, "w").close()
+        while not os.path.exists(path):
+            await asyncio.sleep(0.002)
 
 
 class Counter:

@@ -92,6 +92,7 @@ class Worker:
         *args: Any,
         slot: int | None = None,
         modules: Iterable[str] = (),
+        package_ids: Iterable[str] = (),
         **spec: Any,
     ) -> str:
         """Assign one attempt; returns its task id."""
@@ -102,7 +103,9 @@ class Worker:
             self._functions.add(function_id)
             name = getattr(function, "__name__", "function")
             self.shell.functions.add(
-                types_pb2.Function(function_id=function_id, name=name, blob=blob, modules=list(modules))
+                types_pb2.Function(
+                    function_id=function_id, name=name, blob=blob, modules=modules, package_ids=package_ids
+                )
             )
         checkpoint = spec.pop("checkpoint", None)
         gpu_ids = spec.pop("gpu_ids", ())
@@ -208,16 +211,20 @@ class Worker:
 
 
 @contextlib.asynccontextmanager
-async def machine(cpus: float = 2, gpus: tuple[str, ...] = ()) -> AsyncIterator[Worker]:
-    """A running machine; everything of it is gone afterwards."""
+async def machine(
+    cpus: float = 2, gpus: tuple[str, ...] = (), template_code: str = "", *, cuda_checkpoint: bool = False
+) -> AsyncIterator[Worker]:
+    """A running machine; everything of it is gone afterwards. `template_code` runs in its template first."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     with tempfile.TemporaryDirectory() as folder:
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-c", _TEMPLATE, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+                [sys.executable, "-c", template_code + _TEMPLATE, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.PIPE,  # as of a terminal: who reads it waits for ever
             )
-        worker = Worker(_boot_config(cpus, gpus), ours, process.pid)
+        worker = Worker(_boot_config(cpus, gpus, cuda_checkpoint=cuda_checkpoint), ours, process.pid)
         worker.folder = folder
         store = Path(folder) / "store"
         store.mkdir()
@@ -235,10 +242,10 @@ async def machine(cpus: float = 2, gpus: tuple[str, ...] = ()) -> AsyncIterator[
             yield worker
         finally:
             worker.shell.close()
-            process.wait(10)
+            process.communicate(timeout=10)
 
 
-def _boot_config(cpus: float, gpus: tuple[str, ...]) -> BootConfig:
+def _boot_config(cpus: float, gpus: tuple[str, ...], **fields: Any) -> BootConfig:
     return BootConfig(
         coordinator_address="",
         ca_pem=b"",
@@ -248,6 +255,7 @@ def _boot_config(cpus: float, gpus: tuple[str, ...]) -> BootConfig:
         cpus=cpus,
         gpus=gpus,
         embedded=True,
+        **fields,
     )
 
 

@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 
 from runner.core.values import CPU, GPU, MEMORY, UNIT
+from runner.objects.template_code import TemplateCode
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.worker.agent_functions import Functions, visible_gpus
+from runner.worker.frames import Decoder, Kind
 from runner.worker.layers import closure, layer_of
 
 
@@ -67,3 +69,43 @@ def test_layers() -> None:
     assert layer_of(["numpy"]) == {"numpy"}
     assert closure(["numpy"])[0] == "numpy"
     assert closure(["mine"]) == ["mine"]
+
+
+def with_template(**code: object) -> Functions:
+    fields: dict[str, object] = {
+        "name": "m.weights",
+        "blob": b"code",
+        "modules": ("numpy",),
+        "package_ids": ("own-1", "gone"),
+        "env_vars": (("A", "1"),),
+        "timeout_s": 30.0,
+    }
+    packed = TemplateCode(**(fields | code)).pack()  # type: ignore[arg-type]
+    it = Functions(())
+    it.add_package(types_pb2.Package(package_id="own-1", zip=b"zip"))
+    it.add_package(types_pb2.Package(package_id="template-1", zip=packed))
+    ids = ["own-1", "template-1"]
+    it.add(types_pb2.Function(function_id="f-1", name="m.use", blob=b"x", package_ids=ids, modules=["torch"]))
+    return it
+
+
+def test_a_function_with_a_template_has_the_layer_of_that() -> None:
+    environment = with_template().attempt(assignment()).environment
+    assert environment.layer == layer_of(["numpy"]) | {"template-1"}
+    assert environment.template_s == 30.0
+    assert "template-1" in environment.package_ids
+
+
+def test_a_template_is_no_package_of_executors() -> None:
+    assert list(with_template().packages) == ["own-1"]
+
+
+def test_what_the_process_of_a_template_gets() -> None:
+    it = with_template()
+    frames = Decoder().feed(it.making({"numpy", "template-1"}, "/store"))
+    assert frames == [
+        [Kind.SETUP, {"store_path": "/store", "env_vars": [["A", "1"]]}],
+        [Kind.PACKAGE, "own-1", b"zip"],
+        [Kind.FUNCTION, "", "m.weights", b"code"],
+    ]
+    assert it.template_label({"numpy", "template-1"}) == "template m.weights"

@@ -14,6 +14,51 @@ OPERATIONS = st.one_of(
 )
 
 
+def test_what_is_added_after_the_seal_waits_for_the_next_generation_and_comes_behind_what_was_not_acknowledged() -> (
+    None
+):
+    buffer: ReportBuffer[str] = ReportBuffer()
+    for item in ("a", "b", "prepared"):
+        buffer.add(item, 1)
+    buffer.seal()
+    buffer.add("late", 1)
+    buffer.add("later", 1)
+    assert buffer.take() == (1, ["a", "b", "prepared"])
+    assert not buffer.has_work
+    buffer.acknowledge(1)
+    assert buffer.has_owed
+    buffer.begin_generation()
+    assert buffer.take() == (1, ["b", "late", "later"]), "the last word of a generation is none of the next"
+    buffer.acknowledge(3)
+    assert (buffer.size_bytes, len(buffer), buffer.has_owed) == (0, 0, False)
+
+
+def test_what_was_taken_in_without_a_word_is_not_sent_again() -> None:
+    buffer: ReportBuffer[str] = ReportBuffer()
+    for item in ("a", "prepared"):
+        buffer.add(item, 1)
+    buffer.seal()
+    buffer.add("late", 1)
+    buffer.take()
+    buffer.settle()
+    assert not buffer.has_owed
+    buffer.begin_generation()
+    assert buffer.take() == (1, ["late"])
+    assert buffer.size_bytes == 1
+
+
+def test_what_was_added_after_the_seal_can_be_withdrawn() -> None:
+    buffer: ReportBuffer[str] = ReportBuffer()
+    buffer.add("prepared", 1)
+    buffer.seal()
+    assert buffer.withdraw(buffer.add("late", 1))
+    buffer.take()
+    buffer.acknowledge(1)
+    assert not buffer.has_owed
+    buffer.begin_generation()
+    assert buffer.take() == (1, [])
+
+
 @given(st.lists(OPERATIONS, max_size=60))
 def test_every_item_arrives_once_and_in_order(operations: list[tuple[str, int]]) -> None:
     """A receiver that takes frames in order, drops what it has, and refuses gaps, gets what was added and not withdrawn."""
