@@ -22,6 +22,10 @@ PRICES = "RUNNER_PRICES"  # a TOML file with prices of machines, over those that
 COORDINATOR = "RUNNER_COORDINATOR"  # settings of a coordinator that was booted as a machine, base64; no secrets
 ACTOR_RELAY = "RUNNER_ACTOR_RELAY"  # any value: calls of actors go through the coordinator, never straight; for tests
 MEMORY_GUARD = "RUNNER_MEMORY_GUARD"  # the share of a machine's memory above which its agent ends an attempt; 0: never
+SUSPEND_HOOKS_S = (
+    "RUNNER_SUSPEND_HOOKS_S"  # how long the suspend hooks of one process may take, and those after a resume
+)
+CUDA_CHECKPOINT = "RUNNER_CUDA_CHECKPOINT"  # 1: agents use NVIDIA's cuda-checkpoint around a suspend
 INSIDE = "RUNNER_INSIDE"  # set by agents: the machine whose process this is
 PRIVATE_ADDRESS = "FLY_PRIVATE_IP"  # set by Fly in each machine: where others of its organisation reach it
 FLY_API_TOKEN = "FLY_API_TOKEN"  # noqa: S105  for the provider `fly`; its options win
@@ -30,6 +34,7 @@ DOCKER_HOST = "DOCKER_HOST"  # where the container engine listens, as its own to
 XDG_RUNTIME_DIR = "XDG_RUNTIME_DIR"  # where an engine without root has its socket
 NO_COLOR = "NO_COLOR"  # see no-color.org: any value but the empty one
 
+_HOOKS_S_MAX = 3600.0
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -52,6 +57,8 @@ class Settings:
     no_color: bool = False
     actor_relay: bool = False
     memory_guard: float = 0.95
+    suspend_hooks_s: float = 10.0
+    cuda_checkpoint: bool = False
     fly_token: str | None = field(default=None, repr=False)
     fly_base_url: str | None = None
     docker_host: str = ""
@@ -106,6 +113,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         no_color=NO_COLOR in env,
         actor_relay=ACTOR_RELAY in env,
         memory_guard=_share(env.get(MEMORY_GUARD)),
+        suspend_hooks_s=_hooks_s(env.get(SUSPEND_HOOKS_S)),
+        cuda_checkpoint=_is_on(env.get(CUDA_CHECKPOINT), CUDA_CHECKPOINT),
         fly_token=env.get(FLY_API_TOKEN),
         fly_base_url=env.get(FLY_BASE_URL),
         docker_host=env.get(DOCKER_HOST, ""),
@@ -125,6 +134,26 @@ def _share(text: str | None) -> float:
     return share
 
 
+def _hooks_s(text: str | None) -> float:
+    if text is None:
+        return Settings.suspend_hooks_s
+    try:
+        limit_s = float(text)
+    except ValueError:
+        limit_s = 0.0
+    if not 0 < limit_s <= _HOOKS_S_MAX:
+        raise BadOptionsError(
+            f"{SUSPEND_HOOKS_S} is {text!r}; expected seconds, more than 0 and at most {_HOOKS_S_MAX:g}"
+        )
+    return limit_s
+
+
+def _is_on(text: str | None, name: str) -> bool:
+    if text not in (None, "0", "1"):
+        raise BadOptionsError(f"{name} is {text!r}; expected 1 for on, or 0 for off")
+    return text == "1"
+
+
 def set_grpc_defaults() -> None:
     """What gRPC reads from the environment, unless the user has set it. Has to run before grpc is imported.
 
@@ -139,6 +168,11 @@ def quiet_http_logs() -> None:
     """Keep the HTTP library's lines, several for each request, out of logs; who asks a provider logs what matters."""
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def variable(name: str) -> str | None:
+    """What the environment says by this name, for values that somebody names instead of telling them."""
+    return os.environ.get(name)
 
 
 def child_environment(import_folder: str) -> dict[str, str]:

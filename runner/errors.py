@@ -6,6 +6,7 @@ RunnerError
 │  └─ TaskKilledError          with force: its process was ended (also a WorkerCrashedError)
 ├─ TaskTimeoutError            it ran longer than its timeout_s
 ├─ GetTimeoutError             get() gave up waiting; the task goes on (also a TimeoutError)
+├─ StateTimeoutError           a machine was not in a state in time; what was asked for goes on (also a TimeoutError)
 ├─ UsageError                  the caller must change the call
 │  ├─ BadOptionsError          an unknown option or a bad value (also a ValueError)
 │  │  └─ BadTypeError          a value of the wrong type (also a TypeError)
@@ -22,6 +23,7 @@ RunnerError
 │  ├─ WorkerCrashedError       the executor process died
 │  │  └─ OutOfMemoryError      it was killed for memory (also a MemoryError)
 │  ├─ MachineLostError         the machine is gone
+│  ├─ MachineStateError        a machine will not come to a state that somebody waits for
 │  ├─ ActorError               a call of an actor has no answer
 │  │  ├─ ActorDiedError        the actor is dead; says of what
 │  │  └─ ActorUnavailableError it cannot be reached now, or is being restarted; the call may or may not have run
@@ -123,6 +125,10 @@ class GetTimeoutError(RunnerError, TimeoutError):
     """The value was not ready in time; the task goes on."""
 
 
+class StateTimeoutError(RunnerError, TimeoutError):
+    """A machine was not in a state in time; what was asked for goes on. Says how far each is, and what it waits for."""
+
+
 # ---- the caller must change the call ----
 class UsageError(RunnerError):
     """The caller must change the call."""
@@ -195,6 +201,10 @@ class MachineLostError(_Attributed, ClusterError):
     """The machine that ran the task is gone."""
 
 
+class MachineStateError(ClusterError):
+    """A machine will not come to the state that somebody waits for; says where it is, and why."""
+
+
 class ActorError(_Attributed, ClusterError):
     """A call of an actor has no answer because of what happened to the actor."""
 
@@ -250,7 +260,16 @@ class ProviderError(ClusterError):
 
 
 class TaskSetupError(_Attributed, ClusterError):
-    """The function, an argument or the environment could not be loaded on the machine."""
+    """The function, an argument, its template or the environment could not be loaded on the machine.
+
+    `remote_traceback` is the text of the traceback where it happened, if there is one.
+    """
+
+    remote_traceback: str = ""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}\n\n{self.remote_traceback.rstrip()}" if self.remote_traceback else text
 
 
 class StoreFullError(_Attributed, ClusterError, OSError):

@@ -12,6 +12,7 @@ from runner.placing import parse_labels
 
 DEFAULT_POOL = "default"
 IDLE_SHUTDOWN_S = 30.0
+IDLE = ("shutdown", "suspend")  # what becomes of a machine without work
 ACCELERATOR = "accelerator_type:"
 # Labels that machines have without being given any.
 POOL_LABEL, REGION_LABEL, ACCELERATOR_LABEL = "runner.io/pool", "runner.io/region", "runner.io/accelerator-type"
@@ -22,7 +23,8 @@ class Pool:
     """Machines of one kind.
 
     At least `min` and at most `max` exist; in between as many as queued work can use, and `buffer` idle ones more while
-    there is work. One that has had nothing to do for `idle_shutdown_s` seconds goes, down to `min`.
+    there is work. One that has had nothing to do for `idle_shutdown_s` seconds goes, down to `min`; with
+    `idle="suspend"` it sleeps instead, and wakes when there is work for it.
 
     Raises:
         BadOptionsError: a value cannot work.
@@ -35,6 +37,8 @@ class Pool:
     buffer: int = 0
     idle_shutdown_s: float = IDLE_SHUTDOWN_S
     single_use: bool = False  # a machine serves one task and goes
+    idle: str = "shutdown"  # or "suspend": see docs/suspend.md
+    max_suspended_s: float | None = None  # one that has slept for so long is destroyed, down to `min`; None: no limit
     # ---- one machine ----
     num_cpus: float | None = None  # None: what the provider gives (local: this computer's, shared among `max`)
     num_gpus: int | None = None  # None: local: an even part of this computer's; elsewhere none
@@ -57,6 +61,7 @@ class Pool:
             raise BadOptionsError(
                 f"pool {self.name}: idle_shutdown_s is {self.idle_shutdown_s!r}; expected seconds >= 0"
             )
+        self._check_idle()
         if not self.min <= self.first <= self.most:
             raise BadOptionsError(
                 f"pool {self.name}: min={self.min}, start={self.first}, max={self.most} cannot work; "
@@ -78,6 +83,22 @@ class Pool:
             return
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise BadOptionsError(f"pool {self.name}: {what} is {value!r}; expected a whole number >= 0")
+
+    def _check_idle(self) -> None:
+        if self.idle not in IDLE:
+            raise BadOptionsError(f"pool {self.name}: idle is {self.idle!r}; expected one of {', '.join(IDLE)}")
+        if self.idle == "suspend" and self.single_use:
+            raise BadOptionsError(
+                f"pool {self.name}: idle='suspend' and single_use=True contradict each other: a machine that goes after its"
+                " first task has nothing to wake for; leave one of them out"
+            )
+        limit_s: object = self.max_suspended_s
+        if limit_s is None:
+            return
+        if not isinstance(limit_s, int | float) or isinstance(limit_s, bool) or not limit_s > 0:
+            raise BadOptionsError(
+                f"pool {self.name}: max_suspended_s is {limit_s!r}; expected seconds > 0, or None for no limit"
+            )
 
     @property
     def first(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from runner.errors import BadOptionsError
-from runner.pools import DEFAULT_POOL, Pool, check_pools, fixed_pool
+from runner.pools import DEFAULT_POOL, IDLE, Pool, check_pools, fixed_pool
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -21,6 +21,8 @@ _OF_ONE_POOL = {
     "buffer": "buffer",
     "idle_shutdown_s": "idle_shutdown_s",
     "single_use": "single_use",
+    "idle": "idle",
+    "max_suspended_s": "max_suspended_s",
     "cpus": "num_cpus",
     "gpus": "num_gpus",
     "memory": "memory",
@@ -28,6 +30,7 @@ _OF_ONE_POOL = {
 }
 POOL_OPTIONS = ("machines", *_OF_ONE_POOL, "pool")
 _SHORT = {"cpus": "num_cpus", "gpus": "num_gpus"}
+_TEXTS = frozenset({"name", "size", "memory", "accelerator_type", "idle"})
 _YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -49,6 +52,14 @@ def fleet_options(command: _F) -> _F:
             "--idle-shutdown-s", type=click.FloatRange(min=0), help="A machine without work goes after so long."
         ),
         click.option("--single-use", is_flag=True, help="A machine serves one task and goes."),
+        click.option(
+            "--idle", type=click.Choice(IDLE), help="What becomes of a machine without work.  [default: shutdown]"
+        ),
+        click.option(
+            "--max-suspended-s",
+            type=click.FloatRange(min=0, min_open=True),
+            help="A machine that has slept for so long is destroyed.  [default: no limit]",
+        ),
         click.option(
             "--cpus",
             type=click.FloatRange(min=0, min_open=True),
@@ -163,14 +174,16 @@ def parse_pool(text: str) -> Pool:
 
 
 def _value(text: str, part: str, name: str, value: str) -> Any:
-    if name in {"name", "size", "memory", "accelerator_type"}:
+    if name in _TEXTS:
         return value
     if name == "single_use":
         if value.lower() not in _YES_NO:
             raise BadOptionsError(f"--pool {text!r}: {part!r} is neither true nor false")
         return _YES_NO[value.lower()]
     number = _number(text, part, value)
-    return number if name in {"idle_shutdown_s", "num_cpus"} or number != int(number) else int(number)
+    return (
+        number if name in {"idle_shutdown_s", "max_suspended_s", "num_cpus"} or number != int(number) else int(number)
+    )
 
 
 def _number(text: str, part: str, value: str) -> float:

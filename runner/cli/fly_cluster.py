@@ -17,10 +17,9 @@ from runner.cli.up_fly import REACHES
 from runner.config import COORDINATOR, LOG_LEVEL, refuse_inside
 from runner.coordinator.booted import HAND_OVER_S, encode_config
 from runner.coordinator.config import LOOPBACK, STOP_REMOTE_S_MAX, CoordinatorConfig
-from runner.coordinator.fleet import pool_shape
 from runner.coordinator.handover import Secrets, script_command
+from runner.coordinator.pool_records import wanted_of
 from runner.errors import BadOptionsError, ProviderError
-from runner.providers import base
 from runner.providers.fly.api import FlyApi
 from runner.providers.fly.connection import Request
 from runner.providers.fly.errors import AMBIGUOUS, FlyError, Kind
@@ -155,7 +154,7 @@ class _Launch:
     async def _check(self) -> None:
         """The coordinator refuses what can never work, too; but then its machine has been booted for nothing."""
         for pool in self._config.pools:
-            guests_of(base.Wanted(pool.name, pool_shape(pool), pool.size, pool.first, pool.most), self._options)
+            guests_of(wanted_of(pool), self._options)
         await check_app(self._api, self._options)
         for warning in await check_regions(self._api, self._options):
             self._say(warning)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from runner.cli.options import json_option, settings
 from runner.cli.output import print_json
+
+if TYPE_CHECKING:
+    from runner.image.context import Contents
 
 
 @click.group("image")
@@ -25,10 +29,22 @@ def command() -> None:
     help="cpu and cuda have torch, slim has not.",
 )
 @click.option(
-    "--base", metavar="IMAGE", default="", help="An image with this Python.  [default: python:X.Y-slim-bookworm]"
+    "--base",
+    metavar="IMAGE",
+    default="",
+    help="An image with this Python; for qemu a tar file of a root file system.  [default: python:X.Y-slim-bookworm; Debian 12]",
 )
-@click.option("--tag", metavar="NAME", default="", help="[default: runner-worker:VARIANT]")
-@click.option("--engine", type=click.Choice(["docker", "podman"]), help="[default: what is installed]")
+@click.option(
+    "--tag",
+    metavar="NAME",
+    default="",
+    help="For qemu a folder.  [default: runner-worker:VARIANT; ~/.runner/images/VARIANT]",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["docker", "podman", "qemu"]),
+    help="What will run it; qemu: micro-VMs, built by root.  [default: docker or podman, what is installed]",
+)
 @click.option(
     "--engine-option", "engine_options", multiple=True, metavar="FLAG", help="Before `build`, such as --root=PATH."
 )
@@ -56,8 +72,16 @@ def build(
     """
     from runner.image.build import build, build_arguments, find_engine
     from runner.image.context import Contents, make_context
+    from runner.providers.qemu.image import default_folder
 
     contents = Contents(variant, torch_index, packages)
+    if engine == "qemu":
+        if engine_options or build_args or context is not None:
+            raise click.UsageError("--engine qemu has no --engine-option, --build-arg and --context")
+        _build_vm(
+            Path(tag) if tag else default_folder(settings().home, variant), contents, Path(base) if base else None
+        )
+        return
     arguments = build_arguments(variant, base, build_args)
     if context is not None:
         if context.exists() and any(context.iterdir()):
@@ -72,6 +96,14 @@ def build(
         make_context(Path(folder), contents, click.echo)
         build([program, *engine_options], Path(folder), tag, arguments)
     click.echo(f"built {tag}")
+
+
+def _build_vm(folder: Path, contents: Contents, base: Path | None) -> None:
+    from runner.image.vm import build
+
+    image = build(folder, contents, base, click.echo)
+    size_mb = sum(path.stat().st_blocks * 512 for path in folder.iterdir()) / 1e6
+    click.echo(f"built {folder}: kernel {image.kernel}, Python {image.python}, {size_mb:.0f} MB")
 
 
 @command.command("check")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from runner.cli import output, timings
+from runner.cli import machine_sleep, output, timings
 from runner.cli.options import address_option, checked_address, home_option, inherited, json_option, settings
 from runner.coordinator.estimate import dollars
 from runner.core.values import CPU, GPU, MEMORY
@@ -39,7 +39,8 @@ def command(context: click.Context, /, address: str | None, home: Path | None, a
         output.note("the cluster has no machines")
 
 
-command.add_command(timings.command)
+for each in (timings.command, machine_sleep.suspend, machine_sleep.resume, machine_sleep.wait):
+    command.add_command(each)
 
 
 @command.command("add")
@@ -105,6 +106,10 @@ def _as_map(machine: Any) -> dict[str, Any]:
         "region": machine.region,
         "cost": machine.cost if machine.HasField("cost") else None,
         "reason": machine.reason,
+        "snapshot": machine.snapshot,
+        "sleep": machine.sleep,
+        "wake": machine.wake,
+        "slept_s": round(machine.slept_s, 3),
     }
 
 
@@ -116,7 +121,7 @@ def _print(machines: list[dict[str, Any]]) -> None:
     rows = [
         (
             machine["machine_id"],
-            machine["state"],
+            _state_text(machine),
             str(machine["running_tasks"]),
             "" if machine["pool"] == DEFAULT_POOL else machine["pool"],
             *(output.used_of_total(name, machine["total"], machine["available"]) for name in (CPU, GPU, MEMORY)),
@@ -126,7 +131,7 @@ def _print(machines: list[dict[str, Any]]) -> None:
             str(machine["pid"] or ""),
             _boot_text(machine["phases_s"]),
             dollars(machine["cost"]) if machine["cost"] else "",
-            output.first_line(machine["reason"]),
+            output.first_line(_note_text(machine)),
         )
         for machine in machines
     ]
@@ -137,6 +142,23 @@ def _print(machines: list[dict[str, Any]]) -> None:
         [[row[index] for index in kept] for row in rows],
         right=("TASKS", "CPU", "GPU", "MEMORY", "PID", "BOOT", "COST"),
     )
+
+
+def _state_text(machine: dict[str, Any]) -> str:
+    """The state; of one that sleeps, for how long it has."""
+    slept = f" {output.duration_text(machine['slept_s'])}" if machine["state"] == "suspended" else ""
+    return f"{machine['state']}{slept}"
+
+
+def _note_text(machine: dict[str, Any]) -> str:
+    """How far it is on its way to sleep or back; else why it is in its state."""
+    if machine["sleep"]:
+        return str(machine["sleep"])
+    if machine["state"] == "ready" and machine["wake"] == "resumed":
+        return f"resumed after {output.duration_text(machine['slept_s'])}"
+    if machine["state"] in {"booting", "ready"} and machine["wake"] == "cold":
+        return f"booted cold: {machine['reason']}"
+    return str(machine["reason"])
 
 
 def _boot_text(phases: dict[str, float]) -> str:

@@ -76,6 +76,7 @@ def _pool(pool: Any) -> dict[str, Any]:
         "max": pool.max,
         "coming": pool.coming,
         "ready": pool.ready,
+        "asleep": pool.asleep,
         "idle": pool.idle,
         "going": pool.going,
         "problem": pool.problem,
@@ -86,7 +87,7 @@ def _pool(pool: Any) -> dict[str, Any]:
 def pool_text(pool: dict[str, Any]) -> str:
     """How many machines a pool has and may have, and what is wrong with it."""
     bounds = str(pool["min"]) if pool["min"] == pool["max"] else f"{pool['min']} to {pool['max']}"
-    states = {name: pool[name] for name in ("coming", "ready", "going")}
+    states = {name: pool[name] for name in ("coming", "ready", "asleep", "going")}
     text = f"{pool['name']}: {output.count_text(states)}, {pool['idle']} idle, of {bounds}"
     problem = output.first_line(pool["problem"])
     return f"{text}; {problem}{' (no more are tried)' if pool['hopeless'] else ''}" if problem else text

@@ -92,6 +92,7 @@ class ActorChannel:
         self.caller_id = caller_id
         self.state = ChannelState.WAITING
         self.incarnation = 0
+        self.is_asleep = False  # its machine is suspended, until somebody wants it
         self.place: client_pb2.ActorUpdate | None = None  # where it is said to be
         self.failure = b""  # of a dead actor, or of its last incarnation
         self._client = client
@@ -189,6 +190,7 @@ class ActorChannel:
         """The server tells of the actor. It may repeat itself."""
         if self.state is ChannelState.DEAD:
             return
+        self.is_asleep = update.asleep
         if update.state == "dead":
             self.failure = update.failure
             self._move(ChannelState.DEAD)

@@ -65,6 +65,10 @@ class ActorClass(Generic[T]):
             from runner.client.runtime_packages import with_runtime_env
 
             function = with_runtime_env(function, env, session.env_packages)
+        if templates := self._options.task.template or function.templates:
+            from runner.client.template_shipping import with_templates
+
+            function = with_templates(function, templates, env)
         return function
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:

@@ -99,6 +99,7 @@ class ActorClient:
                 self._machine.streams.open(call_id, has_backpressure=method.backpressure > 0, producer=self)
             self._callers[call_id] = ref.id
             channel.call(call)
+            self._want_awake(channel)
         result: list[ObjectRef[Any]] = [ObjectRef(object_id, session) for object_id in object_ids]
         if not call.is_ready:
             session.transport.wake()
@@ -255,6 +256,7 @@ class ActorClient:
     def _updated(self, channel: ActorChannel, update: client_pb2.ActorUpdate) -> None:
         incarnation = channel.incarnation
         channel.updated(update)
+        self._want_awake(channel)
         if channel.state in (ChannelState.WAITING, ChannelState.DEAD):
             self.links.drop(channel.actor_id)
         elif channel.incarnation != incarnation:
@@ -262,6 +264,13 @@ class ActorClient:
                 self.links.connect_by_relay(channel)
             else:
                 self.links.connect(channel)
+
+    def _want_awake(self, channel: ActorChannel) -> None:
+        """What is sent to a frozen actor of this host waits there, and the server does not see it."""
+        if channel.is_asleep and channel.pending:
+            wanted = client_pb2.ActorFrames(actor_id=channel.actor_id, incarnation=channel.incarnation)
+            self._machine.operate(client_pb2.Operation(actor_frames=wanted).SerializeToString())
+            self.links.ring()
 
     def _open(self, ref: ObjectRef[Any]) -> ActorChannel:
         """The channel to an actor of which this process holds the handle object."""

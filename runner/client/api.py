@@ -46,6 +46,7 @@ def init(
     memory: int | str | None = None,
     resources: Mapping[str, float] | None = None,
     labels: Mapping[str, str] | None = None,
+    idle: str | None = None,
     preload: Sequence[str] = (),
     image: str | None = None,
     region: str | Sequence[str] | None = None,
@@ -64,20 +65,18 @@ def init(
     """Start a cluster of this process's own, or connect to a standing one at `address` ("host:port", RUNNER_ADDRESS).
 
     `machines` machines are booted by `provider` ("local": this computer), each with `num_cpus`, `num_gpus`, `memory`
-    (bytes or "8GiB"), custom `resources` and `labels`. Left out, this computer's CPUs, GPUs and 70 % of its memory are shared
-    among them; elsewhere a machine has 1 CPU, no GPU, and memory that no task can ask for. With a `Pool`, or several with
-    a name each, the number of machines follows the work, and what a machine has is said in the pool. `init` does not wait
-    for machines; with `strict` fewer than were asked for are a failure, else work goes on with those that come.
+    (bytes or "8GiB"), custom `resources` and `labels`. Left out, this computer's CPUs, GPUs and 70 % of its memory are
+    shared among them; elsewhere a machine has 1 CPU, no GPU, and memory that no task can ask for. With
+    `idle="suspend"` one without work sleeps (docs/suspend.md). With a `Pool`, or several with names, machines follow
+    the work. `init` does not wait for them; with `strict` fewer than were asked for are a failure.
 
-    `image`, `region` (one, or several in order of preference) and `provider_options` are the provider's own options.
-    `object_store_memory` (bytes or "8GiB"; None: 30 % of the host's memory) bounds the values in shared memory: the rest
-    lies on disk. `max_cost` (US dollars): near it no more machines are booted, see docs/cost.md. `preload` names modules
-    that every worker has imported before its first task, such as "torch". For a standing cluster the token and the
-    certificate authority `ca` (PEM bytes or a file) are found on this host, or in RUNNER_TOKEN and RUNNER_CA.
-    `log_to_driver` prints what tasks write. A coordinator that does not answer for `lost_after_s` ends the session.
-    `runtime_env` is that of all its calls: a call's own `env_vars` come on top of it, its other keys in place of it.
-    `of_ray`: keywords of `ray.init` without a meaning here, such as `ignore_reinit_error`.
-    Called again, it returns the session that there is. The result is a context manager that calls `shutdown`.
+    `image`, `region` (or several, best first) and `provider_options` are the provider's own options.
+    `object_store_memory` (bytes or "8GiB"; None: 30 % of the host's memory) bounds shared memory. Near `max_cost` (US
+    dollars) no more machines are booted. `preload`: modules that workers import before their first task. For a
+    standing cluster the token and the certificate `ca` (PEM, or a file) are found on this host, or in RUNNER_TOKEN and
+    RUNNER_CA. `log_to_driver` prints what tasks write. A coordinator that does not answer for `lost_after_s` ends the
+    session. `runtime_env` is that of all its calls: a call's own `env_vars` come on top of it, its other keys in place
+    of it. `of_ray`: keywords of `ray.init` without a meaning here. Called again, it returns its session; `with` ends it.
 
     Raises:
         CoordinatorUnreachableError: nobody answered within `timeout_s`.
@@ -95,6 +94,7 @@ def init(
         memory=memory,
         resources=resources,
         labels=labels,
+        idle=idle,
         preload=tuple(preload),
         provider_options=provider_options,
         image=image,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.objects.functions import FunctionElsewhere
 from runner.objects.refs import ObjectRef
@@ -14,6 +14,10 @@ from runner.options import STREAMING, TaskOptions
 from runner.placing import fill_wishes
 from runner.rpc.gen import client_pb2, types_pb2
 from runner.runtime_env import NONE, RuntimeEnv
+
+if TYPE_CHECKING:
+    from runner.client.code_shipping import Needs
+    from runner.client.template_function import TemplateFunction
 
 # Larger functions (closures over data) travel as objects: a message holds 4 MiB, and a frame more than one operation.
 LARGE_FUNCTION_BYTES = 512 * 1024
@@ -38,18 +42,26 @@ class PickledFunction:
     modules: Sequence[str]
     packages: Sequence[SourcePackage]
     function: Callable[..., Any] = field(repr=False)
+    templates: Sequence[TemplateFunction[Any]] = ()  # that its code names
 
     @classmethod
-    def of(
-        cls, function: Callable[..., Any], name: str, modules: Sequence[str], packages: Sequence[SourcePackage]
-    ) -> PickledFunction:
+    def of(cls, function: Callable[..., Any], name: str, needs: Needs) -> PickledFunction:
         """Pickle `function`. Raises whatever pickling raises."""
         serialized = serialize(function)
         blob = serialized.to_bytes()
         digest = hashlib.sha256(blob)
-        for package in packages:
+        for package in needs.packages:
             digest.update(package.package_id.encode())
-        return cls(digest.hexdigest()[:32], name, blob, serialized.contained_refs, modules, packages, function)
+        return cls(
+            digest.hexdigest()[:32],
+            name,
+            blob,
+            serialized.contained_refs,
+            needs.modules,
+            needs.packages,
+            function,
+            needs.templates,
+        )
 
     @property
     def is_large(self) -> bool:

@@ -37,6 +37,10 @@ class Node:
     region: str
     labels: Mapping[str, str]
     cost: float | None  # US dollars until now; None: free, or its price is not known
+    snapshot: int = 0  # how often a suspend of it has begun
+    sleep: str = ""  # while it is on its way to sleep or back: how far, as "waits for task t-7 to end"
+    wake: str = ""  # how it came back last: "resumed", "cold", or "cancelled" where the suspend did not take place
+    slept_s: float = 0.0  # of a suspended machine: for how long it has; else how long it slept last
 
     @property
     def is_alive(self) -> bool:
@@ -98,4 +102,8 @@ def _node(machine: client_pb2.MachineInfo) -> Node:
         region=machine.region,
         labels=dict(machine.labels),
         cost=machine.cost if machine.HasField("cost") else None,
+        snapshot=machine.snapshot,
+        sleep=machine.sleep,
+        wake=machine.wake,
+        slept_s=machine.slept_s,
     )

@@ -18,11 +18,13 @@ import sys
 import sysconfig
 import types
 import zipfile
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from runner.client.calls import SourcePackage
+from runner.client.template_function import TemplateFunction
 from runner.errors import UsageError
+from runner.model import Model
 
 PACKAGE_MAX_BYTES = 3 * 1024 * 1024  # a zip travels in one message
 DATA_FILE_MAX_BYTES = 256 * 1024  # larger files beside the modules stay behind: they are data, not code
@@ -31,8 +33,16 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal content gives equal bytes
 _OURS = "runner"
 
 
-def modules_and_packages(function: Callable[..., Any]) -> tuple[list[str], list[SourcePackage]]:
-    """Top-level modules that `function` uses and that are installed; and the user's own ones, packed.
+class Needs(NamedTuple):
+    """What must be there for a function to run."""
+
+    modules: list[str]  # top-level ones that are installed
+    packages: list[SourcePackage]  # the user's own modules
+    templates: list[TemplateFunction[Any]]  # that its code names
+
+
+def needs_of(function: Callable[..., Any]) -> Needs:
+    """What `function` uses.
 
     Raises:
         UsageError: the user's own modules are too large to send.
@@ -40,7 +50,7 @@ def modules_and_packages(function: Callable[..., Any]) -> tuple[list[str], list[
     search = _Search()
     search.function(function)
     packages = [_pack(name, paths) for name, paths in sorted(search.own.items())]
-    return sorted(search.installed), packages
+    return Needs(sorted(search.installed), packages, list(search.templates.values()))
 
 
 class _Search:
@@ -50,7 +60,9 @@ class _Search:
         self.installed: set[str] = set()
         self.own: dict[str, tuple[str, ...]] = {}  # top-level name -> file of a module, or folders of a package
         self._seen_files: set[str] = set()
-        self._seen_objects: set[int] = set()
+        self.templates: dict[int, TemplateFunction[Any]] = {}
+        self._seen_objects: set[tuple[int, bool]] = set()
+        self._is_elsewhere = False  # in code that runs in another process: its templates are not the function's own
 
     def function(self, function: Any) -> None:
         """What the function's code names: globals, closures, imports; and the module that it is imported from."""
@@ -59,9 +71,10 @@ class _Search:
                 self.value(part)
             return
         function = getattr(function, "__func__", function)
-        if id(function) in self._seen_objects:
+        seen = (id(function), self._is_elsewhere)
+        if seen in self._seen_objects:
             return
-        self._seen_objects.add(id(function))
+        self._seen_objects.add(seen)
         if _is_importable(function):
             self.module(function.__module__)
             return  # it will be imported there by name: the module's own imports are all that matters
@@ -94,10 +107,29 @@ class _Search:
                 self.module(value.__module__)
             else:
                 self.function(value)
+        elif isinstance(value, TemplateFunction):
+            if not self._is_elsewhere:
+                self.templates[id(value)] = value
+            self._elsewhere(value.__wrapped__)  # type: ignore[attr-defined]  # functools sets it
+        elif isinstance(value, Model):
+            for part in value.parts:
+                self.value(part)
         elif callable(getattr(value, "__runner_function__", None)):
-            self.function(value.__runner_function__)
+            self._elsewhere(value.__runner_function__)
         else:
             self.module(type(value).__module__)
+
+    def _templates_in(self, module: types.ModuleType, names: Sequence[str]) -> None:
+        """`module.weights()`: the code names both."""
+        for name in names:
+            value = vars(module).get(name)
+            if isinstance(value, TemplateFunction | Model):
+                self.value(value)
+
+    def _elsewhere(self, function: Any) -> None:
+        before, self._is_elsewhere = self._is_elsewhere, True
+        self.function(function)
+        self._is_elsewhere = before
 
     def _class(self, cls: type) -> None:
         """What the bases and methods of a class name."""
@@ -134,6 +166,8 @@ class _Search:
         for name in code.co_names:
             if name in scope:
                 self.value(scope[name])
+                if isinstance(scope[name], types.ModuleType):
+                    self._templates_in(scope[name], code.co_names)
         for name in _imports_in_code(code):
             self.module(name)
         for constant in code.co_consts:

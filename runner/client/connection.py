@@ -19,9 +19,13 @@ from runner.errors import BadOptionsError, RunnerError, UsageError
 from runner.runtime_env import NONE, RuntimeEnv
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.client.cluster_info import Node
     from runner.client.fleet_options import FleetOptions
     from runner.client.grpc_transport import GrpcTransport
     from runner.client.log_printer import LogPrinter
+    from runner.client.machine_states import Machines
     from runner.client.session import Session
     from runner.client.session_info import SessionInfo
     from runner.rpc.clusters import Target
@@ -67,6 +71,61 @@ class ClientSession:
     def embedded(self) -> bool:
         """Whether the cluster ends with this process."""
         return self._session.info.embedded
+
+    # ---- machines that sleep: docs/suspend.md ----
+    def suspend(
+        self, machines: Machines | None = None, *, now: bool = False, wait: bool = True, timeout: float | None = None
+    ) -> list[str]:
+        """Have machines (ids or nodes; None: all that are ready) sleep until they are resumed, or until work needs them.
+
+        A machine gets nothing new, and sleeps when what it runs has ended. With `now` its tasks are interrupted instead, and
+        run again elsewhere: from their last checkpoint, and not charged to their retries. One that sleeps already is left as
+        it is. Blocks until they sleep, at most `timeout` seconds, unless `wait=False`. Returns their ids.
+
+        Raises:
+            BadOptionsError, ProviderError: a machine cannot be suspended, and why; then nothing was asked for.
+            StateTimeoutError: not in time; says what each waits for. The suspend goes on.
+            MachineStateError: a machine does not sleep after all: a hook refused, or somebody has called it off.
+        """
+        from runner.client import machine_states
+
+        return machine_states.suspend(self._session, machines, now=now, wait=wait, timeout=timeout)
+
+    def resume(self, machines: Machines | None = None, *, wait: bool = True, timeout: float | None = None) -> list[str]:
+        """Have machines back (None: all that sleep, or are about to). One that is ready, or boots, is left as it is.
+
+        A suspend that has not happened yet is called off. A machine whose snapshot cannot be used boots cold; its reason, in
+        `runner.nodes()`, says why. Blocks until they are ready, unless `wait=False`. Returns their ids.
+
+        Raises:
+            BadOptionsError: there is no such machine, or it is gone.
+            StateTimeoutError: not ready within `timeout` seconds; they go on coming.
+            MachineStateError: a machine is lost.
+        """
+        from runner.client import machine_states
+
+        return machine_states.resume(self._session, machines, wait=wait, timeout=timeout)
+
+    def wait_for_state(self, machine: str | Node, state: str, timeout: float | None = None) -> None:
+        """Block until the machine is in `state`, one of those of docs/states.md. States that pass quickly may be missed.
+
+        Raises:
+            BadOptionsError: there is no such machine or state.
+            StateTimeoutError: not within `timeout` seconds; says where it is, and why.
+            MachineStateError: it can never be, from where it is.
+        """
+        from runner.client import machine_states
+
+        machine_states.wait_for_state(self._session, machine, state, timeout)
+
+    def set_machine_config(self, config: Mapping[str, str]) -> None:
+        """What `after_resume` hooks find in their context from now on, such as fresh credentials; replaces what was set.
+
+        The coordinator keeps it in memory only: after a restart of it, it has to be set again.
+        """
+        from runner.client import machine_states
+
+        machine_states.set_machine_config(self._session, config)
 
     def shutdown(self) -> None:
         """End the session, unless it has ended already. Inside a task it stays: it is the worker's."""
@@ -151,8 +210,8 @@ def _open(fleet: FleetOptions, access: AccessOptions) -> ClientSession:
         return _open_embedded(settings, fleet, access)
     if not fleet.is_default:
         raise BadOptionsError(
-            "provider, machines, num_cpus, num_gpus, memory, resources, preload, image, region, provider_options,"
-            " max_cost and strict belong to a cluster that init() starts itself; for one that runs already they are"
+            "provider, machines, num_cpus, num_gpus, memory, resources, labels, idle, preload, image, region,"
+            " provider_options, max_cost and strict belong to a cluster that init() starts itself; for one that runs already they are"
             " given to `runner up`."
         )
     from runner.client.connect import find_target

@@ -10,6 +10,7 @@ from runner.errors import NotInitializedError
 
 if TYPE_CHECKING:
     from runner.client.session import Session
+    from runner.hooks import ResumeContext
 
 
 class TaskContext(Protocol):
@@ -51,6 +52,9 @@ class TaskContext(Protocol):
 
     def mark_phase(self, name: str) -> None:
         """Tell that the machine has come to a phase of its boot."""
+
+    def ready_to_snapshot(self) -> ResumeContext | None:
+        """Let a suspend that waits take place now; None when none does."""
 
     def get_checkpoint(self) -> Any:
         """What the last committed checkpoint holds, or None."""

@@ -33,7 +33,7 @@ class Event:
 
     Only the fields that belong to `kind` are filled: "state": state, failure; "attempt": attempt, step, machine_id;
     "metrics": step, values; "log": text, stream; "log_gap": lines_dropped; "checkpoint": step; "machine": machine_id,
-    state, phases; "fleet": name of the pool, text.
+    state, phases, text (why); "fleet": name of the pool, text.
     """
 
     seq: int  # position in the cluster's event log

@@ -14,7 +14,7 @@ from runner.options import parse_amount, parse_memory, parse_resources
 from runner.placing import parse_labels
 from runner.pools import Pool, check_pools, fixed_pool
 
-_OF_POOL = ("num_cpus", "num_gpus", "memory", "resources", "labels")
+_OF_POOL = ("num_cpus", "num_gpus", "memory", "resources", "labels", "idle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class FleetOptions:
     memory: int | str | None = None
     resources: Mapping[str, float] | None = None
     labels: Mapping[str, str] | None = None
+    idle: str | None = None
     preload: tuple[str, ...] = ()
     provider_options: Mapping[str, Any] | None = field(default=None, repr=False)
     image: str | None = None
@@ -84,6 +85,7 @@ class FleetOptions:
             memory=parse_memory("memory", self.memory),
             resources=parse_resources("resources", self.resources),
             labels=parse_labels("labels", self.labels),
+            idle="shutdown" if self.idle is None else self.idle,
         )
         return (pool,)
 

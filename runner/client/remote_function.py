@@ -118,6 +118,10 @@ class RemoteFunction(Generic[P, R]):
             from runner.client.runtime_packages import with_runtime_env
 
             function = with_runtime_env(function, env, session.env_packages)
+        if templates := self._options.template or function.templates:
+            from runner.client.template_shipping import with_templates
+
+            function = with_templates(function, templates, env)
         return PreparedCall.of(
             function,
             self._options,
@@ -152,16 +156,16 @@ class _Pickle:
 def pickle_function(function: Callable[..., Any]) -> PickledFunction:
     """A function, or class, as it is sent, with the modules that it needs."""
     from runner.client.calls import PickledFunction
-    from runner.client.code_shipping import modules_and_packages
+    from runner.client.code_shipping import needs_of
     from runner.client.pickling_errors import not_serializable
 
     short_name = getattr(function, "__name__", type(function).__name__)
     module = getattr(function, "__module__", "__main__")
     qualname = getattr(function, "__qualname__", short_name)
     name = qualname if module == "__main__" else f"{module}.{qualname}"
-    modules, packages = modules_and_packages(function)
+    needs = needs_of(function)
     try:
-        pickled = PickledFunction.of(function, name, modules, packages)
+        pickled = PickledFunction.of(function, name, needs)
     except Exception as error:
         raise not_serializable(function, short_name, error) from None
     if len(pickled.blob) > _CLOSURE_WARN_BYTES:

@@ -11,6 +11,7 @@ from runner.errors import UsageError
 if TYPE_CHECKING:
     from runner.client.runs import Run
     from runner.client.streams import EventStream
+    from runner.hooks import ResumeContext
     from runner.objects.refs import ObjectRef
 
 _SUBMITS_ACKED_S = 30.0
@@ -69,6 +70,25 @@ def mark_phase(name: str) -> None:
             " Call it in a function that was started with .remote()."
         )
     task.mark_phase(name)
+
+
+def ready_to_snapshot() -> ResumeContext | None:
+    """Inside a task or an actor's method: this is a good moment to suspend the machine, as after a warm-up.
+
+    When a suspend waits, it takes place now, once nothing else runs on the machine; the call returns after the resume, or when the
+    suspend was called off, with what hooks are told. Else it returns None at once. What the task has in memory goes on, on a machine
+    of the same name; after a cold start it runs again from its beginning, uncharged.
+
+    Raises:
+        UsageError: called outside a task, in another thread than its own, or in an actor with coroutines.
+    """
+    task = current_task()
+    if task is None:
+        raise UsageError(
+            "ready_to_snapshot() works inside a remote function only: here there is no machine that could be suspended."
+            " Call it in a function that was started with .remote()."
+        )
+    return task.ready_to_snapshot()
 
 
 def stream(

@@ -107,7 +107,10 @@ def exception_from_failure(failure: types_pb2.Failure) -> RunnerError:
         "history": tuple(failure.history),
     }
     if failure.kind in _KINDS:
-        return _KINDS[failure.kind](failure.message, **fields)
+        error = _KINDS[failure.kind](failure.message, **fields)
+        if isinstance(error, errors.TaskSetupError):
+            error.remote_traceback = failure.traceback
+        return error
     cause = _load_cause(failure.exception)
     return _task_error(_describe(failure, cause), cause, failure.traceback, fields)
 

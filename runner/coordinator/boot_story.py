@@ -36,3 +36,11 @@ def error_story(error: ProviderError) -> str:
 
 def _shown(line: str) -> str:
     return f"  {line}" if len(line) <= _LINE_CHARS_MAX else f"  {line[:_LINE_CHARS_MAX]}…"
+
+
+def since_requested(phases: dict[str, float]) -> dict[str, float]:
+    """Unix times as seconds since "requested"."""
+    start_s = phases.get("requested")
+    if start_s is None:
+        return {}
+    return {name: max(0.0, time_s - start_s) for name, time_s in phases.items()}

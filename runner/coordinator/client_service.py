@@ -20,6 +20,7 @@ from runner.coordinator.fleet import Fleet
 from runner.coordinator.lanes import Lanes
 from runner.coordinator.sessions import Session as Channel
 from runner.coordinator.sessions import Sessions
+from runner.coordinator.sleep_calls import SleepCalls
 from runner.coordinator.watches import Watches
 from runner.core import events
 from runner.core.values import make_shape
@@ -79,6 +80,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
         self._facts = facts
         self._shut_down = shut_down
         self._take_numbers = take_numbers
+        self._sleep_calls = SleepCalls(engine, fleet)
         self._added: dict[str, tuple[str, ...]] = {}
         self._watches = Watches(event_log, engine.cluster, clock)
 
@@ -219,7 +221,7 @@ class ClientService(client_pb2_grpc.ClientServicer):
         self, request: client_pb2.ListMachinesRequest, context: Context
     ) -> client_pb2.ListMachinesReply:
         """One page of machines."""
-        return listings.machines(self._engine.cluster, self._fleet, self._costs, request)
+        return listings.machines(self._engine.cluster, self._core_clock, self._fleet, self._costs, request)
 
     async def ListTasks(self, request: client_pb2.ListTasksRequest, context: Context) -> client_pb2.ListTasksReply:
         """One page of tasks in order of submission."""
@@ -293,6 +295,24 @@ class ClientService(client_pb2_grpc.ClientServicer):
         self._engine.post(events.MachineRemovalRequested(machine_id, request.force))
         await self._engine.committed()
         return client_pb2.RemoveMachineReply()
+
+    async def SuspendMachines(
+        self, request: client_pb2.SuspendMachinesRequest, context: Context
+    ) -> client_pb2.SuspendMachinesReply:
+        """Have machines go to sleep; returns when that is durable, not when they do."""
+        return await self._sleep_calls.suspend(request)
+
+    async def ResumeMachines(
+        self, request: client_pb2.ResumeMachinesRequest, context: Context
+    ) -> client_pb2.ResumeMachinesReply:
+        """Have machines back, or call their suspend off; returns when that is durable."""
+        return await self._sleep_calls.resume(request)
+
+    async def SetMachineConfig(
+        self, request: client_pb2.SetMachineConfigRequest, context: Context
+    ) -> client_pb2.SetMachineConfigReply:
+        """What hooks of machines that wake from now on are handed."""
+        return self._sleep_calls.set_config(request)
 
     async def Shutdown(self, request: client_pb2.ShutdownRequest, context: Context) -> client_pb2.ShutdownReply:
         """End the cluster: machines first, then this process."""

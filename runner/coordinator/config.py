@@ -57,6 +57,8 @@ class CoordinatorConfig:
     lost_after_s: float = 60.0
     destroy_after_s: float = 120.0
     heartbeat_s: float = 5.0
+    # For all suspend hooks of one process, and as long for those after the resume; None: RUNNER_SUSPEND_HOOKS_S.
+    suspend_hooks_s: float | None = None
     boot_deadline_s: float = BOOT_DEADLINE_S  # from the machine's creation to its agent's registration
     client_lost_after_s: float = 30.0
     ends_alone: bool = False  # ends when no client and no detached work has been there for `client_lost_after_s`

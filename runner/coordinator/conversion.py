@@ -211,6 +211,7 @@ def actor_update(notice: commands.NotifyActor) -> client_pb2.ServerFrame:
         address=notice.address,
         secret=notice.secret,
         failure=_failure_or_empty(notice.failure),
+        asleep=notice.is_asleep,
     )
     return client_pb2.ServerFrame(actors=[update])
 

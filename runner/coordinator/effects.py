@@ -17,6 +17,7 @@ from runner.coordinator.lanes import Lanes
 from runner.coordinator.machine_links import MachineLinks
 from runner.coordinator.recorder import LogEntry, Recorder
 from runner.coordinator.sessions import Sessions
+from runner.coordinator.sleepers import Sleepers
 from runner.core import commands
 from runner.errors import InternalError
 from runner.ids import TaskId
@@ -31,7 +32,11 @@ _STOP_REASONS = {
     "drain": fleet_pb2.STOP_REASON_DRAIN,
     "released": fleet_pb2.STOP_REASON_RELEASED,
 }
-
+_SUSPEND_ACTIONS = {
+    "quiet": fleet_pb2.SUSPEND_ACTION_QUIET,
+    "prepare": fleet_pb2.SUSPEND_ACTION_PREPARE,
+    "call off": fleet_pb2.SUSPEND_ACTION_CALL_OFF,
+}
 
 # Values of dependencies that travel with the assignment; a message may have 4 MiB in all.
 INLINE_DEPENDENCIES_BYTES = 1 << 20
@@ -48,19 +53,23 @@ class Effects:
         recorder: Recorder,
         event_log: EventLog,
         fleet: Fleet,
+        sleepers: Sleepers,
         costs: CostKeeper,
         bulk: Bulk,
         *,
         host_id: str,
         store_path: str,
         artefact_path: str,
+        suspend_hooks_s: float,
     ) -> None:
+        self._suspend_hooks_s = suspend_hooks_s
         self._links = links
         self._sessions = sessions
         self._lanes = lanes
         self._recorder = recorder
         self._event_log = event_log
         self._fleet = fleet
+        self._sleepers = sleepers
         self._costs = costs
         self._bulk = bulk
         self._host_id = host_id
@@ -78,7 +87,7 @@ class Effects:
         self._handlers = self._performers()
 
     def _performers(self) -> dict[type[Any], Callable[[Any], None]]:
-        fleet, sessions = self._fleet, self._sessions
+        fleet, sleepers, sessions = self._fleet, self._sleepers, self._sessions
         return {
             commands.SendFunction: self._send_function,
             commands.SendPackage: self._send_package,
@@ -87,8 +96,13 @@ class Effects:
             commands.ResumeAttempt: self._resume_attempt,
             commands.ReplyCheckpoint: self._reply_checkpoint,
             commands.FenceAgent: self._fence_agent,
+            commands.SuspendAgent: self._suspend_agent,
             commands.CreateMachine: lambda c: fleet.create(c.machine_id, c.shape, c.pool),
             commands.DestroyMachine: self._destroy_machine,
+            commands.SuspendMachine: lambda c: sleepers.suspend(c.machine_id, c.snapshot),
+            commands.ResumeMachine: lambda c: sleepers.resume(c.machine_id, c.snapshot),
+            commands.ColdStartMachine: lambda c: sleepers.cold_start(c.machine_id, c.reason),
+            commands.SurveyMachine: lambda c: sleepers.survey(c.machine_id),
             commands.NotifyReady: lambda c: sessions.notify(c.client_id, c.object_id, c.value, c.failure),
             commands.NotifyItems: self._notify_items,
             commands.TellItemsRead: self._tell_items_read,
@@ -198,6 +212,15 @@ class Effects:
         self._links.fence(c.machine_id, c.generation, c.reason)
         self._sessions.machine_gone(c.machine_id, c.generation)
 
+    def _suspend_agent(self, c: commands.SuspendAgent) -> None:
+        suspend = fleet_pb2.Suspend(
+            snapshot=c.snapshot,
+            action=_SUSPEND_ACTIONS[c.action],
+            interrupts=c.interrupts,
+            hooks_s=self._suspend_hooks_s,
+        )
+        self._links.send(c.machine_id, c.generation, fleet_pb2.AgentCommand(suspend=suspend))
+
     # ---- to clients ----
     def _notify_items(self, c: commands.NotifyItems) -> None:
         for part in conversion.stream_items(c.task_id, c.first_index, c.values, is_over=c.is_over):
@@ -206,6 +229,7 @@ class Effects:
     # ---- to the provider ----
     def _destroy_machine(self, c: commands.DestroyMachine) -> None:
         self._sessions.machine_gone(c.machine_id)
+        self._sleepers.let_go(c.machine_id)
         self._fleet.destroy(c.machine_id, c.reason)
 
     def _machine_moved(self, c: commands.NoteMachineState) -> None:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 from runner.clock import Clock
-from runner.coordinator.boot_story import boot_story, error_story
+from runner.coordinator.admission import Boot, JoinKey, admit
+from runner.coordinator.boot_story import boot_story, error_story, since_requested
 from runner.coordinator.config import CoordinatorConfig
+from runner.coordinator.creating import boot_config, create_or_adopt
 from runner.coordinator.engine import Engine
+from runner.coordinator.pool_records import check_idle, wanted_of
 from runner.core import events
-from runner.core.values import CPU, GPU, MEMORY, UNIT, PoolRecord, Shape, make_shape
-from runner.errors import AuthenticationError, ProviderError
+from runner.core.values import Shape
+from runner.core.views import MachineView
+from runner.errors import ProviderError
 from runner.ids import ClusterId, MachineId
-from runner.pools import REGION_LABEL, Pool
-from runner.providers.base import BootConfig, MachineSpec, MachineState, Provider, ProviderMachine, Wanted
-from runner.rpc.gen import fleet_pb2
-from runner.rpc.security import new_token, tokens_equal
+from runner.pools import Pool
+from runner.providers.base import MachineSpec, MachineState, Provider, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -32,32 +32,8 @@ _CLOCK_TOLERANCE_S = 2.0
 _DESTROY_FAILURES_TOLD = 4
 _DESTROY_RETRY_S = 1.0
 _DESTROY_RETRY_S_MAX = 60.0
-_COMING_UP = frozenset({MachineState.CREATING, MachineState.RUNNING})
 # To ask for what a machine wrote before it failed.
 _STORY_S_MAX = 5.0
-# A machine in one of these may still present its join token with a new key.
-_EXPECTED = frozenset({"requested", "creating", "booting", "resuming"})
-
-
-@dataclass(slots=True)
-class Boot:
-    """One machine that was asked for: its secret, and who has used it."""
-
-    machine_id: MachineId
-    shape: Shape
-    pool: str
-    join_token: str
-    phases: dict[str, float] = field(default_factory=dict)  # unix seconds
-    key_hash: str = ""  # of the agent that registered
-    host_id: str = ""
-    pid: int = 0  # of the agent
-    generation: int = 0
-    reply: fleet_pb2.RegisterReply | None = None
-    clock_ahead_s: float = 0.0  # the machine's wall clock, where it is wrong
-    overdue: asyncio.TimerHandle | None = None
-    size: str = ""  # what the provider has booted, and where; known once it is created
-    region: str = ""
-    is_story_told: bool = False  # why it did not come up
 
 
 class Fleet:
@@ -72,6 +48,7 @@ class Fleet:
         config: CoordinatorConfig,
         cluster_id: ClusterId,
         ca_pem: bytes,
+        join_key: JoinKey,
     ) -> None:
         self._engine = engine
         self._provider = provider
@@ -79,6 +56,7 @@ class Fleet:
         self._config = config
         self._cluster_id = cluster_id
         self._ca_pem = ca_pem
+        self._join_key = join_key
         self._boots: dict[MachineId, Boot] = {}
         self._leaving: set[MachineId] = set()  # being destroyed; orphans and those of an earlier coordinator too
         self._group: asyncio.TaskGroup | None = None
@@ -90,6 +68,9 @@ class Fleet:
         self.is_gone = False  # `close` has seen every machine to its end
         self.tell: Callable[[str], None] = lambda _: None  # people, of what concerns the whole fleet
         self.on_boot_failed: Callable[[Boot, str], None] = lambda _, __: None  # and why, where nobody else has said it
+        self.machine_config: Mapping[str, str] = {}  # for after_resume hooks; may hold secrets
+        # Whether the end of a machine, which the provider has told, is what was asked for.
+        self.explains_exit: Callable[[MachineId, str], bool] = lambda _, __: False
         self.warnings: tuple[str, ...] = ()  # of the provider, about what was asked for
         provider.on_exit(self._machine_exited)
 
@@ -126,9 +107,36 @@ class Fleet:
     def create(self, machine_id: MachineId, shape: Shape, pool: str) -> None:
         """The row is journalled: have the provider create it."""
         if machine_id not in self._boots:
-            boot = Boot(machine_id, shape, pool, new_token(), {"requested": self._clock.unix_s()})
+            boot = Boot(machine_id, shape, pool, self._token(machine_id), {"requested": self._clock.unix_s()})
             self._boots[machine_id] = boot
             self._spawn(self._create(boot))
+
+    def take_up(self, view: MachineView) -> None:
+        """This machine of an earlier coordinator sleeps, and is to be kept."""
+        boot = Boot(view.machine_id, view.total, view.pool, self._token(view.machine_id), dict(view.phases))
+        boot.host_id, boot.generation = view.host_id, view.generation
+        self._boots.setdefault(view.machine_id, boot)
+
+    def boot_anew(self, machine_id: MachineId) -> Boot | None:
+        """It is stopped, and boots once more: its phases are counted from now. None: it is not wanted any more."""
+        boot = self._boots.get(machine_id)
+        if boot is not None:
+            boot.phases = {"requested": self._clock.unix_s()}
+            boot.generation, boot.reply, boot.is_story_told = 0, None, False
+        return boot
+
+    def create_anew(self, boot: Boot) -> None:
+        """Nothing is left of it: have the provider create it by the same name, with the same boot configuration."""
+        self._spawn(self._create(boot))
+
+    def await_agent(self, boot: Boot) -> None:
+        """It exists: its agent has the time of one boot to register."""
+        if boot.overdue is not None:
+            boot.overdue.cancel()
+        boot.overdue = asyncio.get_running_loop().call_later(self._config.boot_deadline_s, self._overdue, boot)
+
+    def _token(self, machine_id: MachineId) -> str:
+        return self._join_key.token_for(machine_id)
 
     def destroy(self, machine_id: MachineId, reason: str) -> None:
         """Have the provider end it."""
@@ -144,14 +152,19 @@ class Fleet:
         if boot is not None and boot.overdue is not None:
             boot.overdue.cancel()
 
+    def suspend_obstacle(self, view: MachineView) -> str:
+        """Why a machine like this one can never be suspended; "" when it can."""
+        size = self._sizes.get(view.pool, "")
+        return self._provider.suspend_obstacle(Wanted(view.pool, view.total, size, 1, 1))
+
     async def prepare(self, pools: Sequence[Pool]) -> None:
         """Have the provider refuse what can never work, before anything is booted.
 
         Raises:
             ProviderError: it does.
         """
-        wanted = [Wanted(pool.name, pool_shape(pool), pool.size, pool.first, pool.most) for pool in pools]
-        self.warnings = await self._provider.prepare(wanted)
+        frozen = check_idle(self._provider, pools)
+        self.warnings = (*await self._provider.prepare([wanted_of(pool) for pool in pools]), *frozen)
         for warning in self.warnings:
             log.warning("%s", warning)
 
@@ -160,7 +173,7 @@ class Fleet:
         for machine in await self._provider.list(self._cluster_id):
             if machine.name in self._boots or machine.state is MachineState.DESTROYED:
                 continue
-            if machine.name not in self._leaving:
+            if machine.name not in self._leaving and self._group is not None:  # else the next look finds it again
                 log.warning("machine %s (%s) is an orphan; destroying it", machine.name, machine.detail)
                 self._leaving.add(machine.name)
                 self._spawn(self._destroy(machine.name))
@@ -185,26 +198,9 @@ class Fleet:
 
     # ---- admitting machines ----
     def admit(self, machine_id: MachineId, join_token: str, key_pem: bytes) -> Boot:
-        """Check a join token and bind it to the agent's key.
-
-        Raises:
-            AuthenticationError: the token is another machine's, used up by another key, or no longer expected.
-        """
-        boot = self._boots.get(machine_id)
-        if boot is None or not tokens_equal(join_token, boot.join_token):
-            raise AuthenticationError(
-                f"the join token is not valid for machine {machine_id!r}; nothing is booting by that name with it"
-            )
-        key_hash = hashlib.sha256(key_pem).hexdigest()
-        if boot.key_hash and boot.key_hash != key_hash:
-            machine = self._engine.cluster.machine(machine_id)
-            if machine is None or machine.state not in _EXPECTED:
-                raise AuthenticationError(
-                    f"the join token of machine {machine_id} was used by another key already, and no boot of it is expected"
-                )
-            boot.reply = None
-        boot.key_hash = key_hash
-        return boot
+        """Check a join token and bind it to the agent's key; see `admission.admit`."""
+        boot, machine = self._boots.get(machine_id), self._engine.cluster.machine(machine_id)
+        return admit(machine_id, boot, "" if machine is None else machine.state, join_token, key_pem)
 
     def boot(self, machine_id: MachineId) -> Boot | None:
         """What is known about a machine's boot; None once it is gone."""
@@ -255,9 +251,19 @@ class Fleet:
     async def _create(self, boot: Boot) -> None:
         machine_id = boot.machine_id
         size = self._sizes.get(boot.pool, "")
-        spec = MachineSpec(self._cluster_id, machine_id, boot.shape, self._boot_config(boot), boot.pool, size)
+        config = boot_config(
+            self._config,
+            boot.shape,
+            coordinator_address=self.address,
+            ca_pem=self._ca_pem,
+            join_token=boot.join_token,
+            machine_id=machine_id,
+            cluster_id=self._cluster_id,
+            requested_unix_s=boot.phases["requested"],
+        )
+        spec = MachineSpec(self._cluster_id, machine_id, boot.shape, config, boot.pool, size)
         try:
-            machine = await self._create_or_adopt(spec)
+            machine = await create_or_adopt(self._provider, spec)
         except ProviderError as error:
             boot.is_story_told = True
             story = error_story(error)
@@ -271,8 +277,7 @@ class Fleet:
             boot.size, boot.region = machine.size, machine.region
             # Counted from here: before, it may have waited its turn at the provider, who has a deadline for that.
             if machine_id in self._boots:
-                deadline_s = self._config.boot_deadline_s
-                boot.overdue = asyncio.get_running_loop().call_later(deadline_s, self._overdue, boot)
+                self.await_agent(boot)
             self.on_created(boot)
             self._engine.post(events.MachineCreated(machine_id, machine.provider_machine_id))
 
@@ -285,22 +290,6 @@ class Fleet:
         reason = await self._story(boot, saw)
         if not boot.generation:
             self._engine.post(events.MachineBootFailed(boot.machine_id, reason))
-
-    async def _create_or_adopt(self, spec: MachineSpec) -> ProviderMachine:
-        """A create that failed may have worked and lost its reply: the name tells."""
-        try:
-            return await self._provider.create(spec)
-        except ProviderError as error:
-            try:
-                machine = await self._provider.get(spec.machine_id)
-            except ProviderError:
-                raise error from None  # if there is one, it is destroyed by its name
-            if machine is None or machine.state not in _COMING_UP:
-                raise
-            if error.is_permanent:
-                raise
-            log.warning("machine %s exists although its creation failed (%s); it is kept", spec.machine_id, error)
-            return machine
 
     async def _tell_and_destroy(self, machine_id: MachineId, reason: str) -> None:
         """What a machine that never came up has written is read before it is gone."""
@@ -344,28 +333,9 @@ class Fleet:
             except TimeoutError:
                 pause_s = min(2 * pause_s, _DESTROY_RETRY_S_MAX)
 
-    def _boot_config(self, boot: Boot) -> BootConfig:
-        amounts = dict(boot.shape)
-        amounts.pop(GPU, None)  # which devices they are is the provider's to choose
-        config = self._config
-        return BootConfig(
-            coordinator_address=self.address,
-            ca_pem=self._ca_pem,
-            join_token=boot.join_token,
-            machine_id=boot.machine_id,
-            cluster_id=self._cluster_id,
-            cpus=amounts.pop(CPU, 0) / UNIT,
-            memory_bytes=amounts.pop(MEMORY, 0),
-            resources={name: amount / UNIT for name, amount in amounts.items()},
-            preload=config.preload,
-            embedded=config.embedded,
-            heartbeat_s=config.heartbeat_s,
-            lost_after_s=config.lost_after_s,
-            destroy_after_s=config.destroy_after_s,
-            requested_unix_s=boot.phases["requested"],
-        )
-
     def _machine_exited(self, machine_id: MachineId, reason: str) -> None:
+        if self.explains_exit(machine_id, reason):
+            return
         boot = self._boots.get(machine_id)
         if boot is None or boot.generation:
             self._engine.post(events.MachineExited(machine_id, reason))
@@ -374,26 +344,3 @@ class Fleet:
 
     async def _boot_exited(self, boot: Boot, reason: str) -> None:
         self._engine.post(events.MachineExited(boot.machine_id, await self._story(boot, reason)))
-
-
-def since_requested(phases: dict[str, float]) -> dict[str, float]:
-    """Unix times as seconds since "requested"."""
-    start_s = phases.get("requested")
-    if start_s is None:
-        return {}
-    return {name: max(0.0, time_s - start_s) for name, time_s in phases.items()}
-
-
-def pool_shape(pool: Pool) -> Shape:
-    """What one machine of a pool has; what was left open counts as one CPU and no GPU."""
-    amounts = {name: round(amount * UNIT) for name, amount in pool.all_resources.items()}
-    cpus = 1.0 if pool.num_cpus is None else pool.num_cpus
-    amounts |= {CPU: round(cpus * UNIT), GPU: (pool.num_gpus or 0) * UNIT, MEMORY: pool.memory_bytes}
-    return make_shape(amounts)
-
-
-def pool_record(pool: Pool) -> PoolRecord:
-    """What the core is told of a pool."""
-    numbers = (pool.min, pool.most, pool.buffer, pool.idle_shutdown_s, pool.single_use)
-    # Which region it is, is seen when the machine is there.
-    return PoolRecord(pool.name, pool_shape(pool), *numbers, tuple(sorted(pool.all_labels.items())), (REGION_LABEL,))

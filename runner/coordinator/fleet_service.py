@@ -11,16 +11,17 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from runner.coordinator.admission import Boot
 from runner.coordinator.bulk import Bulk
 from runner.coordinator.config import CoordinatorConfig
 from runner.coordinator.engine import Engine
-from runner.coordinator.fleet import Boot, Fleet
+from runner.coordinator.fleet import Fleet
 from runner.coordinator.lanes import Lanes
 from runner.coordinator.machine_links import MachineLink, MachineLinks
 from runner.coordinator.reports import Reports
-from runner.core import events
+from runner.core import events, suspend_events
 from runner.core.values import Labels, make_shape
-from runner.errors import AuthenticationError, ProtocolViolationError
+from runner.errors import AuthenticationError, ClusterError, ProtocolViolationError
 from runner.ids import ClusterId, MachineId
 from runner.pools import REGION_LABEL
 from runner.rpc.channels import UPLOAD_ACCEPTED, peer_machine
@@ -29,6 +30,14 @@ from runner.rpc.security import Authority, MachineIdentity
 from runner.rpc.version import check_peer, host_id, local_peer
 
 log = logging.getLogger(__name__)
+
+# What an agent has sent before its machine was suspended may come that much later.
+_UNDER_WAY_S = 5.0
+_WAKE_KINDS = {
+    "resumed": fleet_pb2.WAKE_KIND_RESUMED,
+    "cold": fleet_pb2.WAKE_KIND_COLD,
+    "cancelled": fleet_pb2.WAKE_KIND_CANCELLED,
+}
 
 Context = Any  # grpc.aio.ServicerContext, which the stubs make generic in ways that generated code is not
 
@@ -40,15 +49,19 @@ class JoinService(fleet_pb2_grpc.JoinServicer):
         self,
         engine: Engine,
         fleet: Fleet,
+        links: MachineLinks,
         authority: Authority,
         config: CoordinatorConfig,
         cluster_id: ClusterId,
         *,
         store_path: str,
         artefact_path: str,
+        suspend_hooks_s: float,
     ) -> None:
+        self._suspend_hooks_s = suspend_hooks_s
         self._engine = engine
         self._fleet = fleet
+        self._links = links
         self._authority = authority
         self._config = config
         self._cluster_id = cluster_id
@@ -68,26 +81,55 @@ class JoinService(fleet_pb2_grpc.JoinServicer):
         self._fleet.note_phase(machine_id, "registered", time.time())
         boot.host_id = request.peer.host_id
         boot.pid = request.pid
+        snapshot = request.snapshot if request.resumed else 0
+        if snapshot:
+            self._has_hung_up(boot, snapshot)
+        # A new key is a new agent, whatever it calls itself: the old certificate must not pass any more.
+        agent_id = f"{request.agent_instance_id}/{boot.key_hash[:16]}"
         self._engine.post(
             events.MachineRegistered(
                 machine_id,
-                # A new key is a new agent, whatever it calls itself: the old certificate must not pass any more.
-                f"{request.agent_instance_id}/{boot.key_hash[:16]}",
+                agent_id,
                 make_shape(request.total.amounts),
                 request.peer.host_id,
                 dict(boot.phases),
                 _labels(request, boot),
+                snapshot,
             )
         )
+        had_past = self._links.newest(machine_id) is not None  # before a link of the new generation is made
         await self._engine.committed()
-        generation = self._engine.cluster.generation_of(machine_id)
-        if not self._engine.cluster.is_machine_live(machine_id, generation):
+        cluster = self._engine.cluster
+        if snapshot and cluster.must_ask_again(machine_id):
+            boot.asked_s = asyncio.get_running_loop().time()
+            raise _ask_again(machine_id)
+        if not cluster.is_admitted(machine_id, agent_id):
             raise AuthenticationError(f"machine {machine_id} is not wanted any more; destroy it")
-        return self._reply(boot, generation, request.csr_pem)
+        generation = cluster.generation_of(machine_id)
+        return self._reply(boot, generation, request, sessions_over=bool(snapshot) and not had_past)
 
-    def _reply(self, boot: Boot, generation: int, csr_pem: bytes) -> fleet_pb2.RegisterReply:
+    def _has_hung_up(self, boot: Boot, snapshot: int) -> None:
+        """An agent that asks has closed its connections, whether we have seen that or not.
+
+        Raises:
+            ClusterError: the machine has just been suspended, and this was under way when it was.
+        """
+        machine_id, cluster = boot.machine_id, self._engine.cluster
+        link, view = self._links.newest(machine_id), cluster.machine(machine_id)
+        self._engine.post(suspend_events.AgentPrepared(machine_id, cluster.generation_of(machine_id), snapshot))
+        heard_s = max(boot.asked_s, link.prepared_s if link is not None else 0.0)
+        is_late = asyncio.get_running_loop().time() - heard_s > _UNDER_WAY_S
+        if view is not None and view.state == "suspended" and not is_late:
+            raise _ask_again(machine_id)
+
+    def _reply(
+        self, boot: Boot, generation: int, request: fleet_pb2.RegisterRequest, *, sessions_over: bool
+    ) -> fleet_pb2.RegisterReply:
         if boot.reply is not None and boot.generation == generation:
+            if boot.reply.HasField("wake"):
+                boot.reply.wake.now_unix_s = time.time()
             return boot.reply
+        csr_pem = request.csr_pem
         boot.generation = generation
         boot.reply = fleet_pb2.RegisterReply(
             peer=local_peer(),
@@ -101,8 +143,25 @@ class JoinService(fleet_pb2_grpc.JoinServicer):
             heartbeat_s=self._config.heartbeat_s,
             lost_after_s=self._config.lost_after_s,
             destroy_after_s=self._config.destroy_after_s,
+            wake=self._wake(boot.machine_id, sessions_over=sessions_over, is_cold=not request.resumed),
         )
         return boot.reply
+
+    def _wake(self, machine_id: MachineId, *, sessions_over: bool, is_cold: bool) -> fleet_pb2.Wake | None:
+        """What the agent comes back from; None: from nothing. What the machine woke of before its agent started anew is the past."""
+        found = self._engine.cluster.wake_of(machine_id)
+        if found is None or (found[0] == "cold") != is_cold:
+            return None
+        kind, snapshot, slept_s = found
+        return fleet_pb2.Wake(
+            kind=_WAKE_KINDS[kind],
+            snapshot=snapshot,
+            slept_s=slept_s,
+            now_unix_s=time.time(),
+            config=self._fleet.machine_config,
+            hooks_s=self._suspend_hooks_s,
+            sessions_over=sessions_over,
+        )
 
 
 class FleetService(fleet_pb2_grpc.FleetServicer):
@@ -121,10 +180,17 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         stream = link.attach(request.received_seq)
         # An agent asks only on the host that its coordinator named.
         lane = self._lanes.offer(host_id()) if request.wants_lane else None
-        if lane is not None:
+        try:
+            if lane is None:
+                await self._serve_stream(link, stream, context)
+                return
             await context.write(fleet_pb2.AgentCommands(lane=lane))
             await self._serve_lane(link, stream, lane)
-            return
+        finally:
+            if link.stream == stream:
+                self._reports.hung_up(link)
+
+    async def _serve_stream(self, link: MachineLink, stream: int, context: Context) -> None:
         while link.stream == stream:
             frame = link.take_frame()
             if frame is not None:
@@ -224,6 +290,10 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
                 f"generation {generation} of machine {machine_id} is over: {reason}; it must exit"
             )
         return link
+
+
+def _ask_again(machine_id: MachineId) -> ClusterError:
+    return ClusterError(f"machine {machine_id} is being suspended; ask again")
 
 
 def _public_key(csr_pem: bytes, machine_id: MachineId) -> bytes:

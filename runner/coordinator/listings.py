@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from runner.coordinator.admission import Boot
+from runner.coordinator.boot_story import since_requested
 from runner.coordinator.conversion import checkpoint_message, failure_message, resources_message
 from runner.coordinator.cost_keeper import CostKeeper
 from runner.coordinator.engine import CoreClock
-from runner.coordinator.fleet import Boot, Fleet, since_requested
+from runner.coordinator.fleet import Fleet
 from runner.core.cluster import Cluster
 from runner.core.views import MachineView, TaskView
 from runner.ids import TaskId
@@ -20,11 +22,11 @@ _REASON_BYTES_MAX = 2000  # holds the last words of a machine
 
 
 def machines(
-    cluster: Cluster, fleet: Fleet, costs: CostKeeper, request: client_pb2.ListMachinesRequest
+    cluster: Cluster, clock: CoreClock, fleet: Fleet, costs: CostKeeper, request: client_pb2.ListMachinesRequest
 ) -> client_pb2.ListMachinesReply:
     """One page of machines."""
     views, token = cluster.machines(after=request.page_token, limit=_limit(request.page_size))
-    infos = [_machine(view, fleet.boot(view.machine_id), costs.of_machine(view.machine_id)) for view in views]
+    infos = [_machine(view, clock, fleet.boot(view.machine_id), costs.of_machine(view.machine_id)) for view in views]
     return client_pb2.ListMachinesReply(machines=infos, next_page_token=token)
 
 
@@ -70,6 +72,7 @@ def pools(cluster: Cluster) -> list[client_pb2.PoolInfo]:
             max=view.record.max,
             coming=view.coming,
             ready=view.ready,
+            asleep=view.asleep,
             idle=view.idle,
             going=view.going,
             problem=cut_text(view.problem, _REASON_BYTES_MAX),
@@ -83,7 +86,7 @@ def _limit(page_size: int) -> int:
     return min(page_size, PAGE_MAX) if page_size else PAGE_DEFAULT
 
 
-def _machine(view: MachineView, boot: Boot | None, cost: float | None) -> client_pb2.MachineInfo:
+def _machine(view: MachineView, clock: CoreClock, boot: Boot | None, cost: float | None) -> client_pb2.MachineInfo:
     info = client_pb2.MachineInfo(
         machine_id=view.machine_id,
         state=view.state,
@@ -101,6 +104,10 @@ def _machine(view: MachineView, boot: Boot | None, cost: float | None) -> client
         region="" if boot is None else boot.region,
         labels=dict(view.labels),
         cost=cost,
+        snapshot=view.snapshot,
+        sleep=view.sleep,
+        wake=view.wake,
+        slept_s=view.slept_s if view.suspended_s is None else max(0.0, clock.now_s() - view.suspended_s),
     )
     # What the agent told when it registered is kept for ever; what it told later only as long as it is there.
     phases = view.phases if boot is None else {**view.phases, **boot.phases}

@@ -1,9 +1,14 @@
-"""The streams of machines: what waits for each agent, and how far its reports have been taken in."""
+"""The streams of machines: what waits for each agent, and how far its reports have been taken in.
+
+A machine that was suspended comes back with a new generation, but with the executors that it had: what the old generation has not
+taken in is for them, and goes to the new one. An agent takes in nothing more once it has said that it is prepared.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from runner.coordinator.outbox import Outbox
 from runner.ids import ExecutorId, MachineId
@@ -11,6 +16,7 @@ from runner.rpc.gen import client_pb2, fleet_pb2
 
 # A report's acknowledgement waits this long for commands that it can ride with.
 _ACK_DELAY_S = 0.01
+_OF_ONE_GENERATION = frozenset({"suspend", "exit"})
 
 
 class MachineLink:
@@ -24,6 +30,8 @@ class MachineLink:
         "is_ack_due",
         "machine_id",
         "outbox",
+        "prepared",
+        "prepared_s",
         "sent",
         "sent_seq",
         "stream",
@@ -43,6 +51,8 @@ class MachineLink:
         self.sent = (0, 0.0)  # what the agent was told last of the two above
         self.is_ack_due = False  # an acknowledgement has waited long enough for commands to ride with
         self.exit_reason = ""  # set: this generation is over
+        self.prepared = 0  # the snapshot for which the agent has said that it is prepared, its last word
+        self.prepared_s = 0.0  # when, by the loop's clock
         self.sent_seq = 0  # number of the newest frame with commands
         self.unconfirmed: deque[fleet_pb2.AgentCommands] = deque()  # written to a stream, perhaps lost in it
         self.unsent: deque[fleet_pb2.AgentCommands] = deque()  # of those, what a new stream has yet to carry again
@@ -64,6 +74,15 @@ class MachineLink:
         """The agent has taken in the frames up to this one."""
         while self.unconfirmed and self.unconfirmed[0].seq <= received_seq:
             self.unconfirmed.popleft()
+
+    def left_over(self) -> list[fleet_pb2.AgentCommand]:
+        """What the agent has not taken in, in order; what concerns this generation alone left out."""
+        waiting = [command for frame in self.unconfirmed for command in frame.commands]
+        while len(self.outbox):
+            waiting += self.outbox.take()
+        self.unconfirmed.clear()
+        self.unsent.clear()
+        return [command for command in waiting if command.WhichOneof("command") not in _OF_ONE_GENERATION]
 
     def take_frame(self) -> fleet_pb2.AgentCommands | None:
         """What waits, with the newest acknowledgements. None when there is nothing to say."""
@@ -90,14 +109,20 @@ class MachineLinks:
         self._links: dict[MachineId, MachineLink] = {}
         self._unacked: set[MachineLink] = set()
         self._ack_timer: asyncio.TimerHandle | None = None
+        self.on_succeeded: Callable[[MachineId, int], None] = lambda _machine_id, _generation: None  # after a suspend
+
+    def newest(self, machine_id: MachineId) -> MachineLink | None:
+        """That of its newest generation; None: of none has been heard since we started."""
+        return self._links.get(machine_id)
 
     def of(self, machine_id: MachineId, generation: int) -> MachineLink | None:
         """The link of this generation, made when it is new; None when a newer one exists."""
         link = self._links.get(machine_id)
         if link is None or link.generation < generation:
-            if link is not None:
-                self._end(link, "a newer agent has taken this machine over")
-            link = self._links[machine_id] = MachineLink(machine_id, generation)
+            old, link = link, MachineLink(machine_id, generation)
+            self._links[machine_id] = link
+            if old is not None:
+                self._succeed(old, link)
         return link if link.generation == generation else None
 
     def send(self, machine_id: MachineId, generation: int, command: fleet_pb2.AgentCommand) -> None:
@@ -148,6 +173,13 @@ class MachineLinks:
             self._ack_timer.cancel()
         for link in self._links.values():
             link.outbox.close()
+
+    def _succeed(self, old: MachineLink, new: MachineLink) -> None:
+        if old.prepared and not old.exit_reason:
+            for command in old.left_over():
+                new.push(command)
+            self.on_succeeded(new.machine_id, new.generation)
+        self._end(old, "a newer agent has taken this machine over")
 
     def _end(self, link: MachineLink, reason: str) -> None:
         if not link.exit_reason:

@@ -13,9 +13,10 @@ from runner.coordinator.task_index import TaskIndex
 from runner.core import events, stream_events
 from runner.core.cluster import Cluster
 from runner.core.group_events import GroupRemovalRequested, GroupRequested
+from runner.core.suspend_events import ResumeRequested
 from runner.core.values import FailureKind, FailureRecord, TaskRecord
 from runner.errors import ProtocolViolationError
-from runner.ids import ClientId, FunctionId, ObjectId, TaskId, item_id, return_id
+from runner.ids import ClientId, FunctionId, MachineId, ObjectId, TaskId, item_id, return_id
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
 from runner.rpc.limits import ITEM_BYTES_MAX
 
@@ -114,24 +115,37 @@ class Operations:
             tuple(function.package_ids),
         )
 
-    def _actor_input(self, session: Session, part: client_pb2.ActorFrames, _parent: Parent) -> None:
-        """Pass on what a caller says that cannot reach the actor. What is too late is dropped: it is told of the end."""
-        if part.frames and self._tell_actor(session, TaskId(part.actor_id), part.incarnation, part.frames):
-            session.relayed.add((TaskId(part.actor_id), part.incarnation))
+    def _actor_input(self, session: Session, part: client_pb2.ActorFrames, _parent: Parent) -> events.Event | None:
+        """Pass on what a caller says that cannot reach the actor. What is too late is dropped: it is told of the end.
+
+        A machine that sleeps is wanted for it; also for nothing, from a caller that can reach the actor and waits for its answer.
+        """
+        actor_id = TaskId(part.actor_id)
+        if part.frames:
+            machine_id = self._tell_actor(session, actor_id, part.incarnation, part.frames)
+        else:
+            place = self._cluster.actor_place(actor_id, part.incarnation)
+            machine_id = None if place is None else place[0]
+        if machine_id is None:
+            return None
+        if part.frames:
+            session.relayed.add((actor_id, part.incarnation))
+        return ResumeRequested(machine_id) if self._cluster.is_asleep(machine_id) else None
 
     def session_ended(self, session: Session) -> None:
         """Tell the actors to which it spoke through us that it is gone."""
         for actor_id, incarnation in session.relayed:
             self._tell_actor(session, actor_id, incarnation, b"")
 
-    def _tell_actor(self, session: Session, actor_id: TaskId, incarnation: int, frames: bytes) -> bool:
+    def _tell_actor(self, session: Session, actor_id: TaskId, incarnation: int, frames: bytes) -> MachineId | None:
+        """Returns the actor's machine; None: it is over, or not there yet."""
         place = self._cluster.actor_place(actor_id, incarnation)
         if place is None:
-            return False
+            return None
         key = fleet_pb2.AttemptKey(task_id=actor_id, attempt=incarnation)
         told = fleet_pb2.ActorInput(key=key, caller_id=session.client_id, frames=frames)
         self._links.send(*place, fleet_pb2.AgentCommand(actor_input=told))
-        return True
+        return place[0]
 
     def _create_group(self, session: Session, create: client_pb2.CreateGroup, parent: Parent) -> events.Event | None:
         if session.executor_id and parent is None:

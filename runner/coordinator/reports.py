@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from runner.coordinator.fleet import Fleet
 from runner.coordinator.machine_links import MachineLink, MachineLinks
 from runner.coordinator.recorder import LogEntry, Recorder
 from runner.coordinator.sessions import Session, Sessions
-from runner.core import commands, events, stream_events
+from runner.core import commands, events, stream_events, suspend_events
 from runner.core.values import SegmentRecord, ValueRecord
 from runner.errors import ProtocolViolationError
 from runner.ids import ClientId, ExecutorId, ObjectId, TaskId
@@ -65,6 +66,10 @@ class Reports:
             "actor_output": self._actor_output,
             "pull_served": lambda link, item: bulk.serves(link.machine_id, link.generation, item.address),
             "values_kept": self._values_kept,
+            "suspend_step": self._suspend_step,
+            "awake": lambda link, item: self._engine.post(
+                suspend_events.AgentAwoke(link.machine_id, link.generation, item.snapshot, item.failure)
+            ),
             "bring_failed": lambda link, item: bulk.bring_failed(ObjectId(item.object_id), item.path, item.why),
         }
 
@@ -227,6 +232,21 @@ class Reports:
 
     def _executor_gone(self, link: MachineLink, item: fleet_pb2.ExecutorGone) -> None:
         self._sessions.executor_gone(ExecutorId(item.executor_id), link.machine_id, link.generation)
+
+    def _suspend_step(self, link: MachineLink, item: fleet_pb2.SuspendStep) -> None:
+        place = (link.machine_id, link.generation, item.snapshot)
+        if item.progress == fleet_pb2.SUSPEND_PROGRESS_QUIET:
+            self._engine.post(suspend_events.AgentIsQuiet(*place))
+        elif item.progress == fleet_pb2.SUSPEND_PROGRESS_REFUSED:
+            self._engine.post(suspend_events.AgentRefused(*place, item.reason))
+        elif item.progress == fleet_pb2.SUSPEND_PROGRESS_PREPARED:
+            # Its last word. It counts once it has hung up, see `hung_up`: a snapshot must hold no connection.
+            link.prepared, link.prepared_s = item.snapshot, asyncio.get_running_loop().time()
+
+    def hung_up(self, link: MachineLink) -> None:
+        """A connection of this machine has ended."""
+        if link.prepared:
+            self._engine.post(suspend_events.AgentPrepared(link.machine_id, link.generation, link.prepared))
 
     def _phase(self, link: MachineLink, item: fleet_pb2.BootPhase) -> None:
         if item.name == DRAINING:

@@ -84,6 +84,8 @@ class Sessions:
         self._relay = links.relay
         self._operations = Operations(engine.cluster, journal, clock, tasks, links, self._refuse)
         self._by_id: dict[ClientId, Session] = {}
+        self._of_executors: dict[tuple[MachineId, ExecutorId], Session] = {}
+        links.on_succeeded = self._machine_came_back
         self._unflushed: set[Session] = set()  # executors' sessions with something to relay after this turn
         self._unacked: set[Session] = set()
         self._ack_timer: asyncio.TimerHandle | None = None
@@ -126,18 +128,24 @@ class Sessions:
 
     def connect_executor(self, executor_id: ExecutorId, machine_id: MachineId, generation: int) -> Session:
         """An executor's session. A machine can name those of its own executors only."""
-        session = self._open(_session_id(executor_id, machine_id, generation))
-        session.executor_id, session.machine_id, session.generation = executor_id, machine_id, generation
+        session = self.executor_session(executor_id, machine_id, generation)
+        if session is None:
+            session = self._open(_session_id(executor_id, machine_id, generation))
+            session.executor_id, session.machine_id, session.generation = executor_id, machine_id, generation
+            self._of_executors[machine_id, executor_id] = session
         self._engine.post(events.ClientConnected(session.client_id, executor_id))
         return session
 
     def executor_session(self, executor_id: ExecutorId, machine_id: MachineId, generation: int) -> Session | None:
         """The session of an executor that said hello from this machine."""
-        return self._by_id.get(_session_id(executor_id, machine_id, generation))
+        session = self._of_executors.get((machine_id, executor_id))
+        return session if session is not None and session.generation == generation else None
 
     def executor_gone(self, executor_id: ExecutorId, machine_id: MachineId, generation: int) -> None:
         """The executor's process ended: what it held goes, with or without a session."""
-        session_id = _session_id(executor_id, machine_id, generation)
+        session = self.executor_session(executor_id, machine_id, generation)
+        # One that has slept keeps the id that it got from an earlier generation.
+        session_id = _session_id(executor_id, machine_id, generation) if session is None else session.client_id
         self._drop(session_id)
         self._engine.post(events.ClientClosed(session_id))
 
@@ -146,6 +154,12 @@ class Sessions:
         for session in list(self._by_id.values()):
             if session.executor_id and session.machine_id == machine_id and generation in (None, session.generation):
                 self.executor_gone(session.executor_id, machine_id, session.generation)
+
+    def _machine_came_back(self, machine_id: MachineId, generation: int) -> None:
+        """After a suspend: its executors go on, with all that they hold."""
+        for session in self._of_executors.values():
+            if session.machine_id == machine_id:
+                session.generation = generation
 
     # ---- from clients ----
     def apply(self, session: Session, frame: client_pb2.ClientFrame, parent: tuple[TaskId, int] | None = None) -> None:
@@ -226,6 +240,7 @@ class Sessions:
         session = self._by_id.pop(client_id, None)
         if session is not None:
             session.outbox.close()
+            self._of_executors.pop((session.machine_id, session.executor_id), None)
             self._operations.session_ended(session)
             self._unflushed.discard(session)
             self._unacked.discard(session)

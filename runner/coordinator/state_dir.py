@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from runner.rpc.clusters import CA_NAME, FILE_NAME, TOKEN_NAME, ClusterInfo
 from runner.rpc.security import Authority, new_token
 
 _CA_KEY_NAME = "ca-key.pem"
+_JOIN_KEY_NAME = "join-key"
+_JOIN_KEY_BYTES = 32
 _SHARED_MEMORY = Path("/dev/shm")
 _STORE_PREFIX = "runner-"
 # Locked while its coordinator lives; says whether anybody may come back for what is in the store.
@@ -48,6 +51,7 @@ class StateDir:
         self.artefacts.mkdir(mode=0o700, exist_ok=True)
         self.authority = self._authority()
         self.token = self._token(token)
+        self.join_secret = self._join_secret()
         sweep_stores()
         self.store = self._store()
         self._lock_fds.append(lock_file(self.store / _STORE_LOCK))
@@ -96,6 +100,13 @@ class StateDir:
         write_private(key, authority.key_pem)
         write_private(ca, authority.ca_pem)
         return authority
+
+    def _join_secret(self) -> bytes:
+        """What machines' join tokens are derived from."""
+        path = self.path / _JOIN_KEY_NAME
+        if not path.exists():
+            write_private(path, secrets.token_bytes(_JOIN_KEY_BYTES))
+        return path.read_bytes()
 
     def _token(self, given: str) -> str:
         path = self.path / TOKEN_NAME

@@ -14,27 +14,30 @@ import grpc.aio
 
 from runner import config as settings
 from runner.clock import Clock
+from runner.coordinator.admission import JoinKey
 from runner.coordinator.bulk import Bulk
 from runner.coordinator.client_service import ClientService, ClusterFacts
 from runner.coordinator.config import CoordinatorConfig, CoordinatorReady
+from runner.coordinator.core_limits import core_config, hooks_s
 from runner.coordinator.cost_keeper import CostKeeper
 from runner.coordinator.effects import Effects
 from runner.coordinator.engine import CoreClock, Engine
 from runner.coordinator.event_log import EventLog
-from runner.coordinator.fleet import Fleet, pool_record
+from runner.coordinator.fleet import Fleet
 from runner.coordinator.fleet_service import FleetService, JoinService
 from runner.coordinator.journal import Journal
 from runner.coordinator.lanes import Lanes
 from runner.coordinator.machine_links import MachineLinks
+from runner.coordinator.pool_records import pool_record
 from runner.coordinator.recorder import Recorder
 from runner.coordinator.relayed_calls import RelayedCalls
 from runner.coordinator.reports import Reports
 from runner.coordinator.sessions import Sessions
+from runner.coordinator.sleepers import Sleepers
 from runner.coordinator.state_dir import StateDir
 from runner.coordinator.task_index import TaskIndex
 from runner.core import commands, events, facts, journal_form
 from runner.core.cluster import Cluster
-from runner.core.values import CoreConfig
 from runner.errors import AddressInUseError, ProviderError
 from runner.ids import ClusterId, MachineId
 from runner.providers.base import Provider
@@ -49,24 +52,11 @@ log = logging.getLogger(__name__)
 _FAREWELL_S = 0.2
 _SERVER_GRACE_S = 0.5
 _STRICT_LOOK_S = 0.02
-# Before its creation a machine may wait its turn, at a provider that creates one a second.
-_BOOT_GRACE_S = 3600.0
 
 # Where processes of this host find a server that listens everywhere.
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 MakeProvider = Callable[[ClusterId, StateDir], Provider]
-
-
-def core_config(config: CoordinatorConfig) -> CoreConfig:
-    """The core's limits. Embedded local machines end with their pipes, so they need no leases."""
-    return CoreConfig(
-        lost_after_s=config.lost_after_s,
-        # The fleet tells of a boot that is overdue, with what the provider says; this is for one that cannot.
-        boot_deadline_s=config.boot_deadline_s + _BOOT_GRACE_S,
-        client_lost_after_s=config.client_lost_after_s,
-        use_leases=not (config.embedded and config.provider == "local"),
-    )
 
 
 class Coordinator:
@@ -112,7 +102,9 @@ class Coordinator:
             config=config,
             cluster_id=state.cluster_id,
             ca_pem=state.authority.ca_pem,
+            join_key=JoinKey(state.join_secret),
         )
+        self._sleepers = Sleepers(self.engine, self._provider, self._fleet)
         self._recorder = Recorder(self._event_log, clock, self._tasks)
         self._costs = self._make_costs()
         self._fleet.tell = lambda text: self._tell("", text)
@@ -220,14 +212,17 @@ class Coordinator:
             self._recorder,
             self._event_log,
             self._fleet,
+            self._sleepers,
             self._costs,
             self._bulk,
             host_id=host_id(),
             store_path=str(state.store),
             artefact_path=str(state.artefacts),
+            suspend_hooks_s=hooks_s(config),
         )
         self.engine.start(effects, watch_stalls=core_config(config).use_leases)
         if self._had_past:
+            self._sleepers.take_up()
             self.engine.post(events.CoordinatorRestarted())
         await self._fleet.prepare(config.pools)
         if not config.embedded:
@@ -306,11 +301,13 @@ class Coordinator:
         join = JoinService(
             self.engine,
             self._fleet,
+            self._links,
             state.authority,
             self._config,
             state.cluster_id,
             store_path=str(state.store),
             artefact_path=str(state.artefacts),
+            suspend_hooks_s=hooks_s(self._config),
         )
         client_pb2_grpc.add_ClientServicer_to_server(self._client_service, client_server)
         fleet_pb2_grpc.add_JoinServicer_to_server(join, client_server)
@@ -327,6 +324,7 @@ class Coordinator:
         if self._links.all():
             self._links.exit_all(self.stop_reason or "the cluster ends")
             await asyncio.sleep(_FAREWELL_S)
+        await self._sleepers.close()
         await self._fleet.close()
         self._costs.close(are_machines_gone=self._fleet.is_gone)
         self._client_service.close()

@@ -15,8 +15,8 @@ from runner.errors import VersionMismatchError
 if TYPE_CHECKING:
     from runner.rpc.gen import types_pb2
 
-# Raised by one whenever an older peer would misread a message.
-PROTOCOL = 1
+# Raised by one whenever an older peer would misread a message. 2: an agent can be told to get ready for a suspend.
+PROTOCOL = 2
 VERSION = "0.1.0"
 
 

@@ -190,13 +190,17 @@ def machine_lines(board: Board, limit: int) -> list[Text]:
     tasks = [", ".join(board.running_on(machine.machine_id)) or "-" for machine in shown]
     id_width = max((len(machine.machine_id) for machine in shown), default=0)
     task_width = min(24, max(map(len, tasks), default=0))
+    state_width = max(8, max((len(words(machine.state)) for machine in shown), default=0))
+    widths = (id_width, state_width, task_width)
     rows = zip(shown, tasks, strict=True)
-    return [one_line(head), *(machine_line(machine, task, id_width, task_width) for machine, task in rows)]
+    return [one_line(head), *(machine_line(machine, task, widths) for machine, task in rows)]
 
 
-def machine_line(machine: MachineRow, task: str, id_width: int, task_width: int) -> Text:
+def machine_line(machine: MachineRow, task: str, widths: tuple[int, int, int]) -> Text:
+    """One machine; `widths` are those of its id, its state and its tasks."""
+    id_width, state_width, task_width = widths
     text = Text(f"{machine.machine_id:<{id_width}}  ")
-    text.append(f"{words(machine.state):<8}", style=machine_style(machine.state))
+    text.append(f"{words(machine.state):<{state_width}}", style=machine_style(machine.state))
     text.append(f" {machine.ready_s:6.2f} s  {task:<{task_width}}")
     phases = " · ".join(f"{words(name)} {at_s:.2f}" for name, at_s in machine.phases.items() if name != "requested")
     return one_line(text.append(f"  {phases}", style="dim"))
@@ -211,6 +215,8 @@ def words(name: str) -> str:
 def machine_style(state: str) -> str:
     if state == "ready":
         return "green"
+    if state == "suspended":
+        return "dim"
     return "bold red" if state in {"lost", "boot_failed"} else "yellow"
 
 

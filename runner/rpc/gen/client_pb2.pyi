@@ -264,7 +264,7 @@ class StreamItems(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., first_index: _Optional[int] = ..., values: _Optional[_Iterable[bytes]] = ..., is_over: bool = ...) -> None: ...
 
 class ActorUpdate(_message.Message):
-    __slots__ = ("actor_id", "state", "incarnation", "host_id", "address", "secret", "failure")
+    __slots__ = ("actor_id", "state", "incarnation", "host_id", "address", "secret", "failure", "asleep")
     ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -272,6 +272,7 @@ class ActorUpdate(_message.Message):
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     SECRET_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    ASLEEP_FIELD_NUMBER: _ClassVar[int]
     actor_id: str
     state: str
     incarnation: int
@@ -279,7 +280,8 @@ class ActorUpdate(_message.Message):
     address: str
     secret: bytes
     failure: bytes
-    def __init__(self, actor_id: _Optional[str] = ..., state: _Optional[str] = ..., incarnation: _Optional[int] = ..., host_id: _Optional[str] = ..., address: _Optional[str] = ..., secret: _Optional[bytes] = ..., failure: _Optional[bytes] = ...) -> None: ...
+    asleep: bool
+    def __init__(self, actor_id: _Optional[str] = ..., state: _Optional[str] = ..., incarnation: _Optional[int] = ..., host_id: _Optional[str] = ..., address: _Optional[str] = ..., secret: _Optional[bytes] = ..., failure: _Optional[bytes] = ..., asleep: bool = ...) -> None: ...
 
 class FoundActor(_message.Message):
     __slots__ = ("request_id", "actor_id", "meta", "failure")
@@ -430,7 +432,7 @@ class ListMachinesReply(_message.Message):
     def __init__(self, machines: _Optional[_Iterable[_Union[MachineInfo, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class MachineInfo(_message.Message):
-    __slots__ = ("machine_id", "state", "generation", "total", "available", "provider", "provider_machine_id", "pid", "host_id", "phases", "reason", "running_tasks", "pool", "size", "region", "labels", "cost", "snapshot", "sleep", "slept_s")
+    __slots__ = ("machine_id", "state", "generation", "total", "available", "provider", "provider_machine_id", "pid", "host_id", "phases", "reason", "running_tasks", "pool", "size", "region", "labels", "cost", "snapshot", "sleep", "wake", "slept_s")
     class PhasesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -464,6 +466,7 @@ class MachineInfo(_message.Message):
     COST_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     SLEEP_FIELD_NUMBER: _ClassVar[int]
+    WAKE_FIELD_NUMBER: _ClassVar[int]
     SLEPT_S_FIELD_NUMBER: _ClassVar[int]
     machine_id: str
     state: str
@@ -484,11 +487,12 @@ class MachineInfo(_message.Message):
     cost: float
     snapshot: int
     sleep: str
+    wake: str
     slept_s: float
-    def __init__(self, machine_id: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., available: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider: _Optional[str] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., host_id: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., running_tasks: _Optional[int] = ..., pool: _Optional[str] = ..., size: _Optional[str] = ..., region: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., cost: _Optional[float] = ..., snapshot: _Optional[int] = ..., sleep: _Optional[str] = ..., slept_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, machine_id: _Optional[str] = ..., state: _Optional[str] = ..., generation: _Optional[int] = ..., total: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., available: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., provider: _Optional[str] = ..., provider_machine_id: _Optional[str] = ..., pid: _Optional[int] = ..., host_id: _Optional[str] = ..., phases: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., running_tasks: _Optional[int] = ..., pool: _Optional[str] = ..., size: _Optional[str] = ..., region: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., cost: _Optional[float] = ..., snapshot: _Optional[int] = ..., sleep: _Optional[str] = ..., wake: _Optional[str] = ..., slept_s: _Optional[float] = ...) -> None: ...
 
 class PoolInfo(_message.Message):
-    __slots__ = ("name", "machine", "min", "max", "coming", "ready", "idle", "going", "problem", "hopeless")
+    __slots__ = ("name", "machine", "min", "max", "coming", "ready", "idle", "going", "problem", "hopeless", "asleep")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MACHINE_FIELD_NUMBER: _ClassVar[int]
     MIN_FIELD_NUMBER: _ClassVar[int]
@@ -499,6 +503,7 @@ class PoolInfo(_message.Message):
     GOING_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     HOPELESS_FIELD_NUMBER: _ClassVar[int]
+    ASLEEP_FIELD_NUMBER: _ClassVar[int]
     name: str
     machine: _types_pb2.Resources
     min: int
@@ -509,7 +514,8 @@ class PoolInfo(_message.Message):
     going: int
     problem: str
     hopeless: bool
-    def __init__(self, name: _Optional[str] = ..., machine: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., min: _Optional[int] = ..., max: _Optional[int] = ..., coming: _Optional[int] = ..., ready: _Optional[int] = ..., idle: _Optional[int] = ..., going: _Optional[int] = ..., problem: _Optional[str] = ..., hopeless: bool = ...) -> None: ...
+    asleep: int
+    def __init__(self, name: _Optional[str] = ..., machine: _Optional[_Union[_types_pb2.Resources, _Mapping]] = ..., min: _Optional[int] = ..., max: _Optional[int] = ..., coming: _Optional[int] = ..., ready: _Optional[int] = ..., idle: _Optional[int] = ..., going: _Optional[int] = ..., problem: _Optional[str] = ..., hopeless: bool = ..., asleep: _Optional[int] = ...) -> None: ...
 
 class ListTasksRequest(_message.Message):
     __slots__ = ("state", "name", "runs_only", "page_size", "page_token", "task_id")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import runner
@@ -347,3 +348,18 @@ def test_another_python(other: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(version, "python_version", lambda: "3.99.0")
     with pytest.raises(VersionMismatchError, match=r"Python 3\.99\.0"):
         runner.init(address, token=token, ca=ca)
+
+
+def test_machines_whose_templates_came_from_a_layer_end_as_quickly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent waits for the end of its templates: nobody else may hold the other end of their sockets."""
+    monkeypatch.setenv("RUNNER_HOME", str(tmp_path / "home"))
+
+    def total() -> float:
+        return float(np.ones(3).sum())  # needs the layer of numpy
+
+    with runner.init(machines=1, num_cpus=1, log_to_driver=False):
+        assert runner.get(runner.remote(total).remote(), timeout=30) == 3.0
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s < 1.5, "an agent that waits in vain is killed after 2 s"

@@ -74,14 +74,21 @@ class Harness:
 
 @contextlib.asynccontextmanager
 async def running(
-    home: Path, *, machines: int = 1, num_cpus: float = 1.0, room: int | None = None, **settings: Any
+    home: Path,
+    *,
+    machines: int = 1,
+    num_cpus: float = 1.0,
+    room: int | None = None,
+    prepare: Callable[[FakeProvider], None] = lambda _: None,
+    **settings: Any,
 ) -> AsyncIterator[Harness]:
-    """A coordinator whose fake machines are handed to the test instead of being booted."""
+    """A coordinator whose fake machines are handed to the test instead of being booted. `prepare` is called before it starts."""
     settings.setdefault("pools", (fixed_pool(machines, num_cpus=num_cpus),))
     boots: asyncio.Queue[BootConfig] = asyncio.Queue()
     config = CoordinatorConfig(**{"home": str(home), "provider": "fake", "lost_after_s": 30.0, **settings})
     state = StateDir(config.home, config.cluster_id, config.token, embedded=config.embedded)
     provider = FakeProvider(FakeClock(), boot=boots.put_nowait, machines_max=room)
+    prepare(provider)
     coordinator = Coordinator(config, state, lambda _cluster_id, _state: provider, SystemClock())
     async with coordinator.serve() as ready:
         yield Harness(coordinator, ready, boots, provider)

@@ -44,6 +44,7 @@ def pools_of(*args: str, kept: tuple[Pool, ...] = ()) -> list[Pool]:
             "--max 8 --buffer 2 --idle-shutdown-s 5 --single-use --memory 2GiB --size large",
             Pool(max=8, buffer=2, idle_shutdown_s=5.0, single_use=True, memory="2GiB", size="large", num_gpus=0),
         ),
+        ("--idle suspend --max-suspended-s 60", Pool(min=1, max=1, idle="suspend", max_suspended_s=60.0, num_gpus=0)),
     ],
 )
 def test_flat_options_are_one_pool(args: str, pool: Pool) -> None:
@@ -89,6 +90,7 @@ def test_a_pool_as_text() -> None:
         "gpu", 0, 8, 2, 1, 2.5, single_use=True, num_cpus=0.5, num_gpus=1, size="l", resources={"disk": 2.0}
     )
     assert parse_pool("max=3") == Pool(max=3)
+    assert parse_pool("idle=suspend,max-suspended-s=3600") == Pool(idle="suspend", max_suspended_s=3600)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,8 @@ def test_a_pool_as_text() -> None:
         ("max=1.5", "max is 1.5"),
         ("single_use=maybe", "'single_use=maybe' is neither true nor false"),
         ("memory=much", "memory"),
+        ("idle=sleep", "idle is 'sleep'"),
+        ("idle=suspend,single_use=yes", "contradict each other"),
     ],
 )
 def test_a_pool_that_cannot_be_read_says_why(text: str, says: str) -> None:

@@ -139,7 +139,8 @@ async def test_machines_text_and_json(connection, capsys):
     ]
     assert list(listed[0]) == [
         "machine_id", "state", "generation", "total", "available", "running_tasks", "pool", "provider",
-        "provider_machine_id", "pid", "host_id", "phases_s", "size", "region", "cost", "reason",
+        "provider_machine_id", "pid", "host_id", "phases_s", "size", "region", "cost", "reason", "snapshot", "sleep", "wake",
+        "slept_s",
     ]  # fmt: skip
     assert listed[0]["phases_s"] == {"created": 0.01, "registered": 0.25}
 
@@ -173,6 +174,7 @@ async def test_status_tells_of_pools_that_have_something_to_tell(connection, cap
 
     assert await shown(a_pool()) == []
     assert await shown(a_pool(max=8, coming=1)) == ["pool      default: 1 coming, 2 ready, 1 idle, of 2 to 8"]
+    assert await shown(a_pool(max=8, asleep=3)) == ["pool      default: 3 asleep, 2 ready, 1 idle, of 2 to 8"]
     assert await shown(a_pool(), a_pool(name="gpu", min=0, max=0, ready=0, idle=0)) == [
         "pool      default: 2 ready, 1 idle, of 2",
         "pool      gpu: none, 0 idle, of 0",

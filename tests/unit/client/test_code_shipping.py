@@ -13,7 +13,7 @@ import pytest
 
 from runner.client import code_shipping
 from runner.client.calls import SourcePackage
-from runner.client.code_shipping import modules_and_packages
+from runner.client.code_shipping import needs_of
 from runner.errors import UsageError
 
 Write = Callable[..., None]
@@ -43,6 +43,11 @@ def function_of(source: str) -> Any:
     scope: dict[str, Any] = {"__name__": "__main__"}
     exec(textwrap.dedent(source), scope)
     return scope["train"]
+
+
+def modules_and_packages(function: Any) -> tuple[list[str], list[SourcePackage]]:
+    needs = needs_of(function)
+    return needs.modules, needs.packages
 
 
 def names_in(package: SourcePackage) -> list[str]:

@@ -75,6 +75,8 @@ def test_image_and_region_are_options_of_the_provider(elsewhere: list[tuple[str,
         ({"machines": "3"}, "machines='3'"),
         ({"machines": 0}, r"machines=0 .*Pool\(min=0"),
         ({"machines": Pool(), "num_gpus": 1}, r"num_gpus: what a machine has is said in its pool, .*Pool\(num_gpus=1"),
+        ({"machines": Pool(), "idle": "suspend"}, r"idle: .*Pool\(idle='suspend'"),
+        ({"idle": "sleep"}, "idle is 'sleep'"),
         ({"machines": [Pool()], "memory": "1GiB", "num_cpus": 1}, "num_cpus, memory: "),
         ({"max_cost": 0}, "max_cost=0"),
         ({"max_cost": float("nan")}, "max_cost=nan"),
@@ -85,6 +87,12 @@ def test_image_and_region_are_options_of_the_provider(elsewhere: list[tuple[str,
 def test_what_cannot_work_is_named(options: dict[str, Any], says: str) -> None:
     with pytest.raises(BadOptionsError, match=says):
         FleetOptions(**options).to_config()
+
+
+def test_idle_machines_of_a_plain_number_can_sleep() -> None:
+    (pool,) = FleetOptions(machines=2, idle="suspend").to_config()["pools"]
+    assert (pool.min, pool.most, pool.idle) == (2, 2, "suspend")
+    assert not FleetOptions(idle="shutdown").is_default
 
 
 def test_only_the_default_may_go_to_a_standing_cluster() -> None:

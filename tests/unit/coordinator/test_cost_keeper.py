@@ -86,6 +86,27 @@ def test_a_machine_costs_what_its_pool_says(kept: Callable[..., Kept]) -> None:
     assert it.keeper.of_machine(M1) == pytest.approx(1.0)
 
 
+def test_time_asleep_costs_what_sleeping_costs_and_a_resume_or_cold_start_what_running_does(
+    kept: Callable[..., Kept],
+) -> None:
+    it = kept()
+    boot(it, M1)
+    spent = []
+    for state in ("suspending", "suspended", "resuming", "ready", "suspending", "suspended", "resuming", "booting"):
+        it.keeper.machine_state(M1, state)
+        before = it.keeper.of_machine(M1)
+        it.clock.advance(HOUR_S)
+        after = it.keeper.of_machine(M1)
+        assert before is not None
+        assert after is not None
+        spent.append(round(after - before, 3))
+    assert spent == [1.0, 0.1, 1.0, 1.0, 1.0, 0.1, 1.0, 1.0]
+    it.keeper.machine_state(M1, "suspended")
+    cost = it.keeper.message()
+    assert cost is not None
+    assert cost.per_hour == 0.1
+
+
 def test_what_the_provider_has_booted_counts_and_not_what_was_asked_for(kept: Callable[..., Kept]) -> None:
     it = kept()
     it.keeper.machine_state(M1, "creating")

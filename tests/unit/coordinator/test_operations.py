@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from runner.coordinator.operations import Operations
+from runner.core.suspend_events import ResumeRequested
 from runner.errors import ProtocolViolationError
-from runner.ids import FunctionId
+from runner.ids import FunctionId, MachineId
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
 
 
@@ -55,12 +56,28 @@ class Links:
         self.sent.append((machine_id, generation, told.key.task_id, told.key.attempt, told.caller_id, told.frames))
 
 
+def calls(links: Any, *, is_asleep: bool = False) -> tuple[Operations, Any]:
+    """For one session, and an actor whose second incarnation is on m-1."""
+    core: Any = SimpleNamespace(
+        actor_place=lambda actor_id, incarnation: ("m-1", 3) if incarnation == 2 else None,
+        is_asleep=lambda machine_id: is_asleep,
+    )
+    nothing: Any = None
+    session: Any = SimpleNamespace(client_id="c-1", executor_id="", relayed=set())
+    return Operations(core, nothing, nothing, nothing, links, nothing), session
+
+
+@pytest.mark.parametrize("is_asleep", [True, False])
+def test_a_call_wakes_the_machine_of_its_actor_if_that_sleeps(is_asleep: bool) -> None:
+    operations, session = calls(Links(), is_asleep=is_asleep)
+    part = client_pb2.ActorFrames(actor_id="t-1", incarnation=2, frames=b"frames")
+    event = operations.read(session, client_pb2.Operation(actor_frames=part), None)
+    assert event == (ResumeRequested(MachineId("m-1")) if is_asleep else None)
+
+
 def test_an_actor_is_told_that_a_caller_elsewhere_is_gone() -> None:
     links: Any = Links()
-    core: Any = SimpleNamespace(actor_place=lambda actor_id, incarnation: ("m-1", 3) if incarnation == 2 else None)
-    nothing: Any = None
-    operations = Operations(core, nothing, nothing, nothing, links, nothing)
-    session: Any = SimpleNamespace(client_id="c-1", executor_id="", relayed=set())
+    operations, session = calls(links)
     for incarnation in (1, 2):
         part = client_pb2.ActorFrames(actor_id="t-1", incarnation=incarnation, frames=b"frames")
         operations.read(session, client_pb2.Operation(actor_frames=part), None)
