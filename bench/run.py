@@ -8,7 +8,7 @@ import sys
 
 from bench.harness import ROOT
 
-NAMES = ("startup", "machines", "fly_sim", "tasks", "stream", "generators", "executor", "overhead", "core")
+NAMES = ("startup", "machines", "fly_sim", "tasks", "stream", "generators", "executor", "overhead", "template", "core")
 
 
 def main() -> int:

@@ -39,7 +39,10 @@ from runner.client.api import (
 from runner.client.executor import Executor
 from runner.client.generators import ObjectRefGenerator
 from runner.client.remote_function import RemoteFunction
-from runner.client.run_api import get_checkpoint, get_run, mark_phase, report, stream
+from runner.client.run_api import get_checkpoint, get_run, mark_phase, ready_to_snapshot, report, stream
+from runner.client.template_function import TemplateFunction, template
+from runner.hooks import ResumeContext, after_resume, before_suspend, reseed
+from runner.model import Model
 from runner.objects.refs import ObjectRef
 from runner.options import TaskOptions
 from runner.pools import Pool
@@ -61,14 +64,19 @@ __all__ = [
     "ActorClass",
     "ActorHandle",
     "Executor",
+    "Model",
     "ObjectRef",
     "ObjectRefGenerator",
     "Pool",
     "RemoteFunction",
+    "ResumeContext",
     "TaskOptions",
+    "TemplateFunction",
     "__version__",
     "actor",
+    "after_resume",
     "available_resources",
+    "before_suspend",
     "cancel",
     "cluster_resources",
     "enter",
@@ -90,9 +98,12 @@ __all__ = [
     "method",
     "nodes",
     "put",
+    "ready_to_snapshot",
     "remote",
     "report",
+    "reseed",
     "shutdown",
     "stream",
+    "template",
     "wait",
 ]

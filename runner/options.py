@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, TypedDict
 
@@ -44,6 +44,7 @@ class TaskOptions:
     priority: int = 0  # higher is first
     key: str | None = None  # rather a machine where a task with the same key ran
     on_oom: str = "retry"  # "grow": the retry asks for more memory
+    template: tuple[Any, ...] = ()  # of @runner.template, whose values it uses; (): those that its code names
     enable_task_events: bool = True  # Ray's; the events of a task cost too little to be left out
 
     def amounts(self) -> dict[str, int]:
@@ -83,6 +84,7 @@ class OptionsDict(TypedDict, total=False):
     priority: int | None
     key: str | None
     on_oom: Literal["retry", "grow"] | None
+    template: Callable[[], Any] | Sequence[Callable[[], Any]] | None
     enable_task_events: bool
 
 
@@ -235,7 +237,8 @@ def _check_calls(name: str, value: Any) -> int:
     return _whole(name, value, 0, 2**31 - 1, "a whole number >= 0 (0: no limit), or None")
 
 
-def _check_timeout(name: str, value: Any) -> float:
+def parse_timeout(name: str, value: Any) -> float:
+    """Seconds, more than none."""
     if not _is_number(value):
         raise _bad_type(name, value, "seconds > 0, or None")
     if not value > 0 or not math.isfinite(value):
@@ -257,6 +260,14 @@ def _check_flag(name: str, value: Any) -> bool:
     return value
 
 
+def _check_templates(name: str, value: Any) -> tuple[Any, ...]:
+    templates = tuple(value) if isinstance(value, list | tuple) else (value,)
+    # By a mark: the class is the client's, which this module is not to know.
+    if not all(getattr(each, "__runner_template__", False) is True for each in templates):
+        raise _bad_type(name, value, "a function with @runner.template, or a list of them")
+    return templates
+
+
 def _check_lifetime(name: str, value: Any) -> str:
     if value != "detached":
         raise _bad(name, value, 'None or "detached"')
@@ -274,15 +285,16 @@ _CHECKS: dict[str, Any] = {
     "num_returns": _check_returns,
     "generator_backpressure_num_objects": _check_backpressure,
     "max_calls": _check_calls,
-    "timeout_s": _check_timeout,
+    "timeout_s": parse_timeout,
     "runtime_env": parse_runtime_env,
     "lifetime": _check_lifetime,
-    "startup_timeout_s": _check_timeout,
+    "startup_timeout_s": parse_timeout,
     "accelerator_type": _check_kind,
     "label_selector": parse_selector,
     "scheduling_strategy": parse_strategy,
     "priority": parse_priority,
     "key": parse_key,
     "on_oom": parse_on_oom,
+    "template": _check_templates,
     "enable_task_events": _check_flag,
 }

@@ -48,6 +48,10 @@ class BootConfig:
     pull_host: str = (
         "auto"  # where it serves its values to other machines; auto: where it sees its coordinator; empty: nowhere
     )
+    owns_clock: bool = False  # a VM: its agent may set the wall clock, which stands still while it is suspended
+    cuda_checkpoint: bool = (
+        False  # CUDA memory of executors is moved with NVIDIA's program around a suspend, where that is
+    )
     host_id: str = ""  # the host that it counts as being on; the coordinator's: it sees store and artefacts at the same paths. Empty: its own
 
     def shape(self) -> Shape:

@@ -96,6 +96,9 @@ class Freezer:
     async def _freeze_group(self, name: MachineId, leaders: tuple[Process, ...], group: Path) -> Standstill:
         # Frozen before anything is in it: each process stands still as it enters, and those outside are fewer each time.
         (group / "cgroup.freeze").write_text("1")
+        # The leaders at once: as long as the group is empty, the freeze of another machine sweeps it away.
+        for leader in leaders:
+            _enter(group, leader)
         deadline_s = asyncio.get_running_loop().time() + self._within_s
         while True:
             inside = _pids(group)
@@ -103,8 +106,7 @@ class Freezer:
             if not outside and "frozen 1" in (group / "cgroup.events").read_text().splitlines():
                 return Standstill(group)
             for each in outside:
-                with contextlib.suppress(ProcessLookupError):
-                    (group / "cgroup.procs").write_text(str(each.pid))
+                _enter(group, each)
             if asyncio.get_running_loop().time() > deadline_s:
                 _leave(group)
                 raise provider_error("suspend", name, f"its processes did not stand still in {self._within_s:g} s")
@@ -174,6 +176,14 @@ def sweep_beside(pid: int) -> None:
     parent = _group_of(pid)
     if parent is not None:
         sweep(parent)
+
+
+def _enter(group: Path, process: Process) -> None:
+    current = find_process(process.pid)
+    if current is None or current.start_ticks != process.start_ticks:
+        return  # it is gone, and its pid may be a stranger's by now
+    with contextlib.suppress(ProcessLookupError):
+        (group / "cgroup.procs").write_text(str(process.pid))
 
 
 def _leave(group: Path) -> None:

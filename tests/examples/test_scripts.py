@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,6 +40,19 @@ def test_actors(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     expected = ["to: 3", "be: 2", "different words: [2, 3]", "after the crash: 1 word"]
     assert done.stdout.splitlines()[:4] == expected
+
+
+def test_resume_model(tmp_path: Path) -> None:
+    environment = {**os.environ, "RUNNER_HOME": str(tmp_path)}
+    words = command("resume_model.py", "--repeats", "2")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=110, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    names = ["a fresh Python process:", "a worker process, from disk:", "a worker process, from template:"]
+    took_s = [float(re.split(r":\s+", line)[1].split()[0]) for line in lines[:3]]
+    assert [line[: len(name)] for line, name in zip(lines, names, strict=False)] == names
+    assert took_s[2] < took_s[1] < took_s[0]
+    assert lines[3].startswith("the same answers, ")
 
 
 def test_finetune(tmp_path: Path) -> None:

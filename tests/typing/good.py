@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import assert_type
 
 import runner
-from runner import ActorClass, ActorHandle, ObjectRef
+from runner import ActorClass, ActorHandle, ObjectRef, TemplateFunction
 
 
 @runner.remote
@@ -42,6 +42,47 @@ def use_actors() -> None:
     handle.pair.options(num_returns=1).remote()
     runner.kill(handle, no_restart=False)
     runner.get_actor("n", namespace="space")
+
+
+@runner.after_resume
+def come_back(context: runner.ResumeContext) -> None:
+    assert_type(context.slept_s, float)
+    assert_type(runner.reseed(), None)
+
+
+class Hooked:
+    @runner.before_suspend
+    async def offload(self) -> None: ...
+
+
+def use_suspends() -> None:
+    assert_type(runner.ready_to_snapshot(), runner.ResumeContext | None)
+    come_back(runner.ResumeContext("resumed"))
+
+
+@runner.template
+def weights() -> list[float]:
+    return [1.0]
+
+
+@runner.template(timeout_s=60)
+def tokenizer() -> str:
+    return "tokenizer"
+
+
+@runner.remote(template=weights)
+def predict(x: float) -> float:
+    return weights()[0] * x
+
+
+def use_templates() -> None:
+    assert_type(weights(), list[float])
+    assert_type(weights, TemplateFunction[list[float]])
+    assert_type(tokenizer(), str)
+    assert_type(predict.options(template=[weights, tokenizer]).remote(1.0), ObjectRef[float])
+    model = runner.Model(weights, offload=lambda value: value)
+    assert_type(model, runner.Model[list[float]])
+    assert_type(model.get(), list[float])
 
 
 def use() -> None:

@@ -100,3 +100,19 @@ def test_a_ca_that_is_no_certificate_is_an_error(tmp_path):
     with pytest.raises(BadOptionsError, match="holds no PEM certificate") as caught:
         load(RUNNER_CA=str(tmp_path / "key.pem")).read_ca()
     assert "BEGIN PRIVATE" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "1e9", "nan"])
+def test_a_time_limit_of_hooks_that_cannot_work_is_refused(text: str) -> None:
+    with pytest.raises(BadOptionsError, match="RUNNER_SUSPEND_HOOKS_S"):
+        load(RUNNER_SUSPEND_HOOKS_S=text)
+
+
+def test_cuda_checkpoint_is_off_until_it_is_asked_for() -> None:
+    assert [load(RUNNER_CUDA_CHECKPOINT=text).cuda_checkpoint for text in ("", "0", "1")] == [False, False, True]
+    with pytest.raises(BadOptionsError, match=r"RUNNER_CUDA_CHECKPOINT is 'yes'; expected 1 for on, or 0 for off"):
+        load(RUNNER_CUDA_CHECKPOINT="yes")
+
+
+def test_the_time_limit_of_hooks_has_a_default_and_can_be_set() -> None:
+    assert (load().suspend_hooks_s, load(RUNNER_SUSPEND_HOOKS_S="45").suspend_hooks_s) == (10.0, 45.0)

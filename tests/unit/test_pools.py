@@ -33,6 +33,8 @@ def test_a_number_of_machines_is_a_pool_that_keeps_it():
 def test_a_pool_survives_its_map():
     pool = Pool(name="gpu", min=1, max=9, buffer=2, num_gpus=1, resources={"disk": 0.5}, size="big", single_use=True)
     assert Pool.from_dict(pool.to_dict()) == pool
+    pool = Pool(idle="suspend", max_suspended_s=3600)
+    assert Pool.from_dict(pool.to_dict()) == pool
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,11 @@ def test_a_pool_survives_its_map():
         ({"num_cpus": -1}, "num_cpus of pool default"),
         ({"memory": "much"}, "memory of pool default"),
         ({"resources": {"CPU": 1}}, "num_cpus"),
+        ({"idle": "sleep"}, "idle is 'sleep'; expected one of shutdown, suspend"),
+        ({"idle": "suspend", "single_use": True}, "contradict each other"),
+        ({"max_suspended_s": 0}, "max_suspended_s is 0; expected seconds > 0"),
+        ({"max_suspended_s": "1h"}, "max_suspended_s is '1h'"),
+        ({"max_suspended_s": float("nan")}, "max_suspended_s is nan"),
         ({"nodes": 3}, "pool settings nodes are unknown"),
     ],
 )

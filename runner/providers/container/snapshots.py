@@ -19,6 +19,7 @@ from runner.providers.criu import Criu, find_criu
 _API = "v4.0.0/libpod/containers"  # Podman's own, beside Docker's: that has no export
 _CALL_S = 600.0  # gigabytes to and from a disk
 _CHUNK_BYTES = 1 << 20
+_TAKEN = ".taken"  # of a snapshot that is used up, until the container is back
 # The agent has closed its connections, but may be asking for registration in this moment; locks of files are its own.
 _SAVE = {"export": "true", "leaveRunning": "true", "tcpEstablished": "true", "fileLocks": "true"}
 _TAKE = {"import": "true", "tcpEstablished": "true", "fileLocks": "true"}
@@ -50,14 +51,13 @@ class Snapshots:
         Raises:
             ProviderError: Podman refused.
         """
-        taken = self._tar(name).with_suffix(".taken")
+        taken = self._tar(name).with_suffix(_TAKEN)
         try:
             os.replace(self._tar(name), taken)
             await self._engine.call(self._restore, taken)
         except ENGINE_ERRORS as error:
             raise provider_error("start", name, f"it could not be restored: {in_words(error)}") from None
         finally:
-            taken.unlink(missing_ok=True)
             self.discard(name)
 
     def find(self, name: MachineId) -> ProviderMachine | None:
@@ -82,8 +82,8 @@ class Snapshots:
         return tuple(found for name in names if (found := self.find(name)) is not None)
 
     def discard(self, name: MachineId) -> None:
-        """Also parts of one. Idempotent."""
-        for suffix in (".tar", ".json", ".new"):
+        """Also parts of one, and what a coordinator that was killed had begun to restore. Idempotent."""
+        for suffix in (".tar", ".json", ".new", _TAKEN):
             self._tar(name).with_suffix(suffix).unlink(missing_ok=True)
 
     # ---- blocking ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -108,6 +109,23 @@ async def test_a_machine_that_forks_all_the_time_stands_still_whole(by_group, cl
         await provider.suspend(M1)
         assert [each for each in find_tagged(cluster) if not stands_still(each.process)] == []
         await provider.start(M1)
+
+
+async def test_machines_that_are_frozen_side_by_side_do_not_sweep_each_others_groups(cluster, forker, make) -> None:
+    forker.script = LEAVES_CHILDREN
+    provider = make(True)
+    names = [MachineId(f"m-{number}") for number in range(4)]
+    await asyncio.gather(*[provider.create(make_spec(cluster, name)) for name in names])
+    await asyncio.gather(*[provider.suspend(name) for name in names])
+    how = {line.partition("is frozen by ")[2] for name in names for line in await provider.logs(name)} - {""}
+    assert len(how) == 1  # SIGSTOP for some would say that their groups went away
+
+
+def test_a_later_process_with_the_pid_of_one_that_ended_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.procs").touch()
+    ended = Process(os.getpid(), start_ticks=1, session=os.getpid(), state="S")
+    freezing._enter(tmp_path, ended)
+    assert (tmp_path / "cgroup.procs").read_text() == ""
 
 
 @BY

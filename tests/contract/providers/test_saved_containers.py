@@ -169,6 +169,19 @@ async def test_what_was_saved_but_went_on_never_goes_back(podman: PodmanHarness,
     await second.provider.close()
 
 
+async def test_a_snapshot_in_use_when_the_coordinator_was_killed_is_gone_with_its_machine(
+    podman: PodmanHarness, tmp_path: Path
+) -> None:
+    await podman.provider.create(make_spec(podman.cluster_id, M1))
+    await podman.provider.suspend(M1)
+    (podman.snapshots / "m-1.tar").rename(podman.snapshots / "m-1.taken")
+    second = await later(podman, tmp_path)
+    assert await second.provider.get(M1) is None, "it is used up"
+    await second.provider.destroy(M1)
+    assert os.listdir(podman.snapshots) == []
+    await second.provider.close()
+
+
 # ---- who can ----
 @pytest.mark.parametrize(
     ("version", "info", "is_local", "criu", "words"),

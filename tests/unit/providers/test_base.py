@@ -32,6 +32,7 @@ def boot(**changes) -> BootConfig:
             "resources": {"disk": 0.5},
             "memory_bytes": 5,
             "embedded": True,
+            "cuda_checkpoint": True,
         },
     ],
 )

@@ -45,6 +45,11 @@ def retried() -> list[Event]:
     return [*four_running(), lost, boot, settled(0, "SUCCEEDED"), failed]
 
 
+def asleep() -> list[Event]:
+    moves = [("m-0002", "SUSPENDING"), ("m-0003", "SUSPENDED"), ("m-0004", "RESUMING")]
+    return [*four_running(), *(Event("machine", 1052.0, machine_id=name, state=state) for name, state in moves)]
+
+
 @pytest.mark.parametrize(
     ("name", "events", "look"),
     [
@@ -53,6 +58,7 @@ def retried() -> list[Event]:
         ("four_cancelling", four_running(), Look(epochs=3, width=80, height=24, notice=NOTICE)),
         ("four_low", four_running(), Look(epochs=3, width=80, height=10)),
         ("retried_100", retried(), Look(epochs=3, width=100, height=30)),
+        ("asleep_100", asleep(), Look(epochs=3, width=100, height=30)),
         ("queued_80", queued(3), Look(epochs=3, width=80, height=24)),
         ("without_epochs", four_running(), Look(metrics=("loss",), width=80, height=24)),
         ("many_80", many(), Look(epochs=3, width=80, height=24)),
