@@ -15,9 +15,9 @@ Importing this package loads neither torch nor gRPC.
 import typing
 
 from runner import actor, errors, exceptions
-from runner.client.actor_class import ActorClass, method
-from runner.client.actor_handle import ActorHandle
-from runner.client.actor_hooks import enter, exit, exit_actor  # noqa: A004
+from runner.client.actors.classes import ActorClass, method
+from runner.client.actors.handle import ActorHandle
+from runner.client.actors.hooks import enter, exit, exit_actor  # noqa: A004
 from runner.client.api import (
     available_resources,
     cancel,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from runner.client.actor_class import ActorClass
-from runner.client.actor_handle import ActorHandle, ActorMethod
-from runner.client.actor_hooks import exit_actor
+from runner.client.actors.classes import ActorClass
+from runner.client.actors.handle import ActorHandle, ActorMethod
+from runner.client.actors.hooks import exit_actor
 
 __all__ = ["ActorClass", "ActorHandle", "ActorMethod", "exit_actor"]

@@ -35,7 +35,7 @@ def command(labels: str) -> None:
     if loaded.boot_file is not None:
         with contextlib.suppress(OSError):  # another user's, or mounted to be read only
             loaded.boot_file.unlink()
-    from runner.worker.agent import run_agent
+    from runner.worker.agent.agent import run_agent
 
     raise SystemExit(run_agent(boot))
 

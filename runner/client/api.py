@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
-from runner.client.actor_class import ActorClass, actor_class
-from runner.client.actor_options import NAMES as ACTOR_NAMES
-from runner.client.actor_options import ActorOptions, parse_actor_options
+from runner.client.actors.classes import ActorClass, actor_class
+from runner.client.actors.options import NAMES as ACTOR_NAMES
+from runner.client.actors.options import ActorOptions, parse_actor_options
 from runner.client.context import current_session, session_or_none
 from runner.client.ray_keywords import check_ray_keywords
 from runner.client.remote_function import RemoteFunction
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import os
     from typing import Unpack
 
-    from runner.client.actor_handle import ActorHandle
-    from runner.client.actor_options import RemoteOptionsDict
+    from runner.client.actors.handle import ActorHandle
+    from runner.client.actors.options import RemoteOptionsDict
     from runner.client.cluster_info import Node
     from runner.client.connection import ClientSession
     from runner.client.generators import ObjectRefGenerator
@@ -141,7 +141,7 @@ def remote(**options: Unpack[RemoteOptionsDict]) -> RemoteDecorator: ...
 def remote(target: Any = None, /, **options: Any) -> Any:
     """Make a function remote, or a class one of actors: `@runner.remote`, or with options `@runner.remote(num_gpus=1)`.
 
-    Options are those of `runner.options.TaskOptions`, and for classes those of `runner.client.actor_options`.
+    Options are those of `runner.options.TaskOptions`, and for classes those of `runner.client.actors.options`.
 
     Raises:
         BadOptionsError: an unknown option or a bad value.
@@ -187,7 +187,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
     Raises:
         BadOptionsError: there is none (also a ValueError).
     """
-    from runner.client.actor_creation import get_actor as look_up
+    from runner.client.actors.creation import get_actor as look_up
 
     return look_up(current_session(), name, namespace)
 
@@ -197,7 +197,7 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
 
     With `no_restart=False` it is restarted where its `max_restarts` allows.
     """
-    from runner.client.actor_creation import kill as end
+    from runner.client.actors.creation import kill as end
 
     end(current_session(), actor, no_restart=no_restart)
 

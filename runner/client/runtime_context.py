@@ -9,7 +9,7 @@ from runner.client.context import current_session, current_task
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
-    from runner.client.actor_handle import ActorHandle
+    from runner.client.actors.handle import ActorHandle
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class RuntimeContext:
         Raises:
             UsageError: outside actors.
         """
-        from runner.client.actor_creation import handle_of
+        from runner.client.actors.creation import handle_of
 
         if not self.actor_id:
             raise UsageError("get_runtime_context().current_actor is there only while a method of an actor runs.")

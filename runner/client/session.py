@@ -33,7 +33,7 @@ from runner.objects.values import from_wire
 from runner.rpc.gen import client_pb2, types_pb2
 
 if TYPE_CHECKING:
-    from runner.client.actor_client import ActorClient
+    from runner.client.actors.client import ActorClient
 
 _LINKS_S = 1.0  # for the thread of the actors' links to end
 _log = logging.getLogger("runner")
@@ -61,7 +61,7 @@ class Session:
     def actors(self) -> ActorClient:
         """The actors of this session."""
         if self._actors is None:
-            from runner.client.actor_client import ActorClient
+            from runner.client.actors.client import ActorClient
 
             with self._lock:
                 if self._actors is None:

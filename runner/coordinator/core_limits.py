@@ -5,7 +5,7 @@ from __future__ import annotations
 from runner import config as settings
 from runner.coordinator.config import CoordinatorConfig
 from runner.core.values import CoreConfig
-from runner.worker.cuda_moves import MOVE_S
+from runner.worker.agent.cuda_moves import MOVE_S
 
 # Before its creation a machine may wait its turn, at a provider that creates one a second.
 _BOOT_GRACE_S = 3600.0

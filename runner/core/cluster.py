@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from runner.core import invariants, queries, snapshot
 from runner.core.commands import Command
-from runner.core.decide_actors import ACTOR_EVENTS, release_abandoned
-from runner.core.decide_clients import CLIENT_EVENTS, unknown_object
-from runner.core.decide_fleet import FLEET_EVENTS
-from runner.core.decide_groups import GROUP_EVENTS
-from runner.core.decide_pools import replan
-from runner.core.decide_streams import STREAM_EVENTS
-from runner.core.decide_tasks import TASK_EVENTS
+from runner.core.decide.actors import ACTOR_EVENTS, release_abandoned
+from runner.core.decide.clients import CLIENT_EVENTS, unknown_object
+from runner.core.decide.fleet import FLEET_EVENTS
+from runner.core.decide.groups import GROUP_EVENTS
+from runner.core.decide.pools import replan
+from runner.core.decide.streams import STREAM_EVENTS
+from runner.core.decide.tasks import TASK_EVENTS
 from runner.core.events import Event
 from runner.core.facts import Fact
 from runner.core.lineage import LINEAGE_EVENTS

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from runner.core.commands import BringObjects
-from runner.core.decide_groups import lose_bundles, place_groups
-from runner.core.decide_suspend import emptied
+from runner.core.decide.groups import lose_bundles, place_groups
+from runner.core.decide.suspend import emptied
 from runner.core.facts import AttemptAssigned, AttemptResumed, MachineMoved
 from runner.core.feasibility import is_feasible, unschedulable
 from runner.core.lineage import is_supplied

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from runner.core.apply_actors import ACTOR_FACTS
-from runner.core.apply_clients import CLIENT_FACTS
-from runner.core.apply_fleet import FLEET_FACTS
-from runner.core.apply_groups import GROUP_FACTS
-from runner.core.apply_lineage import LINEAGE_FACTS
-from runner.core.apply_streams import STREAM_FACTS
-from runner.core.apply_tasks import TASK_FACTS
+from runner.core.apply.actors import ACTOR_FACTS
+from runner.core.apply.clients import CLIENT_FACTS
+from runner.core.apply.fleet import FLEET_FACTS
+from runner.core.apply.groups import GROUP_FACTS
+from runner.core.apply.lineage import LINEAGE_FACTS
+from runner.core.apply.streams import STREAM_FACTS
+from runner.core.apply.tasks import TASK_FACTS
 from runner.core.facts import Fact
 from runner.core.state import State
 

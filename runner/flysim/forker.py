@@ -16,7 +16,7 @@ from runner.flysim.programs import AgentProgram, CommandProgram
 from runner.ids import ClusterId, MachineId
 from runner.providers.base import BootConfig
 from runner.providers.process_tag import tag_this_process
-from runner.worker.agent import run_agent
+from runner.worker.agent.agent import run_agent
 from runner.worker.process import children_of
 from runner.worker.zygote import CLOSE_S, Zygote, ZygoteServer, log_to_stderr, write_to
 

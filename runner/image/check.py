@@ -19,7 +19,7 @@ import importlib.metadata as m, json, os
 from runner.rpc.version import PROTOCOL, VERSION, python_version
 try: torch = m.version("torch")
 except m.PackageNotFoundError: torch = ""
-import runner.worker.agent
+import runner.worker.agent.agent
 print("runner-image:" + json.dumps(dict(
     runner=VERSION, protocol=PROTOCOL, python=python_version(), torch=torch, uid=os.getuid())))
 """

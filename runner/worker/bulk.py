@@ -16,8 +16,8 @@ from runner.objects.file_chunks import IncomingFile, OutgoingFile, in_thread
 from runner.rpc.channels import UPLOAD_ACCEPTED
 from runner.rpc.gen import fleet_pb2, fleet_pb2_grpc
 from runner.rpc.status import from_rpc_error
-from runner.worker.agent_events import Key
-from runner.worker.backoff import Backoff
+from runner.worker.agent.backoff import Backoff
+from runner.worker.agent.events import Key
 
 # Files that move at the same time; each holds a chunk or two in memory.
 _CONCURRENT_MAX = 4

@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from runner.errors import StoreFullError
 from runner.objects import spill
-from runner.worker.agent_events import Key
+from runner.worker.agent.events import Key
 
 
 class LocalStore:

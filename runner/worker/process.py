@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterable
 from typing import Any
 
-from runner.worker.agent_events import ExitCause
+from runner.worker.agent.events import ExitCause
 from runner.worker.frames import PACKET_BYTES_MAX, PACKET_FDS_MAX, Frame, Kind, decode_packet, encode
 
 CUDA_DEVICE = "/dev/nvidia-uvm"

@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from runner.hooks import reseed
 from runner.ids import ClusterId, MachineId
 from runner.providers.process_tag import tag_this_process
-from runner.worker import executor, fork_rules, layers, user_template
+from runner.worker import fork_rules, layers, user_template
+from runner.worker.executor import executor
 from runner.worker.forkserver import ForkServer
 from runner.worker.frames import Frame, Kind
 from runner.worker.process import (

@@ -22,9 +22,9 @@ from runner.objects.packages import CWD, unpack
 from runner.objects.serialization import deserialize
 from runner.rpc.limits import cut_text
 from runner.worker import fork_rules
+from runner.worker.executor.spawn_support import replace_main
 from runner.worker.frames import Decoder, Frame, Kind
 from runner.worker.process import die_with_parent, prefer_for_oom_kill, send_packet, spare_from_oom_kill
-from runner.worker.spawn_support import replace_main
 
 # Of a packet, which holds a message and a traceback.
 _TRACEBACK_BYTES_MAX = min(TRACEBACK_BYTES_MAX, 32 << 10)

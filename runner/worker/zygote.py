@@ -23,7 +23,7 @@ from runner.providers.base import BootConfig
 from runner.providers.freezing import is_frozen, sweep_beside
 from runner.providers.process_tag import tag_this_process
 from runner.rpc.security import make_csr
-from runner.worker.agent import run_agent
+from runner.worker.agent.agent import run_agent
 from runner.worker.forkserver import ForkServer
 from runner.worker.frames import Frame, Kind
 from runner.worker.layers import layer_of

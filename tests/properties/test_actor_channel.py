@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from runner.client.actor_channel import ActorChannel, Call, ChannelState, End
+from runner.client.actors.channel import ActorChannel, Call, ChannelState, End
 from runner.rpc.actor_frames import ActorKind, Decoder, encode
 from runner.rpc.gen import client_pb2
 

@@ -9,21 +9,23 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What the agent's decisions are made of.
-PURE_OF_WORKER = (
-    "agent_events",
-    "agent_machine",
+PURE_OF_AGENT = (
     "attempt_flow",
+    "events",
     "executor_pool",
     "faults",
     "lease",
+    "machine",
     "report_buffer",
     "slots",
+    "suspending",
+    "template_flow",
     "templates",
     "timers",
 )
 PURE = [
-    *sorted((ROOT / "runner" / "core").glob("*.py")),
-    *(ROOT / "runner" / "worker" / f"{name}.py" for name in PURE_OF_WORKER),
+    *sorted((ROOT / "runner" / "core").rglob("*.py")),
+    *(ROOT / "runner" / "worker" / "agent" / f"{name}.py" for name in PURE_OF_AGENT),
     ROOT / "runner" / "client" / "session_machine.py",
 ]
 SLEEPERS = (

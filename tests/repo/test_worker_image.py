@@ -64,7 +64,7 @@ def test_the_context_has_what_the_dockerfile_copies(fetched, tmp_path) -> None:
     assert set(copied) == {"wheels/torch", "wheels/base", "wheels/extra", "runner"}
     assert [name for name in copied if not (tmp_path / name).is_dir()] == []
     assert (tmp_path / "Dockerfile").read_text(encoding="utf-8") == DOCKERFILE
-    assert (tmp_path / "runner" / "worker" / "agent.py").is_file()
+    assert (tmp_path / "runner" / "worker" / "agent" / "agent.py").is_file()
     assert [path for path in tmp_path.rglob("*") if path.suffix == ".pyc"] == []
 
 

@@ -29,7 +29,7 @@ def test_a_decorated_function_loads_nothing_large() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["runner.core.values", "runner.worker.agent_machine", "runner.client.session_machine"]
+    "module", ["runner.core.values", "runner.worker.agent.machine", "runner.client.session_machine"]
 )
 def test_a_pure_module_loads_no_grpc(module: str) -> None:
     assert "grpc" not in loaded_after(f"import {module}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -24,6 +23,7 @@ from runner.errors import (
     UsageError,
 )
 from tests.integration.helpers import wait_until
+from tests.integration.worker.actor_classes import Sleepy
 
 LIMIT_S = 20.0
 
@@ -50,18 +50,6 @@ def park(begun: str) -> None:
     while True:
         runner.ready_to_snapshot()
         time.sleep(0.01)
-
-
-class Sleepy:
-    """With coroutines: it hears of a suspend while a call runs, and holds the next one."""
-
-    async def add(self) -> int:
-        return 1
-
-    async def hold(self, gate: str) -> None:
-        Path(f"{gate}.begun").touch()
-        while not os.path.exists(gate):
-            await asyncio.sleep(0.01)
 
 
 @runner.remote

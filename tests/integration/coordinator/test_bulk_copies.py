@@ -11,8 +11,8 @@ import pytest
 from runner.rpc.gen import fleet_pb2
 from runner.rpc.security import Authority, make_csr
 from runner.worker import neighbours
-from runner.worker.agent_output import Output
-from runner.worker.agent_transfers import Transfers
+from runner.worker.agent.output import Output
+from runner.worker.agent.transfers import Transfers
 from runner.worker.frames import Kind, decode_packet
 from runner.worker.local_store import LocalStore
 from runner.worker.neighbours import Neighbours

@@ -15,8 +15,8 @@ from runner.providers.base import BootConfig
 from runner.rpc import lanes
 from runner.rpc.gen import client_pb2, fleet_pb2, fleet_pb2_grpc
 from runner.rpc.version import local_peer
-from runner.worker.agent_stream import AgentStream
-from runner.worker.report_buffer import ReportBuffer
+from runner.worker.agent.report_buffer import ReportBuffer
+from runner.worker.agent.stream import AgentStream
 from tests.integration.coordinator.harness import Client, function, inline, running, submit, succeeded
 from tests.integration.helpers import until
 

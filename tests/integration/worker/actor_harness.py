@@ -26,8 +26,8 @@ from runner.rpc import actor_frames
 from runner.rpc.actor_frames import PROTOCOL, STREAMING, ActorKind
 from runner.rpc.gen import client_pb2, fleet_pb2, types_pb2
 from runner.rpc.version import host_id
+from runner.worker.executor.interrupts import CancelPage
 from runner.worker.frames import Decoder, Frame, Kind, encode
-from runner.worker.interrupts import CancelPage
 from runner.worker.process import send_packet
 
 WAIT_S = 15.0

@@ -24,8 +24,8 @@ from runner.objects.serialization import deserialize, serialize
 from runner.providers.base import BootConfig
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.rpc.version import host_id
-from runner.worker import agent_events as ev
-from runner.worker.agent_shell import AgentShell
+from runner.worker.agent import events as ev
+from runner.worker.agent.shell import AgentShell
 from runner.worker.frames import Kind
 
 WAIT_S = 15.0

@@ -16,8 +16,8 @@ from runner.errors import AuthenticationError, CoordinatorUnreachableError
 from runner.ids import ClusterId, MachineId
 from runner.providers.base import BootConfig
 from runner.rpc.gen import client_pb2
-from runner.worker import registration
-from runner.worker.registration import Registration
+from runner.worker.agent import registration
+from runner.worker.agent.registration import Registration
 from tests.integration.coordinator.harness import running
 from tests.integration.coordinator.test_suspend_agent import until_state
 from tests.integration.helpers import until

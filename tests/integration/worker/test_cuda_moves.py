@@ -18,8 +18,8 @@ import pytest
 import runner
 from runner.core.values import CPU, GPU, UNIT
 from runner.rpc.gen import fleet_pb2
+from runner.worker.agent.cuda_moves import CudaMoves
 from runner.worker.cuda_checkpoint import CudaCheckpoint
-from runner.worker.cuda_moves import CudaMoves
 from tests.integration.helpers import until
 from tests.integration.worker.actor_classes import meet, until_suspended
 from tests.integration.worker.conftest import Install

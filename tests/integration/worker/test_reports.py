@@ -12,7 +12,7 @@ import msgpack
 import pytest
 
 from runner.rpc.gen import types_pb2
-from runner.worker import agent_output
+from runner.worker.agent import output as agent_output
 from tests.integration.worker.harness import machine
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

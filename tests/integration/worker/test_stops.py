@@ -17,7 +17,7 @@ import cloudpickle
 import pytest
 
 from runner.rpc.gen import types_pb2
-from runner.worker import agent_machine
+from runner.worker.agent import machine as agent_machine
 from tests.integration.worker.harness import Worker, is_alive, machine, wait_gone
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -207,7 +207,7 @@ async def test_a_chained_attempt_comes_back_when_its_predecessor_is_slow_or_bloc
 
 async def test_a_blocked_task_goes_on_when_it_has_its_cpus_again() -> None:
     from runner.rpc.gen import client_pb2
-    from runner.worker import agent_events as ev
+    from runner.worker.agent import events as ev
     from runner.worker.frames import Kind, encode
 
     def waits() -> str:

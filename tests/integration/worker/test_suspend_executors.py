@@ -10,8 +10,8 @@ import cloudpickle
 
 import runner
 from runner.rpc.gen import fleet_pb2
-from runner.worker import suspend_words as words
-from runner.worker.suspending import Stage
+from runner.worker.agent import suspend_words as words
+from runner.worker.agent.suspending import Stage
 from tests.integration.helpers import until
 from tests.integration.worker.actor_classes import meet, until_suspended, wait_for_file
 from tests.integration.worker.harness import Worker, machine

@@ -15,10 +15,10 @@ import runner
 from runner.objects.serialization import serialize
 from runner.objects.template_code import TemplateCode, template_id
 from runner.rpc.gen import types_pb2
-from runner.worker.agent_templates import TemplateLinks
+from runner.worker.agent.template_links import TemplateLinks
+from runner.worker.agent.templates import BASE, Modules
 from runner.worker.frames import Frame, Kind
 from runner.worker.process import receive_packet, send_packet
-from runner.worker.templates import BASE, Modules
 from tests.integration.helpers import until
 from tests.integration.worker.harness import Worker, machine, wait_gone
 

@@ -15,9 +15,9 @@ from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.rpc.security import MachineIdentity, make_csr
 from runner.rpc.version import local_peer
 from runner.testing import FakeClock, FaultPlan
-from runner.worker import agent_events as ev
-from runner.worker.agent_machine import AgentMachine, AgentSettings
-from runner.worker.report_buffer import ReportBuffer
+from runner.worker.agent import events as ev
+from runner.worker.agent.machine import AgentMachine, AgentSettings
+from runner.worker.agent.report_buffer import ReportBuffer
 from tests.properties.simulation.coordinator import SimCoordinator
 from tests.properties.simulation.executors import SimExecutor
 from tests.properties.simulation.ledger import Ledger

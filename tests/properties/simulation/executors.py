@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from runner.rpc.gen import fleet_pb2, types_pb2
-from runner.worker import agent_events as ev
+from runner.worker.agent import events as ev
 
 if TYPE_CHECKING:
     from tests.properties.simulation.agent import SimAgent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from runner.worker.agent_events import Key
+from runner.worker.agent.events import Key
 
 
 @dataclass(slots=True)

@@ -61,7 +61,7 @@ def test_a_file_with_the_join_token_is_removed_once_it_is_read(run, tmp_path, mo
     path = tmp_path / "boot"
     path.write_bytes(PACKED)
     path.chmod(0o400)
-    monkeypatch.setattr("runner.worker.agent.run_agent", lambda boot: 7 if boot == BOOT else 1)
+    monkeypatch.setattr("runner.worker.agent.agent.run_agent", lambda boot: 7 if boot == BOOT else 1)
     monkeypatch.setenv("RUNNER_BOOT_FILE", str(path))
     assert run("worker").exit_code == 7
     assert not path.exists()

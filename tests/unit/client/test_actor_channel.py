@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from runner.client.actor_channel import TRANSITIONS, ActorChannel, Call, ChannelState, End
+from runner.client.actors.channel import TRANSITIONS, ActorChannel, Call, ChannelState, End
 from runner.errors import ProtocolViolationError
 from runner.rpc.actor_frames import PROTOCOL, REGISTERED, STREAMING, ActorKind, Decoder, encode
 from runner.rpc.gen import client_pb2

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from runner.client.actor_channel import Call
-from runner.client.actor_client import _CallDesk
-from runner.client.actor_meta import ActorMeta
-from runner.client.actor_options import ActorOptions
+from runner.client.actors.channel import Call
+from runner.client.actors.client import _CallDesk
+from runner.client.actors.meta import ActorMeta
+from runner.client.actors.options import ActorOptions
 from runner.client.session import Session
 from runner.client.session_info import SessionInfo
 from runner.ids import ObjectId

@@ -13,9 +13,9 @@ from contextlib import nullcontext
 
 import pytest
 
-from runner.client.actor_channel import ActorChannel, Call, ChannelState, End
-from runner.client.actor_link import Link
-from runner.client.actor_links import ActorLinks
+from runner.client.actors.channel import ActorChannel, Call, ChannelState, End
+from runner.client.actors.link import Link
+from runner.client.actors.links import ActorLinks
 from runner.rpc.actor_frames import ActorKind, Decoder, Frame, encode
 from runner.rpc.gen import client_pb2
 from tests.integration.helpers import wait_until

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 import runner
-from runner.client.actor_class import ActorClass
-from runner.client.actor_meta import ActorMeta
-from runner.client.actor_options import ActorOptions, check_method_options, parse_actor_options
+from runner.client.actors.classes import ActorClass
+from runner.client.actors.meta import ActorMeta
+from runner.client.actors.options import ActorOptions, check_method_options, parse_actor_options
 from runner.client.session import Session
 from runner.client.waiting import Waiter
 from runner.errors import ActorDiedError, BadOptionsError, DirectCallError

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from runner.client.actor_meta import ActorMeta
-from runner.client.actor_options import ActorOptions
+from runner.client.actors.meta import ActorMeta
+from runner.client.actors.options import ActorOptions
 from runner.client.parameters import Parameters
 from runner.client.session import Session
 from tests.unit.client.memory import MemoryTransport, remote

@@ -9,7 +9,7 @@ from runner.coordinator.core_limits import core_config, hooks_s
 from runner.coordinator.creating import boot_config
 from runner.core.values import CPU, UNIT, make_shape
 from runner.ids import ClusterId, MachineId
-from runner.worker.cuda_moves import MOVE_S
+from runner.worker.agent.cuda_moves import MOVE_S
 
 
 def test_a_thousand_machines_that_are_created_one_a_second_are_not_overdue() -> None:

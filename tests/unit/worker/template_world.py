@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from runner.worker import agent_events as ev
-from runner.worker.agent_events import Environment
-from runner.worker.templates import BASE, USER_TEMPLATES_MAX, user_part
+from runner.worker.agent import events as ev
+from runner.worker.agent.events import Environment
+from runner.worker.agent.templates import BASE, USER_TEMPLATES_MAX, user_part
 
 LAYER = frozenset({"torch"})
 # More user templates than a machine has room for.

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.worker.actor_channel import UNSENT_BYTES_MAX, Channel
+from runner.worker.actors.channel import UNSENT_BYTES_MAX, Channel
 
 
 class Pipe:

@@ -5,7 +5,7 @@ import pytest
 from runner.core.values import CPU, GPU, MEMORY, UNIT
 from runner.objects.template_code import TemplateCode
 from runner.rpc.gen import fleet_pb2, types_pb2
-from runner.worker.agent_functions import Functions, visible_gpus
+from runner.worker.agent.functions import Functions, visible_gpus
 from runner.worker.frames import Decoder, Kind
 from runner.worker.layers import closure, layer_of
 

@@ -13,11 +13,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from runner.worker import agent_events as ev
-from runner.worker import suspend_words as words
-from runner.worker.agent_events import Attempt, Environment, ExitCause, Key, Signal, StopReason
-from runner.worker.agent_machine import AgentMachine, AgentSettings
-from runner.worker.templates import user_part
+from runner.worker.agent import events as ev
+from runner.worker.agent import suspend_words as words
+from runner.worker.agent.events import Attempt, Environment, ExitCause, Key, Signal, StopReason
+from runner.worker.agent.machine import AgentMachine, AgentSettings
+from runner.worker.agent.templates import user_part
 from tests.unit.worker.template_world import ENVIRONMENTS, TemplateWorld
 
 RANK = {None: 0, Signal.TERM: 1, Signal.KILL: 2}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from runner.core.values import FailureKind
-from runner.worker import agent_events as ev
-from runner.worker.agent_events import Attempt, Environment, ExitCause, Signal, StopReason
-from runner.worker.agent_machine import KILL_AFTER_S, RETURN_AFTER_S, TERM_AFTER_S, AgentMachine, AgentSettings
+from runner.worker.agent import events as ev
+from runner.worker.agent.events import Attempt, Environment, ExitCause, Signal, StopReason
+from runner.worker.agent.machine import KILL_AFTER_S, RETURN_AFTER_S, TERM_AFTER_S, AgentMachine, AgentSettings
 
 BASE: frozenset[str] = frozenset()
 KILLED = ExitCause(signal_number=9, signal_name="SIGKILL")

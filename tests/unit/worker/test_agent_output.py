@@ -6,10 +6,10 @@ from typing import Any, cast
 from runner.core.values import FailureKind
 from runner.rpc.gen import fleet_pb2, types_pb2
 from runner.rpc.phases import MARKED_MAX
-from runner.worker import agent_events as ev
-from runner.worker.agent_events import Attempt, Environment
-from runner.worker.agent_executors import Handle
-from runner.worker.agent_output import LOG_BYTES_MAX, Output
+from runner.worker.agent import events as ev
+from runner.worker.agent.events import Attempt, Environment
+from runner.worker.agent.executors import Handle
+from runner.worker.agent.output import LOG_BYTES_MAX, Output
 from runner.worker.frames import Kind
 
 KEY = ("t-1", 2)

@@ -6,8 +6,8 @@ from runner.clock import SystemClock
 from runner.ids import ClusterId, MachineId
 from runner.providers.base import BootConfig
 from runner.rpc.gen import fleet_pb2
-from runner.worker.agent_stream import AgentStream
-from runner.worker.report_buffer import ReportBuffer
+from runner.worker.agent.report_buffer import ReportBuffer
+from runner.worker.agent.stream import AgentStream
 
 BOOT = BootConfig("127.0.0.1:9", b"", "token", MachineId("m-1"), ClusterId("c"))
 

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from runner.worker import agent_events as ev
-from runner.worker import suspend_words as words
+from runner.worker.agent import events as ev
+from runner.worker.agent import suspend_words as words
 from tests.unit.worker.test_agent_histories import AgentHistory
 
 

@@ -8,7 +8,7 @@ import msgpack
 import pytest
 
 from runner.errors import NotScalarError
-from runner.worker.executor_api import _step, _write, pack_values
+from runner.worker.executor.api import _step, _write, pack_values
 
 np = pytest.importorskip("numpy")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from runner.worker.interrupts import CancelPage, InterruptGate, TaskInterrupt
+from runner.worker.executor.interrupts import CancelPage, InterruptGate, TaskInterrupt
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from runner.client.waiting import Waiter
 from runner.objects.serialization import Serialized, deserialize
 from runner.objects.values import INLINE_MAX_BYTES
 from runner.rpc.gen import fleet_pb2, types_pb2
-from runner.worker import item_sender
-from runner.worker.generating import run_generator
-from runner.worker.item_sender import BATCH_ITEMS, ItemSender
+from runner.worker.executor import item_sender
+from runner.worker.executor.generating import run_generator
+from runner.worker.executor.item_sender import BATCH_ITEMS, ItemSender
 from tests.integration.helpers import pause, wait_until
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.worker.lease import Lease, LeaseState
+from runner.worker.agent.lease import Lease, LeaseState
 
 
 def lease(*, is_used: bool = True) -> Lease:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from runner.worker.logs import LINE_BYTES_MAX, LinePipe
+from runner.worker.agent.logs import LINE_BYTES_MAX, LinePipe
 
 
 @pytest.fixture

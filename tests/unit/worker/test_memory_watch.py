@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from runner.core.values import FailureKind
-from runner.worker import agent_events as ev
-from runner.worker import memory_watch, process
-from runner.worker.agent_machine import AgentMachine, AgentSettings
-from runner.worker.memory_watch import SETTLE_S, HostLock, MemoryWatch, User, describe_users
+from runner.worker import process
+from runner.worker.agent import events as ev
+from runner.worker.agent import memory_watch
+from runner.worker.agent.machine import AgentMachine, AgentSettings
+from runner.worker.agent.memory_watch import SETTLE_S, HostLock, MemoryWatch, User, describe_users
 
 GIB = 1 << 30
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.worker.report_buffer import FRAME_BYTES_MAX, FRAME_ITEMS_MAX, Entry, ReportBuffer
+from runner.worker.agent.report_buffer import FRAME_BYTES_MAX, FRAME_ITEMS_MAX, Entry, ReportBuffer
 
 OPERATIONS = st.one_of(
     st.tuples(st.just("add"), st.integers(0, FRAME_BYTES_MAX)),

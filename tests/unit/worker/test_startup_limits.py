@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from runner.core.values import FailureKind
-from runner.worker import agent_events as ev
-from runner.worker.agent_events import Environment, Signal
+from runner.worker.agent import events as ev
+from runner.worker.agent.events import Environment, Signal
 from tests.unit.worker.test_agent_machine import KILLED, Script, attempt, kinds
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from runner.worker import agent_events as ev
-from runner.worker import suspend_words as words
-from runner.worker.agent_events import ExitCause, StopReason
-from runner.worker.agent_machine import ACTOR_QUIET_S
-from runner.worker.attempt_flow import IDLE_AFTER_S
-from runner.worker.suspending import TRANSITIONS, Stage
+from runner.worker.agent import events as ev
+from runner.worker.agent import suspend_words as words
+from runner.worker.agent.attempt_flow import IDLE_AFTER_S
+from runner.worker.agent.events import ExitCause, StopReason
+from runner.worker.agent.machine import ACTOR_QUIET_S
+from runner.worker.agent.suspending import TRANSITIONS, Stage
 from tests.unit.worker.test_agent_machine import KILLED, Script, attempt, kinds
 
 HOOKS_S = 10.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runner.worker import agent_events as ev
-from runner.worker import suspend_words as words
+from runner.worker.agent import events as ev
+from runner.worker.agent import suspend_words as words
 from tests.unit.worker.test_agent_machine import KILLED, Script, attempt, kinds
 from tests.unit.worker.test_suspending import HOOKS_S, run_actor
 

@@ -6,10 +6,10 @@ import itertools
 from typing import Any
 
 from runner.core.values import FailureKind
-from runner.worker import agent_events as ev
-from runner.worker.agent_events import Attempt, Environment, ExitCause, Signal
-from runner.worker.template_flow import LAYER_AFTER_S, TEMPLATE_IDLE_S
-from runner.worker.templates import BASE, USER_TEMPLATES_MAX, Templates, TemplateState
+from runner.worker.agent import events as ev
+from runner.worker.agent.events import Attempt, Environment, ExitCause, Signal
+from runner.worker.agent.template_flow import LAYER_AFTER_S, TEMPLATE_IDLE_S
+from runner.worker.agent.templates import BASE, USER_TEMPLATES_MAX, Templates, TemplateState
 from tests.unit.worker.test_agent_machine import KILLED, Script, attempt, kinds
 
 TORCH = frozenset({"torch"})

@@ -1,0 +1,1 @@
+"""Actors in their process: who is read, and how calls run."""

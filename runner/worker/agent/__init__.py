@@ -1,0 +1,1 @@
+"""The agent: pure decisions (machine, flows, suspending), and the shell around them."""
