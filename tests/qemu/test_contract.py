@@ -26,6 +26,9 @@ class QemuHarness:
         (pid,) = [each.process.pid for each in find_tagged(self.cluster_id) if each.machine_id == name]
         os.kill(pid, signal.SIGKILL)
 
+    def running(self, name: MachineId) -> int:
+        return sum(each.machine_id == name for each in find_tagged(self.cluster_id))
+
     def left_over(self) -> list[str]:
         return left_over(self.made._folders, self.cluster_id)
 
