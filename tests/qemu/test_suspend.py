@@ -15,6 +15,7 @@ import pytest
 
 import runner
 from runner import config
+from runner.client import context
 from runner.ids import ClusterId
 from runner.providers.process_tag import find_tagged
 from runner.rpc.clusters import read_cluster
@@ -30,12 +31,11 @@ CYCLES = int(os.environ.get("RUNNER_SLEEPS", "6"))
 
 
 def cluster_id() -> ClusterId:
-    (state_dir,) = config.load().clusters_dir.iterdir()
-    return ClusterId(state_dir.name)
+    return ClusterId(context.current_session().info.cluster_id)
 
 
 def snapshots() -> list[Path]:
-    return [each for each in config.load().clusters_dir.glob("*/qemu/*/*") if "snapshot" in each.name]
+    return [each for each in config.load().clusters_dir.glob(f"{cluster_id()}/qemu/*/*") if "snapshot" in each.name]
 
 
 def test_a_guest_goes_on_where_it_was_and_knows_what_time_it_is(start: Callable[..., Any]) -> None:
