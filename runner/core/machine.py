@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from runner.core.reservation import Reservation
 
 _SLOT_LOAD = 1e-6
+_BUSY_LOAD = 0.1  # three of them are less than one task: see `Resources.load`
 
 
 class MachineState(enum.IntEnum):
@@ -151,7 +152,8 @@ class Machine:
     def load_for(self, key: Key) -> float:
         """How busy it is for tasks of this queue; the least wins."""
         if isinstance(key, Want) and key.spread:
-            return float(len(self.slots))
+            # Between machines with as many tasks: an actor without CPUs counts less than a task that has some.
+            return len(self.slots) + self.resources.load(shape_of(key)) * _BUSY_LOAD
         # Actors hold no CPUs by default: between equals, the one with fewer of them.
         return self.resources.load(shape_of(key)) + len(self.slots) * _SLOT_LOAD
 

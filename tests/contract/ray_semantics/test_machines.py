@@ -95,6 +95,7 @@ def test_a_machine_that_is_gone_is_replaced_for_those_that_only_should_be_there(
 
 
 def test_tasks_can_be_spread(signals: Signals) -> None:
+    wait_until(lambda: system.available_resources().get("CPU", 0) == 4, 20, "an idle cluster")
     running, gate = signals.tally("running"), signals.gate("go")
     refs = [hold.options(scheduling_strategy="SPREAD").remote(running, gate) for _ in range(2)]
     wait_until(lambda: running.count() == 2, 20, "two running tasks")

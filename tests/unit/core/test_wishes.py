@@ -112,6 +112,13 @@ def test_spread_goes_by_the_number_of_tasks() -> None:
     assert [places(s.submit("t-9"))["t-9"]] == ["m-1"], "others go by load"
 
 
+def test_spread_goes_past_an_actor_without_cpus_rather_than_past_a_task() -> None:
+    s = Script(m_1=cpus(2), m_2=cpus(2))
+    s.submit("actor", shape=(), wishes=Wish(machine_id="m-2"))
+    spread = Wish(spread=True)
+    assert [places(s.submit(name, wishes=spread))[name] for name in ("t-1", "t-2")] == ["m-1", "m-2"]
+
+
 def test_a_key_goes_where_it_is_warm() -> None:
     s = Script(m_1=cpus(2), m_2=cpus(2))
     wish = Wish(affinity_key="model-a")
