@@ -17,7 +17,7 @@ from runner.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tests.contract.providers.harness import groups_left, stands_still
 from tests.integration.helpers import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(90)]
 BY = pytest.mark.parametrize("by_group", [True, False], ids=["by group", "by signals"])
 
 
