@@ -81,6 +81,7 @@ def test_work_goes_on_when_its_cluster_is_taken_up_again(run, environment, tmp_p
     assert results == "[2000006, -1999994]\n"
 
 
+@pytest.mark.long
 def test_what_a_cluster_was_started_with_is_kept_unless_something_else_is_said(run, cluster):
     kept = Path(cluster["state_dir"]) / "settings.json"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600

@@ -46,6 +46,7 @@ def test_calls_survive_cuts(proxy: Proxy) -> None:
     assert proxy.connections > 1
 
 
+@pytest.mark.long
 def test_a_session_outlives_a_pause_shorter_than_its_limit(proxy: Proxy) -> None:
     @runner.remote
     def rest() -> str:
@@ -107,6 +108,7 @@ def test_a_coordinator_that_stays_away_is_told_in_time(coordinator: tuple[str, s
         assert not runner.is_initialized()
 
 
+@pytest.mark.long
 def test_a_session_whose_lease_ended_says_so(tmp_path: Path) -> None:
     with serving(tmp_path, client_lost_after_s=0.5) as (address, token, ca), Proxy(address) as proxy:
         with runner.init(proxy.address, token=token, ca=ca, lost_after_s=60, log_to_driver=False):

@@ -71,6 +71,7 @@ async def test_it_asks_with_a_new_key_and_ends_when_it_is_refused(tmp_path: Path
         assert other.key_pem not in (b"", agent.key_pem)
 
 
+@pytest.mark.long
 async def test_an_agent_whose_coordinator_is_gone_while_it_is_away_ends(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"embedded": False, "cluster_id": f"away-{os.getpid()}"}
     async with AsyncExitStack() as stack:
