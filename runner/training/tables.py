@@ -46,6 +46,7 @@ def ranking_table(results: Results, by: str) -> Table:
 def phases_table(shown: Timings) -> Table:
     """How long machines took, phase by phase: the boot, and after it what is loaded beside work."""
     table = plain_table("boot phase", "p50", "p95", "max", "machines", "0 to max")
+    table.columns[0].no_wrap = False  # where there is little room, names give way and not numbers
     for phase in shown.all:
         style = "bold" if phase.phase == READY else ""
         seconds = (phase.p50_s, phase.p95_s, phase.max_s)

@@ -104,3 +104,12 @@ def test_json_has_all_seconds() -> None:
         {"phase": "first_task", "p50_s": 0.75, "p95_s": 0.75, "max_s": 0.75, "machines": 1, "seconds": [0.75]}
     ]
     assert timings([]).to_dict()["ready"] is None
+
+
+def test_where_there_is_little_room_names_give_way_and_not_numbers() -> None:
+    long = "template ready with numpy, torch, transformers"
+    out = io.StringIO()
+    Console(width=80, file=out).print(phases_table(timings([{"created": 0.11, "registered": 0.5, long: 13.61}])))
+    text = out.getvalue()
+    assert "13.11 s  13.11 s  13.11 s" in text
+    assert "…" not in text
