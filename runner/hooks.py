@@ -168,11 +168,6 @@ def run_cold(*, generation: int = 0, snapshot: int = 0, config: Mapping[str, str
         run_after(ResumeContext("cold", generation=generation, snapshot=snapshot, config=config or {}))
 
 
-def has_hooks() -> bool:
-    """Whether any are registered in this process."""
-    return bool(_hooks)
-
-
 def _begin() -> Iterator[tuple[_Hook, Any]]:
     for hook in reversed(list(_hooks.values())):
         hook.has_begun = True

@@ -76,7 +76,7 @@ def remove(machine_ids: tuple[str, ...], address: str | None, home: Path | None,
         for machine_id in machine_ids:
             request = client_pb2.RemoveMachineRequest(machine_id=machine_id, force=force)
             await each.stub.RemoveMachine(request, timeout=connection.CALL_TIMEOUT_S)
-            click.echo(f"{machine_id} ends{'' if force else ' when it has finished what it runs'}")
+            click.echo(f"{machine_id} ends{'' if force else ' as soon as it runs nothing'}")
 
     connection.call(target, remove_all)
 
